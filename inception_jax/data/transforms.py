@@ -1,0 +1,154 @@
+"""Images on the host: encoded bytes to uint8 [size, size, 3], for training and for evaluation. NumPy and Pillow only.
+
+Nothing here normalises: that happens on the device, from the model card.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageEnhance, UnidentifiedImageError
+
+from inception_jax.errors import UserError
+
+MAX_PIXELS = 89_000_000  # where Pillow begins to warn; the largest ImageNet image has about 60 million
+RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "area": Image.Resampling.BOX,
+    "nearest": Image.Resampling.NEAREST,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+# Principal components of the RGB values of ImageNet in 0 ... 1: eigenvalues, and eigenvectors as columns.
+PCA_VALUES = np.array([0.2175, 0.0188, 0.0045])
+PCA_VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+
+Transform = Callable[[Image.Image, np.random.Generator | None], np.ndarray]
+
+
+class BrokenImage(UserError):
+    """An image that cannot be read as RGB."""
+
+
+def decode(encoded: bytes) -> Image.Image:
+    """Decodes any image Pillow reads to RGB: the first frame, without alpha, EXIF rotation ignored (as in ImageNet).
+
+    Raises:
+      BrokenImage: not an image, cut short, over MAX_PIXELS, or with pixels that have no fixed range.
+    """
+    try:
+        image = Image.open(io.BytesIO(encoded))
+        if image.width * image.height > MAX_PIXELS:
+            raise BrokenImage(f"{image.width} x {image.height} pixels are over the limit of {MAX_PIXELS:,}")
+        return _to_rgb(image)
+    except BrokenImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise BrokenImage(f"not an image ({len(encoded):,} bytes)") from error
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        raise BrokenImage(str(error) or type(error).__name__) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # Pillow's own conversion clips 16-bit pixels to white
+        grey = np.asarray(image).astype(np.uint16)
+        return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise BrokenImage(f"pixels of mode {image.mode!r} (32 bits) have no fixed range")
+    return image.convert("RGB")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Short side resized to `resize` pixels, centre square of `size` pixels (the geometry of torchvision)."""
+
+    size: int
+    resize: int
+    interpolation: str = "bilinear"
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> np.ndarray:
+        width, height = image.size
+        short = min(width, height)
+        if short != self.resize:
+            width, height = int(self.resize * width / short), int(self.resize * height / short)
+            image = image.resize((width, height), RESAMPLING[self.interpolation])
+        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
+        return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
+
+
+@dataclasses.dataclass(frozen=True)
+class InceptionCrop:
+    """The sampling of 1409.4842, section 6: a patch of random area and aspect ratio, resized with a random filter.
+
+    Also flips, and with `photometric` distorts brightness, contrast, colour and lighting (arXiv 1312.5402).
+    """
+
+    size: int
+    area: tuple[float, float] = (0.08, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolations: tuple[str, ...] = ("bilinear", "area", "nearest", "bicubic")
+    flip: bool = True
+    photometric: bool = True
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
+        box = sample_box(*image.size, rng, self.area, self.aspect)
+        resampling = RESAMPLING[self.interpolations[rng.integers(len(self.interpolations))]]
+        image = image.crop(box).resize((self.size, self.size), resampling)
+        if self.photometric:
+            image = distort_colours(image, rng)
+        return random_flip(np.asarray(image), rng) if self.flip else np.asarray(image)
+
+
+@dataclasses.dataclass(frozen=True)
+class CropFlip:
+    """For small images: resized to `size` pixels, padded with black by `pad`, cut at random, flipped."""
+
+    size: int
+    pad: int = 4
+    flip: bool = True
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
+        if image.size != (self.size, self.size):
+            image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        left, top = (int(offset) - self.pad for offset in rng.integers(0, 2 * self.pad, size=2, endpoint=True))
+        pixels = np.asarray(image.crop((left, top, left + self.size, top + self.size)))
+        return random_flip(pixels, rng) if self.flip else pixels
+
+
+def sample_box(
+    width: int, height: int, rng: np.random.Generator, area: tuple[float, float], aspect: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """Returns (left, top, right, bottom): area and log aspect ratio uniform; the largest centre box if 10 draws miss.
+
+    Args:
+      width, height: of the image, in pixels.
+      area: range of the share of the image.
+      aspect: range of width / height.
+    """
+    for _ in range(10):
+        target = width * height * rng.uniform(*area)
+        ratio = np.exp(rng.uniform(*np.log(aspect)))
+        w, h = round(float(np.sqrt(target * ratio))), round(float(np.sqrt(target / ratio)))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            return left, top, left + w, top + h
+    ratio = min(max(width / height, aspect[0]), aspect[1])
+    w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def distort_colours(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Brightness, contrast and colour times 0.5 ... 1.5 in random order, then noise along the principal components."""
+    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    for i in rng.permutation(len(enhancers)):
+        image = enhancers[i](image).enhance(rng.uniform(0.5, 1.5))
+    shift = PCA_VECTORS @ (rng.normal(0.0, 0.1, size=3) * PCA_VALUES) * 255
+    return Image.fromarray(np.clip(np.asarray(image) + np.round(shift), 0, 255).astype(np.uint8))
+
+
+def random_flip(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Mirrors [H, W, C] left to right, half of the time."""
+    return pixels[:, ::-1] if rng.random() < 0.5 else pixels

@@ -1,0 +1,86 @@
+"""The one network of the zoo: it walks a table, taps the auxiliary heads and ends in global average pooling."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from inception_jax.models import layers, spec
+
+
+@flax.struct.dataclass
+class ModelOutput:
+    """What every model returns, in every mode.
+
+    logits     [B, K], float32 or better
+    aux        logits [B, K] of the auxiliary heads by tap; empty when they are off or `train` is False
+    endpoints  the map [B, H, W, C] after each row of the table, by row name; the unused ones cost nothing under jit
+    """
+
+    logits: jax.Array
+    aux: dict[str, jax.Array]
+    endpoints: dict[str, jax.Array]
+
+
+class InceptionNet(nn.Module):
+    """A network of the Inception family, read from its table.
+
+    Call it with normalised images [B, H, W, 3] (the model never transforms its input; see the card's `preprocess`).
+    `train=True` uses the statistics of the batch, runs dropout (rng "dropout") and the auxiliary heads, and updates the
+    collection "batch_stats". `init` always creates the parameters of the heads, if `aux` is on.
+
+    Raises:
+      ValueError: the images are no [B, H, W, C] floats, or smaller than the table can read.
+    """
+
+    name_in_zoo: str
+    table: spec.Table
+    numerics: spec.Numerics
+    aux_heads: Mapping[str, spec.AuxHead]
+    num_classes: int
+    dropout: float
+    dtype: Any = jnp.float32
+    bn_group_size: int | None = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> ModelOutput:
+        self._check(images, train)
+        conv = functools.partial(
+            layers.ConvNormAct, numerics=self.numerics, bn_group_size=self.bn_group_size, dtype=self.dtype
+        )
+        pool = functools.partial(layers.pool, numerics=self.numerics)
+        endpoints, aux = {}, {}
+        maps = images.astype(self.dtype)
+        for name, row in self.table.items():
+            maps = endpoints[name] = layers.run_row(row, maps, train, conv, pool, name)
+            if name in self.aux_heads and (train or self.is_initializing()):
+                head = layers.AuxHead(
+                    self.aux_heads[name], self.num_classes, self.numerics, conv, pool, self.dtype, name=f"aux_{name}"
+                )
+                aux[name] = head(maps, train)
+        features = maps.mean((1, 2), dtype=jnp.promote_types(maps.dtype, jnp.float32))
+        classifier = layers.Classifier(self.num_classes, self.dropout, self.numerics.kernel_init, name="classifier")
+        return ModelOutput(classifier(features, train), aux if train else {}, endpoints)
+
+    def minimum_input(self, train: bool = False) -> int:
+        """Returns the smallest image size in pixels that the network reads; training needs maps for the heads too."""
+        return spec.minimum_input(self.table, self.numerics, self.aux_heads if train else None)
+
+    def _check(self, images: jax.Array, train: bool) -> None:
+        if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(
+                f"{self.name_in_zoo} reads normalised floats [B, H, W, 3], not {images.dtype}{list(images.shape)}."
+            )
+        minimum = self.minimum_input(train or self.is_initializing())
+        if min(images.shape[1:3]) < minimum:
+            hint = f"; aux=False needs {self.minimum_input()}" if minimum > self.minimum_input() else ""
+            raise ValueError(
+                f"{self.name_in_zoo} reads images of at least {minimum} x {minimum} pixels{hint}, "
+                f"not {images.shape[1]} x {images.shape[2]}."
+            )

@@ -1,0 +1,170 @@
+"""The words an architecture table is written in. Plain Python: no JAX, no arrays.
+
+A table maps row names to rows. A row is a convolution, a pool, a local response normalisation, or a block: a tuple of
+branches that read the same input and are concatenated along the channel axis. `Numerics` says how the rows are read:
+two lineages of one network share the table and differ here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+Padding = Literal["SAME", "VALID"]
+SAME: Padding = "SAME"
+VALID: Padding = "VALID"
+
+
+class Conv(NamedTuple):
+    """Convolution, then batch norm or a bias, then ReLU."""
+
+    features: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: int = 1
+    padding: Padding = SAME
+
+
+class Pool(NamedTuple):
+    """Square max or average pool."""
+
+    kind: Literal["max", "avg"]
+    window: int = 3
+    stride: int = 1
+    padding: Padding = SAME
+
+
+class AdaptivePool(NamedTuple):
+    """Average pool to a map of `output` x `output`, whatever the input size; neighbouring windows may overlap."""
+
+    output: int
+
+
+class LocalResponseNorm(NamedTuple):
+    """y = x / (k + alpha / size * sum of x^2 over `size` neighbouring channels)^beta: alpha is divided by the size."""
+
+    size: int = 5
+    alpha: float = 1e-4
+    beta: float = 0.75
+    k: float = 1.0
+
+
+Row = Conv | Pool | AdaptivePool | LocalResponseNorm
+Branch = tuple[Row, ...]
+Block = tuple[Branch, ...]
+Table = Mapping[str, Row | Block]
+
+
+class AuxHead(NamedTuple):
+    """Auxiliary classifier: rows, a hidden layer with ReLU, dropout, a linear layer (1409.4842, section 5)."""
+
+    rows: tuple[Row, ...] = (Pool("avg", 5, 3, VALID), Conv(128))
+    hidden: int = 1024
+    dropout: float = 0.7
+
+
+class BatchNorm(NamedTuple):
+    """Constants of batch normalisation; `decay` is that of the running statistics (1 - momentum in PyTorch)."""
+
+    epsilon: float = 1e-3
+    decay: float = 0.9
+    scale: bool = True  # learn a gamma
+    unbiased: bool = True  # the running variance divides by n - 1, the normalisation always by n
+
+
+class Init(NamedTuple):
+    """Weight initialisation: `scale` is the standard deviation of "normal", the gain of "uniform" over fan-in."""
+
+    distribution: Literal["normal", "uniform"]
+    scale: float
+
+
+class Numerics(NamedTuple):
+    """How a lineage reads the rows of a table.
+
+    conv_same     where SAME puts the padding of a strided convolution: "symmetric" (k // 2 on both sides) or "tf" (what
+                  is needed to reach ceil(size / stride), the odd pixel on the high side)
+    pool_same     the same for a strided SAME pool; "ceil" pads nothing and clips the last window at the border instead
+    count_padding whether an average pool divides by the whole window at the border, or by what it sees
+    norm          batch normalisation, or None: the convolutions then have biases
+    """
+
+    conv_same: Literal["symmetric", "tf"]
+    pool_same: Literal["ceil", "symmetric", "tf"]
+    count_padding: bool
+    norm: BatchNorm | None
+    kernel_init: Init
+    bias_init: float = 0.0  # of convolutions and hidden layers; classifiers start at zero
+
+
+CAFFE = Numerics("symmetric", "ceil", True, None, Init("uniform", 1.0), bias_init=0.2)
+TORCH = Numerics("symmetric", "ceil", True, BatchNorm(), Init("normal", 0.01))
+TF = Numerics("tf", "tf", False, BatchNorm(decay=0.9997, scale=False, unbiased=False), Init("normal", 0.01))
+
+
+def border(size: int, window: int, stride: int, padding: Padding, rule: str) -> tuple[int, int]:
+    """Returns the (low, high) padding of one axis of `size` pixels under a `same` rule of `Numerics`."""
+    if padding == VALID:
+        return 0, 0
+    if rule == "tf":
+        total = max((-(-size // stride) - 1) * stride + window - size, 0)
+        return total // 2, total - total // 2
+    if rule == "ceil" and stride > 1:
+        return 0, (window - size) % stride
+    return (window - 1) // 2, (window - 1) // 2
+
+
+def output_size(row: Row | Block, size: int, numerics: Numerics) -> int:
+    """Returns the height (= width) of the map that `row` makes of one of `size` pixels; 0 or less: it does not fit."""
+    match row:
+        case LocalResponseNorm():
+            return size
+        case AdaptivePool():
+            return row.output if size >= 1 else 0
+        case Conv():
+            return min(_windows(size, k, row.stride, row.padding, numerics.conv_same) for k in row.kernel)
+        case Pool():
+            return _windows(size, row.window, row.stride, row.padding, numerics.pool_same)
+        case branches:
+            return min(_chain(branch, size, numerics) for branch in branches)
+
+
+def minimum_input(table: Table, numerics: Numerics, aux: Mapping[str, AuxHead] | None = None) -> int:
+    """Returns the smallest square image, in pixels, that every row of the table (and every aux head) can read."""
+    size = 1
+    while not _fits(table, numerics, aux or {}, size):
+        size += 1
+    return size
+
+
+def scale_width(row: Row | Block, width: float) -> Row | Block:
+    """Returns the row with its features multiplied by `width`, at least 16 of them (the rule of TF-slim)."""
+    match row:
+        case Conv():
+            return row._replace(features=scale_features(row.features, width))
+        case Pool() | AdaptivePool() | LocalResponseNorm():
+            return row
+        case branches:
+            return tuple(tuple(scale_width(inner, width) for inner in branch) for branch in branches)
+
+
+def scale_features(features: int, width: float) -> int:
+    """Returns max(int(features * width), 16), and `features` itself for a width of 1."""
+    return features if width == 1 else max(int(features * width), 16)
+
+
+def _windows(size: int, window: int, stride: int, padding: Padding, rule: str) -> int:
+    return (size + sum(border(size, window, stride, padding, rule)) - window) // stride + 1
+
+
+def _chain(rows: Branch, size: int, numerics: Numerics) -> int:
+    for row in rows:
+        size = output_size(row, size, numerics) if size >= 1 else size
+    return size
+
+
+def _fits(table: Table, numerics: Numerics, aux: Mapping[str, AuxHead], size: int) -> bool:
+    for name, row in table.items():
+        size = output_size(row, size, numerics)
+        if size < 1 or (name in aux and _chain(aux[name].rows, size, numerics) < 1):
+            return False
+    return True

@@ -1,0 +1,58 @@
+"""The device mesh and the rules that place arrays on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from inception_jax.errors import UserError
+
+AXES = ("data", "fsdp")
+SMALLEST_SHARDED = 2**14  # elements; smaller arrays are replicated, their transfers would cost more than they save
+
+
+def create_mesh(data: int, fsdp: int) -> Mesh:
+    """Returns a mesh ("data", "fsdp") over all devices; data = -1 takes the devices that fsdp leaves.
+
+    Raises:
+      UserError: the product is not the number of devices.
+    """
+    devices = jax.device_count()
+    if data == -1 and devices % fsdp == 0:
+        data = devices // fsdp
+    if data * fsdp != devices:
+        raise UserError(f"config.mesh is data={data}, fsdp={fsdp}; their product must be the {devices} devices.")
+    return jax.make_mesh((data, fsdp), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 2)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of a batch: its first axis over all devices."""
+    return NamedSharding(mesh, P(AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of an array that every device holds whole."""
+    return NamedSharding(mesh, P())
+
+
+def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
+    """Returns a sharding for each leaf: over "fsdp" along its largest divisible axis, replicated if it is small."""
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf, mesh.shape["fsdp"])), abstract_state)
+
+
+def _spec(leaf: jax.ShapeDtypeStruct, fsdp: int) -> P:
+    divisible = [axis for axis, size in enumerate(leaf.shape) if size % fsdp == 0]
+    if fsdp == 1 or leaf.size < SMALLEST_SHARDED or not divisible:
+        return P()
+    largest = max(divisible, key=lambda axis: leaf.shape[axis])
+    return P(*("fsdp" if axis == largest else None for axis in range(len(leaf.shape))))
+
+
+def shard_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+    """Returns global arrays [B, ...] from this process's part of a batch [b, ...]; the copy runs in the background."""
+    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}

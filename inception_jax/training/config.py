@@ -1,0 +1,188 @@
+"""The configuration of a run: frozen, typed, read from an `ml_collections.ConfigDict` and checked.
+
+`configs/default.py` explains every field. The library has no defaults of its own: a config states everything.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+import pydantic
+from annotated_types import Ge, Gt, Lt
+
+from inception_jax.errors import UserError
+
+Count = Annotated[int, Ge(0)]
+Positive = Annotated[int, Ge(1)]
+NonNegative = Annotated[float, Ge(0)]
+Share = Annotated[float, Ge(0), Lt(1)]
+Duration = Annotated[str, pydantic.AfterValidator(lambda text: _checked_duration(text))]
+
+
+class _Config(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ModelConfig(_Config):
+    name: str
+    width: Annotated[float, Gt(0)]
+    aux: bool
+    dropout: Share | None
+    dtype: Literal["float32", "bfloat16"]
+    bn_group_size: Positive | None
+
+
+class DataConfig(_Config):
+    name: str
+    data_dir: str | None
+    train_split: str
+    eval_split: str
+    image_size: Positive | None
+    augmentation: Literal["inception", "crop_flip", "none"]
+    crop_area: tuple[NonNegative, NonNegative]
+    crop_pad: Count
+    flip: bool
+    photometric: bool
+    mixup: NonNegative
+    cutmix: NonNegative
+    on_error: Literal["raise", "skip"]
+    max_skipped: Count
+    workers: Count
+    threads: Positive
+    buffer: Positive
+
+
+class LossConfig(_Config):
+    label_smoothing: Share
+    aux_weights: dict[str, NonNegative]
+
+
+class OptimizerConfig(_Config):
+    name: Literal["sgd", "rmsprop_tf", "adamw", "lars"]
+    learning_rate: NonNegative
+    momentum: Share
+    nesterov: bool
+    decay: Share
+    epsilon: NonNegative
+    beta1: Share
+    beta2: Share
+    weight_decay: NonNegative
+    clip_norm: Annotated[float, Gt(0)] | None
+
+
+class ScheduleConfig(_Config):
+    name: Literal["constant", "exponential", "poly", "cosine"]
+    warmup: Duration
+    decay_rate: Annotated[float, Gt(0)]
+    decay_every: Duration
+    power: NonNegative
+    end_factor: Share
+
+
+class MeshConfig(_Config):
+    data: int
+    fsdp: Positive
+
+
+class TrainConfig(_Config):
+    seed: Annotated[int, Ge(0), Lt(2**32)]
+    batch_size: Positive
+    duration: Duration
+    grad_accum_steps: Positive
+    ema_decay: Share | None
+    log_every: Duration
+    eval_every: Duration
+    checkpoint_every: Duration
+    keep_checkpoints: Positive
+    model: ModelConfig
+    data: DataConfig
+    loss: LossConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    mesh: MeshConfig
+
+    @classmethod
+    def parse(cls, config: Mapping[str, Any]) -> TrainConfig:
+        """Reads a ConfigDict or a plain dict.
+
+        Raises:
+          UserError: an unknown, missing or mistyped field, or a value out of range; every fault is named.
+        """
+        try:
+            return cls.model_validate(config.to_dict() if hasattr(config, "to_dict") else dict(config))
+        except pydantic.ValidationError as invalid:
+            raise UserError("; ".join(_fault(error) for error in invalid.errors())) from invalid
+
+
+# What a checkpoint is bound to: with another value the state would not fit, or the images would be other ones.
+BOUND_TO_CHECKPOINT = (
+    "seed",
+    "batch_size",
+    "model.name",
+    "model.width",
+    "model.aux",
+    "model.bn_group_size",
+    "data.name",
+    "data.train_split",
+    "data.image_size",
+    "optimizer.name",
+    "ema_decay",
+)
+
+
+def steps(duration: str, steps_per_epoch: float) -> int:
+    """Returns the steps in "500 steps" or "2.5 epochs": at least 1, unless the number is 0."""
+    number, unit = duration.split()
+    count = float(number) if unit.startswith("step") else float(number) * steps_per_epoch
+    return max(round(count), 1) if count else 0
+
+
+def changes(saved: Mapping[str, Any], config: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Returns {field: (saved value, value now)} where a saved `model_dump(mode="json")` and a config differ."""
+    before, now = dict(_flatten(saved)), dict(_flatten(config.model_dump(mode="json")))
+    return {
+        name: (before.get(name), now.get(name))
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name) != now.get(name)
+    }
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _checked_duration(text: str) -> str:
+    number, _, unit = text.partition(" ")
+    try:
+        valid = float(number) >= 0 and (unit in ("epoch", "epochs") or (unit in ("step", "steps") and number.isdigit()))
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError('must be "<number> steps" or "<number> epochs"')
+    return text
+
+
+def _fault(error: Mapping[str, Any]) -> str:
+    """Returns one line about one validation error."""
+    path = "config." + ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        siblings = _fields(error["loc"][:-1])
+        nearest = difflib.get_close_matches(str(error["loc"][-1]), siblings, n=3, cutoff=0.4) or siblings
+        return f"{path} is unknown; nearest: {', '.join(nearest)}"
+    if error["type"] == "missing":
+        return f"{path} is missing; start from configs/default.py"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{path} is {error['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _fields(path: tuple[str | int, ...]) -> list[str]:
+    model: Any = TrainConfig
+    for name in path:
+        model = model.model_fields[name].annotation
+    return list(model.model_fields)

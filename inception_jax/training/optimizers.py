@@ -1,0 +1,68 @@
+"""Optimizers and learning-rate schedules by name."""
+
+from __future__ import annotations
+
+import jax
+import optax
+
+from inception_jax.training.config import OptimizerConfig, ScheduleConfig, steps
+
+
+def make_schedule(config: ScheduleConfig, peak: float, total_steps: int, steps_per_epoch: float) -> optax.Schedule:
+    """Returns the learning rate as a function of the step.
+
+    exponential  GoogLeNet's x0.96 every 8 epochs (1409.4842, section 6), in stairs
+    poly         Caffe's (1 - progress)^power
+    """
+    warmup = steps(config.warmup, steps_per_epoch)
+    rest = max(total_steps - warmup, 1)
+    match config.name:
+        case "constant":
+            main = optax.constant_schedule(peak)
+        case "exponential":
+            stair = steps(config.decay_every, steps_per_epoch)
+            main = optax.exponential_decay(peak, stair, config.decay_rate, staircase=True)
+        case "poly":
+            main = optax.polynomial_schedule(peak, peak * config.end_factor, config.power, rest)
+        case "cosine":
+            main = optax.cosine_decay_schedule(peak, rest, alpha=config.end_factor)
+    if not warmup:
+        return main
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
+
+
+def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Returns the optimizer; gradients are clipped first, weight decay acts on kernels only.
+
+    rmsprop_tf follows TensorFlow: epsilon inside the square root, an accumulator that starts at one, the learning rate
+    inside the momentum. It is what the V3 and V4 papers trained with.
+    """
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    decay = optax.add_decayed_weights(config.weight_decay, mask=kernels)
+    match config.name:
+        case "sgd":
+            update = optax.chain(decay, optax.sgd(schedule, config.momentum, config.nesterov))
+        case "rmsprop_tf":
+            rmsprop = optax.rmsprop(
+                schedule, config.decay, config.epsilon, initial_scale=1.0, eps_in_sqrt=True, momentum=config.momentum
+            )
+            update = optax.chain(decay, rmsprop)
+        case "adamw":
+            update = optax.adamw(
+                schedule, config.beta1, config.beta2, config.epsilon, weight_decay=config.weight_decay, mask=kernels
+            )
+        case "lars":
+            update = optax.lars(
+                schedule,
+                config.weight_decay,
+                weight_decay_mask=kernels,
+                trust_ratio_mask=kernels,
+                momentum=config.momentum,
+                nesterov=config.nesterov,
+            )
+    return optax.chain(clip, update)
+
+
+def kernels(params: optax.Params) -> optax.Params:
+    """Returns a tree that is True at convolution and linear kernels, False at biases and batch-norm parameters."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)

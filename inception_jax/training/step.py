@@ -1,0 +1,124 @@
+"""The training and the evaluation step: pure functions; the loop alone compiles them. Axis suffixes: B batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from inception_jax.models.network import InceptionNet
+from inception_jax.models.zoo import Preprocess
+from inception_jax.training import augment, losses, metrics
+from inception_jax.training.state import TrainState
+
+Batch = Mapping[str, jax.Array]
+Sums = dict[str, jax.Array]
+LossFn = Callable[[Any, Any, Batch, jax.Array, jax.Array], tuple[jax.Array, tuple[Any, Sums]]]
+
+
+def normalise(images: jax.Array, preprocess: Preprocess) -> jax.Array:
+    """Returns (pixel - mean) / std in float32 of uint8 images [B, H, W, 3]."""
+    return (images.astype(jnp.float32) - jnp.array(preprocess.mean)) / jnp.array(preprocess.std)
+
+
+def batch_loss(
+    params: Any,
+    batch_stats: Any,
+    batch: Batch,
+    count: jax.Array,
+    rng: jax.Array,
+    *,
+    model: InceptionNet,
+    preprocess: Preprocess,
+    label_smoothing: float,
+    aux_weights: Mapping[str, float],
+    mixup: float,
+    cutmix: float,
+) -> tuple[jax.Array, tuple[Any, Sums]]:
+    """Returns the loss of a part of a batch of `count` images, its new batch statistics, and sums to report."""
+    mixup_rng, cutmix_rng, dropout_rng = jax.random.split(rng, 3)
+    images = normalise(batch["image"], preprocess)
+    targets_BxK = losses.soft_targets(batch["label"], model.num_classes, label_smoothing)
+    images, targets_BxK = augment.mixup(mixup_rng, images, targets_BxK, mixup)
+    images, targets_BxK = augment.cutmix(cutmix_rng, images, targets_BxK, cutmix)
+    output, updated = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        images,
+        train=True,
+        rngs={"dropout": dropout_rng},
+        mutable=["batch_stats"],
+    )
+    loss_B, terms = losses.inception_loss(output, targets_BxK, aux_weights)
+    sums = metrics.classification_sums(output.logits, batch["label"], batch["mask"])
+    sums |= {f"loss_{name}": losses.masked_mean(term_B, batch["mask"], 1) for name, term_B in terms.items()}
+    sums["loss"] = losses.masked_mean(loss_B, batch["mask"], 1)
+    return sums["loss"] / jnp.maximum(count, 1), (updated.get("batch_stats", {}), sums)
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    loss_fn: LossFn,
+    tx: optax.GradientTransformation,
+    seed: int,
+    grad_accum_steps: int,
+    ema_decay: float | None,
+) -> tuple[TrainState, Sums]:
+    """Runs one optimizer step.
+
+    Args:
+      state: donated by the loop.
+      batch: uint8 images [B, H, W, 3], label, mask and index [B].
+      loss_fn: `batch_loss` with its keywords bound.
+      tx: the optimizer.
+      seed: all randomness of step s is fold_in(seed, s).
+      grad_accum_steps: parts of the batch to run one after the other; batch norm then sees one part at a time.
+      ema_decay: of the averaged variables, or None.
+
+    Returns:
+      The next state, and sums over the images of the batch (see `metrics`) with the gradient norm.
+    """
+    rng = jax.random.fold_in(jax.random.key(seed), state.step)
+    count = jnp.sum(batch["mask"] > 0)
+
+    def run_part(carry, part):
+        grads, batch_stats = carry
+        index, part_batch = part
+        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (_, (batch_stats, sums)), part_grads = grad_fn(
+            state.params, batch_stats, part_batch, count, jax.random.fold_in(rng, index)
+        )
+        return (jax.tree.map(jnp.add, grads, part_grads), batch_stats), sums
+
+    # Strided parts, so that each device keeps its own images.
+    parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, grad_accum_steps, *x.shape[1:]), 1, 0), dict(batch))
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    (grads, batch_stats), sums = jax.lax.scan(
+        run_part, (zeros, state.batch_stats), (jnp.arange(grad_accum_steps), parts), unroll=grad_accum_steps == 1
+    )
+    sums = jax.tree.map(lambda x: x.sum(axis=0), sums)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    state = state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
+    if ema_decay is not None:
+        state = state.replace(ema=update_ema(state.ema, state.variables, state.step, ema_decay))
+    return state, sums | {"grad_norm": optax.global_norm(grads)}
+
+
+def update_ema(ema: Any, variables: Any, step: jax.Array, decay: float) -> Any:
+    """Returns the average after `step` steps; its decay grows from 0 as (step - 1) / (step + 9), up to `decay`."""
+    return optax.incremental_update(variables, ema, 1 - jnp.minimum(decay, (step - 1) / (step + 9)))
+
+
+def eval_step(variables: Any, batch: Batch, *, model: InceptionNet, preprocess: Preprocess) -> Sums:
+    """Returns `metrics.classification_sums` of a batch, by the main classifier alone."""
+    output = model.apply(variables, normalise(batch["image"], preprocess), train=False)
+    return metrics.classification_sums(output.logits, batch["label"], batch["mask"])
