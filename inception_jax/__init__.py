@@ -1,0 +1,54 @@
+"""The Inception family, from GoogLeNet to Xception, in JAX and Flax.
+
+Nothing is imported before it is used: `import inception_jax` costs no JAX, no device and no network.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from inception_jax.version import __version__
+
+if TYPE_CHECKING:
+    from inception_jax import data, models, parallel, training
+    from inception_jax.models.network import InceptionNet, ModelOutput
+    from inception_jax.models.zoo import MODELS, ModelCard, create_model, list_models, model_card
+
+_HOME = {
+    "InceptionNet": "inception_jax.models.network",
+    "ModelOutput": "inception_jax.models.network",
+    "MODELS": "inception_jax.models.zoo",
+    "ModelCard": "inception_jax.models.zoo",
+    "create_model": "inception_jax.models.zoo",
+    "list_models": "inception_jax.models.zoo",
+    "model_card": "inception_jax.models.zoo",
+}
+_SUBPACKAGES = ("data", "models", "parallel", "training")
+
+__all__ = [
+    "__version__",
+    "InceptionNet",
+    "ModelOutput",
+    "MODELS",
+    "ModelCard",
+    "create_model",
+    "list_models",
+    "model_card",
+    "data",
+    "models",
+    "parallel",
+    "training",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"inception_jax.{name}")
+    raise AttributeError(f"module 'inception_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

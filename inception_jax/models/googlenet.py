@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from inception_jax.models.spec import (
     AdaptivePool,
     AuxHead,
@@ -54,14 +56,16 @@ STEM: dict[str, Row | Block] = {  # 1409.4842, Table 1 and fig. 3
     "norm2": LocalResponseNorm(),
     "pool2": POOL_3X3_S2,  # 28x28x192
 }
-STEM_BN = {name: row for name, row in STEM.items() if not isinstance(row, LocalResponseNorm)}
+STEM_BN: dict[str, Row | Block] = {name: row for name, row in STEM.items() if not isinstance(row, LocalResponseNorm)}
 STEM_CIFAR: dict[str, Row | Block] = {"conv1": Conv(192, (3, 3))}  # 32x32x192: what pool2 hands on, at 32 pixels
 
 PAPER_AUX = {"4a": AuxHead(), "4d": AuxHead()}
 TORCHVISION_AUX = {tap: AuxHead(rows=(AdaptivePool(4), Conv(128))) for tap in PAPER_AUX}
 
 
-def table1(stem: dict[str, Row | Block], module=inception_v1, pool4: Pool = POOL_3X3_S2) -> dict[str, Row | Block]:
+def table1(
+    stem: dict[str, Row | Block], module: Callable[..., Block] = inception_v1, pool4: Pool = POOL_3X3_S2
+) -> dict[str, Row | Block]:
     """Returns the stem and the nine modules of Table 1; the sizes are those of a 224 pixel image and fig. 2b."""
     return stem | {
         "3a": module(64, 96, 128, 16, 32, 32),  # 28x28x256

@@ -42,8 +42,8 @@ class BatchNorm(nn.Module):
 
         x = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
         if not train:
-            statistics = (jnp.expand_dims(value, (0, 1, 2)) for value in (running_mean.value, running_var.value))
-            return _normalise(x, *statistics, gain, bias, self.constants.epsilon).astype(maps.dtype)
+            mean, var = (jnp.expand_dims(value, (0, 1, 2)) for value in (running_mean.value, running_var.value))
+            return _normalise(x, mean, var, gain, bias, self.constants.epsilon).astype(maps.dtype)
 
         group = self.group_size or len(x)
         if len(x) % group:
@@ -62,7 +62,9 @@ class BatchNorm(nn.Module):
         return y.reshape(maps.shape).astype(maps.dtype)
 
 
-def _normalise(x, mean, var, gain, bias, epsilon):
+def _normalise(
+    x: jax.Array, mean: jax.Array, var: jax.Array, gain: jax.Array, bias: jax.Array, epsilon: float
+) -> jax.Array:
     gain, bias = (jnp.expand_dims(value, tuple(range(x.ndim - 1))) for value in (gain, bias))
     return (x - mean) * (jax.lax.rsqrt(var + epsilon) * gain) + bias
 
@@ -101,7 +103,7 @@ class ConvNormAct(nn.Module):
 class Inception(nn.Module):
     """Runs every branch on the same input and concatenates them along the channel axis (1409.4842, fig. 2).
 
-    The convolution at place j of branch i is the sub-module `branch{i}_{j}`, i counted from 1, j from 0, pools included.
+    The convolution at place j of branch i is the sub-module `branch{i}_{j}`: i counts from 1, j from 0, pools included.
     """
 
     branches: spec.Block
@@ -160,14 +162,16 @@ class Classifier(nn.Module):
         )
 
 
-def run_rows(rows, maps, train, conv, pool, prefix):
+def run_rows(rows: spec.Branch, maps: jax.Array, train: bool, conv: ConvFn, pool: PoolFn, prefix: str) -> jax.Array:
     """Runs a chain of rows; the convolution at place j becomes the sub-module `{prefix}_{j}` of the caller."""
     for j, row in enumerate(rows):
         maps = run_row(row, maps, train, conv, pool, name=f"{prefix}_{j}")
     return maps
 
 
-def run_row(row, maps, train, conv, pool, name):
+def run_row(
+    row: spec.Row | spec.Block, maps: jax.Array, train: bool, conv: ConvFn, pool: PoolFn, name: str
+) -> jax.Array:
     """Runs one row of a table; rows with parameters become the sub-module `name` of the caller."""
     match row:
         case spec.Conv():
@@ -192,7 +196,7 @@ def pool(maps: jax.Array, row: spec.Pool, numerics: spec.Numerics) -> jax.Array:
 
 
 def adaptive_avg_pool(maps: jax.Array, output: int) -> jax.Array:
-    """Average pool [B, H, W, C] -> [B, output, output, C]; window i is floor(i H / output) to ceil((i + 1) H / output)."""
+    """Average pool [B, H, W, C] -> [B, output, output, C]; window i is pixels [floor(iH / o), ceil((i + 1)H / o))."""
     rows, columns = (jnp.asarray(_averages(n, output), maps.dtype) for n in maps.shape[1:3])
     return jnp.einsum("oh,bhwc,pw->bopc", rows, maps, columns, precision=jax.lax.Precision.HIGHEST)
 

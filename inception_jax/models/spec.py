@@ -144,7 +144,14 @@ def scale_width(row: Row | Block, width: float) -> Row | Block:
         case Pool() | AdaptivePool() | LocalResponseNorm():
             return row
         case branches:
-            return tuple(tuple(scale_width(inner, width) for inner in branch) for branch in branches)
+            return tuple(scale_rows(branch, width) for branch in branches)
+
+
+def scale_rows(rows: Branch, width: float) -> Branch:
+    """Returns the chain of rows with its features multiplied by `width`, by the same rule."""
+    return tuple(
+        row._replace(features=scale_features(row.features, width)) if isinstance(row, Conv) else row for row in rows
+    )
 
 
 def scale_features(features: int, width: float) -> int:

@@ -154,9 +154,7 @@ def create_model(
     if width <= 0:
         raise ValueError(f"width is {width}; it must be above 0.")
     heads = {
-        tap: head._replace(
-            rows=spec.scale_width((head.rows,), width)[0], hidden=spec.scale_features(head.hidden, width)
-        )
+        tap: head._replace(rows=spec.scale_rows(head.rows, width), hidden=spec.scale_features(head.hidden, width))
         for tap, head in (card.aux_heads.items() if aux else ())
     }
     return InceptionNet(

@@ -1,0 +1,247 @@
+"""Table 1 of a network, read from the network itself: kernel shapes times map shapes, found without computing."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from inception_jax.models import spec, zoo
+from inception_jax.models.network import InceptionNet, ModelOutput
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A convolution or linear layer; `path` names its module, and a linear layer has no `kernel` size."""
+
+    path: tuple[str, ...]
+    kernel: tuple[int, ...]
+    features: int
+    weights: int
+    biases: int
+    macs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of the summary: what it does, the map (H, W, C) it makes, its weighted layers and its cost.
+
+    weights, biases  of convolutions and linear layers
+    norm             gains and biases of batch normalisation
+    macs             multiply-adds of one image
+    """
+
+    name: str
+    kind: str
+    patch: str
+    output: tuple[int, ...]
+    depth: int
+    weights: int
+    biases: int
+    norm: int
+    params: int
+    macs: int
+    layers: tuple[Layer, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """The rows of a network on one square image; those of `aux` exist in training only and are not in the totals."""
+
+    model: str
+    image_size: int
+    width: float
+    num_classes: int
+    rows: tuple[Row, ...]
+    aux: tuple[Row, ...]
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Sums over `rows`, and the parameters including those of the auxiliary heads."""
+        fields = ("depth", "weights", "biases", "norm", "params", "macs")
+        totals = {field: sum(getattr(row, field) for row in self.rows) for field in fields}
+        return totals | {"params_with_aux": totals["params"] + sum(row.params for row in self.aux)}
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns everything as JSON types."""
+        return dataclasses.asdict(self) | {"totals": self.totals}
+
+
+def summarize(
+    name: str, image_size: int | None = None, width: float = 1.0, num_classes: int = 1000, aux: bool = True
+) -> Summary:
+    """Returns the summary of a model of the zoo on images of `image_size` pixels (None: the card's).
+
+    Raises:
+      ValueError: an unknown name, a value out of range, or an image too small for the model.
+    """
+    size = zoo.model_card(name).preprocess.size if image_size is None else image_size
+    if size < 1:
+        raise ValueError(f"image_size is {size}; it must be at least 1.")
+    model = zoo.create_model(name, num_classes, aux=aux, width=width)
+    shapes = _trace(model, size)
+    rows = _body_rows(model, shapes)
+    rows += _head_rows(model, rows[-1].output, shapes)
+    logits = (1, 1, num_classes)
+    heads = tuple(
+        _row(f"aux {tap}", "auxiliary head", "", logits, _depth(head.rows) + 2, (f"aux_{tap}",), shapes)
+        for tap, head in model.aux_heads.items()
+    )
+    return Summary(name, size, width, num_classes, tuple(rows), heads)
+
+
+def headings(table: spec.Table) -> tuple[str, ...] | None:
+    """Returns the paper's column names for the convolutions of a block, or None if the blocks are of several shapes."""
+    shapes = {_block_headings(row) for row in table.values() if _is_block(row)}
+    return shapes.pop() if len(shapes) == 1 else None
+
+
+def features(row: Row, columns: tuple[str, ...]) -> dict[int, int]:
+    """Returns the features of the row by the index of the column they stand in; a lone convolution stands in none."""
+    if row.kind == "inception":
+        return {i: layer.features for i, layer in enumerate(row.layers)}
+    if row.kind == "convolution" and len(row.layers) == 2:  # the stem's 3x3 with its reduction
+        heading = "#" + _size(row.layers[1].kernel)
+        wanted = {f"{heading} reduce": row.layers[0].features, heading: row.layers[1].features}
+        return {columns.index(name): value for name, value in wanted.items() if name in columns}
+    return {}
+
+
+def branches(row: Row) -> str:
+    """Returns the features of each branch in words: "64 | 96-128 | 16-32 | 32"."""
+    chains: dict[str, list[str]] = {}
+    for layer in row.layers:
+        branch = layer.path[1].split("_")[0] if row.kind == "inception" else ""
+        chains.setdefault(branch, []).append(f"{layer.features}")
+    return " | ".join("-".join(chain) for chain in chains.values())
+
+
+class _Shapes(NamedTuple):
+    output: ModelOutput
+    params: Mapping[tuple[str, ...], Any]  # by path
+    layers: list[Layer]
+
+
+def _trace(model: InceptionNet, size: int) -> _Shapes:
+    init = functools.partial(
+        model.init_with_output,
+        mutable=True,
+        capture_intermediates=lambda module, _: isinstance(module, nn.Conv | nn.Dense),
+    )
+    output, variables = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    params = traverse_util.flatten_dict(variables["params"])
+    calls = traverse_util.flatten_dict(variables["intermediates"])
+    layers = []
+    for (*path, _), (result,) in calls.items():
+        kernel = params[(*path, "kernel")].shape
+        bias = params.get((*path, "bias"))
+        layers.append(
+            Layer(
+                path=tuple(path),
+                kernel=kernel[:-2],
+                features=kernel[-1],
+                weights=math.prod(kernel),
+                biases=0 if bias is None else bias.size,
+                macs=math.prod(kernel) * math.prod(result.shape[1:-1]),
+            )
+        )
+    return _Shapes(output, params, sorted(layers, key=lambda layer: layer.path))
+
+
+def _row(
+    name: str,
+    kind: str,
+    patch: str,
+    output: tuple[int, ...],
+    depth: int,
+    modules: tuple[str, ...],
+    shapes: _Shapes,
+) -> Row:
+    """Returns the row of some top-level modules of the network, their layers in the order of `modules`."""
+    own = tuple(layer for module in modules for layer in shapes.layers if layer.path[0] == module)
+    weights, biases = sum(layer.weights for layer in own), sum(layer.biases for layer in own)
+    total = sum(value.size for path, value in shapes.params.items() if path[0] in modules)
+    return Row(
+        name=name,
+        kind=kind,
+        patch=patch,
+        output=output,
+        depth=depth,
+        weights=weights,
+        biases=biases,
+        norm=total - weights - biases,
+        params=total,
+        macs=sum(layer.macs for layer in own),
+        layers=own,
+    )
+
+
+def _body_rows(model: InceptionNet, shapes: _Shapes) -> list[Row]:
+    rows: list[Row] = []
+    reductions: tuple[str, ...] = ()
+    for name, table_row in model.table.items():
+        module = f"inception_{name}" if _is_block(table_row) else name
+        if name.endswith("_reduce"):  # the paper counts it with the convolution it feeds
+            reductions = (*reductions, module)
+            continue
+        kind, patch, depth = _describe(table_row)
+        output = shapes.output.endpoints[name].shape[1:]
+        rows.append(_row(name, kind, patch, output, depth + len(reductions), (*reductions, module), shapes))
+        reductions = ()
+    return rows
+
+
+def _head_rows(model: InceptionNet, last: tuple[int, ...], shapes: _Shapes) -> list[Row]:
+    height, width, channels = last
+    pooled = (1, 1, channels)
+    return [
+        _row("pool5", "average pool", f"{height}x{width}/1", pooled, 0, (), shapes),
+        _row("drop", "dropout", f"{model.dropout:.0%}", pooled, 0, (), shapes),
+        _row("linear", "linear", "", (1, 1, model.num_classes), 1, ("classifier",), shapes),
+    ]
+
+
+def _describe(row: spec.Row | spec.Block) -> tuple[str, str, int]:
+    """Returns kind, patch size / stride, and the number of weighted layers on the longest path."""
+    match row:
+        case spec.Conv():
+            return "convolution", f"{_size(row.kernel)}/{row.stride}", 1
+        case spec.Pool():
+            return f"{row.kind} pool", f"{row.window}x{row.window}/{row.stride}", 0
+        case spec.AdaptivePool():
+            return "average pool", "", 0
+        case spec.LocalResponseNorm():
+            return "local response norm", "", 0
+        case block:
+            return "inception", "", max(_depth(branch) for branch in block)
+
+
+def _depth(rows: spec.Branch) -> int:
+    return sum(isinstance(row, spec.Conv) for row in rows)
+
+
+def _is_block(row: spec.Row | spec.Block) -> bool:
+    return not isinstance(row, spec.Row)
+
+
+def _block_headings(block: Any) -> tuple[str, ...]:
+    names: list[str] = []
+    for branch in block:
+        convs = [row for row in branch if isinstance(row, spec.Conv)]
+        if len(convs) < len(branch):
+            names += ["pool proj"] * len(convs)
+            continue
+        last = "#" + _size(convs[-1].kernel)
+        names += [f"{last} reduce"] * (len(convs) - 1) + [last]
+    return tuple(names)
+
+
+def _size(kernel: tuple[int, ...]) -> str:
+    return "x".join(map(str, kernel))
