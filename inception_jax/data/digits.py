@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
+
+from inception_jax.errors import UserError
 
 TEST_SHARE = 0.2
 SPLIT_SEED = 0
@@ -45,6 +48,42 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         digits = _load()
         for index in indices.tolist():
             yield index, {"image": _png(digits.images[index]), "label": int(digits.target[index])}
+
+
+def prepared(data_dir: str | None) -> Digits:
+    """Returns the builder, after writing the data set to `data_dir` if it is not there.
+
+    Any number of processes may do so at once, and be killed: each writes its own folder and renames it when complete.
+
+    Raises:
+      UserError: `data_dir` cannot be written.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download, and there is none
+        try:
+            _prepare(data_dir)
+        except OSError as error:
+            # Another process may have been first, and its folder is in the way of the rename.
+            if not _builder(data_dir).info.splits:
+                raise UserError(
+                    f"Cannot write digits to {data_dir or 'the default data_dir of TFDS'} ({error}): "
+                    "point data_dir at a folder that can be written."
+                ) from error
+    return _builder(data_dir)
+
+
+def _prepare(data_dir: str | None) -> None:
+    builder = _builder(data_dir)
+    if builder.info.splits:
+        return
+    mode = tfds.GenerateMode.REUSE_DATASET_IF_EXISTS
+    if builder.data_path.exists():  # without its dataset_info.json: not by us, and of no use
+        mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
+    tfds.disable_progress_bar()
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(download_mode=mode))
+
+
+def _builder(data_dir: str | None) -> Digits:
+    return Digits(data_dir=data_dir, file_format="array_record")
 
 
 def _load():

@@ -8,9 +8,13 @@ any number of processes and workers, and after any resume. Each process reads it
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
-from collections.abc import Iterator
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
@@ -21,9 +25,13 @@ from inception_jax.data.transforms import BrokenImage, Transform, decode
 from inception_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
-"""image uint8 [b, H, W, 3], label int32 [b], mask float32 [b] (0: padding or skipped), index int32 [b] (-1: pad)."""
+"""image uint8 [b, H, W, 3], label int32 [b], mask float32 [b] (0: padding or skipped), index int32 [b] (-1: padding).
+
+`index` is the place of the image in its source.
+"""
 
 PADDING = -1
+ON_ERROR = ("raise", "skip")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +42,11 @@ class Reading:
       process, processes: this process and their number; each reads an equal part of every batch.
       workers: processes that decode; 0 decodes in threads of this one.
       threads: threads that read and decode, per worker.
-      buffer: batches kept ready, per worker.
+      buffer: batches kept ready, per worker; at least one a thread.
       on_error: "raise" stops at a broken image; "skip" masks it out.
+
+    Raises:
+      UserError: a value out of range.
     """
 
     process: int = 0
@@ -45,32 +56,11 @@ class Reading:
     buffer: int = 4
     on_error: str = "raise"
 
-
-@dataclasses.dataclass(frozen=True)
-class LoadImage(grain.transforms.RandomMap):
-    """Turns a record of a source into an example."""
-
-    describe: str
-    transform: Transform
-    size: int
-    on_error: str
-
-    def random_map(self, record: dict, rng: np.random.Generator) -> Batch:
-        """Decodes and transforms; a broken image raises `BrokenImage`, or becomes black with mask 0."""
-        try:
-            image, mask = self.transform(decode(record["image"]), rng), 1.0
-        except BrokenImage as error:
-            message = f"record {record['index']} of {self.describe}: {error}"
-            if self.on_error == "raise":
-                raise BrokenImage(f'{message}. data.on_error="skip" leaves such images out.') from error
-            logging.warning("skipped %s", message)
-            image, mask = np.zeros((self.size, self.size, 3), np.uint8), 0.0
-        return {
-            "image": image,
-            "label": np.int32(record["label"]),
-            "mask": np.float32(mask),
-            "index": np.int32(record["index"]),
-        }
+    def __post_init__(self):
+        if not 0 <= self.process < self.processes:
+            raise UserError(f"process is {self.process}; it must be in 0 ... {self.processes - 1}.")
+        if self.on_error not in ON_ERROR:
+            raise UserError(f"data.on_error is {self.on_error!r}; allowed: {', '.join(ON_ERROR)}.")
 
 
 def train_batches(
@@ -81,59 +71,121 @@ def train_batches(
     steps: range,
     reading: Reading,
 ) -> Iterator[Batch]:
-    """Yields this process's part of each global batch of `steps`.
+    """Returns this process's part of each global batch of `steps`.
 
     Args:
       source: the training images.
-      transform: an augmentation with a `size`.
+      transform: an augmentation.
       batch_size: images in a global batch; a multiple of the number of processes.
-      seed: of the order and the augmentation.
+      seed: of the order and the augmentation, in 0 ... 2**32 - 1.
       steps: global steps to read, `range(start, stop)`.
       reading: how this process reads.
+
+    Raises:
+      UserError: at once for a bad batch size; while reading for a broken image or a dead worker.
     """
-    records = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    records = records.random_map(_load_image(source, transform, reading.on_error))
-    return iter(_batches(records, len(steps), steps.start, batch_size, reading))
+    stream = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    stream = stream.random_map(LoadImage(source.describe, transform, reading.on_error))
+    return _read(stream, batch_size, steps, reading)
 
 
 def eval_batches(source: ImageSource, transform: Transform, batch_size: int, reading: Reading) -> Iterator[Batch]:
-    """Yields this process's part of batches that hold every image of `source` once; the last is padded."""
-    records = grain.MapDataset.source(source).random_map(_load_image(source, transform, reading.on_error), seed=0)
-    steps = -(-len(source) // batch_size)
-    return iter(_batches(records, steps, 0, batch_size, reading, end=len(source)))
+    """Returns this process's part of batches that hold every image of `source` once; the last ones are padded."""
+    steps = range(-(-len(source) // batch_size))
+    stream = grain.MapDataset.source(_Padded(source, len(steps) * batch_size))
+    stream = stream.random_map(LoadImage(source.describe, transform, reading.on_error), seed=0)
+    return _read(stream, batch_size, steps, reading)
 
 
-def _load_image(source: ImageSource, transform: Transform, on_error: str) -> LoadImage:
-    if on_error not in ("raise", "skip"):
-        raise UserError(f"data.on_error is {on_error!r}; allowed: raise, skip.")
-    return LoadImage(source.name, transform, transform.size, on_error)
+def skipped(batch: Batch) -> int:
+    """Returns the number of broken images that `on_error="skip"` has masked out of a batch."""
+    return int(np.sum((batch["mask"] == 0) & (batch["index"] != PADDING)))
 
 
-def _batches(
-    records: grain.MapDataset, steps: int, start: int, batch_size: int, reading: Reading, end: int | None = None
-) -> grain.IterDataset:
-    local_size = batch_size // reading.processes
-    position = functools.partial(
-        _position, start=start, batch_size=batch_size, local_size=local_size, process=reading.process
-    )
-    read = functools.partial(_read, records=records, end=end)
-    batches = grain.MapDataset.range(steps * local_size).map(position).map(read).batch(local_size)
-    batches = batches.to_iter_dataset(grain.ReadOptions(reading.threads, reading.buffer))
+@dataclasses.dataclass(frozen=True)
+class LoadImage(grain.transforms.RandomMap):
+    """Turns a record of a source into an example."""
+
+    describe: Callable[[int], str]
+    transform: Transform
+    on_error: str
+
+    def random_map(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Decodes and transforms; a broken image raises `BrokenImage`, or becomes black with mask 0."""
+        image, mask = None, 0.0
+        if record["index"] != PADDING:
+            try:
+                image, mask = self.transform(decode(record["image"]), rng), 1.0
+            except BrokenImage as error:
+                message = f"{self.describe(record['index'])}: {error}"
+                if self.on_error == "raise":
+                    raise BrokenImage(f'Broken image, {message}. data.on_error="skip" leaves such out.') from error
+                logging.warning("skipped broken image, %s", message)
+        if image is None:
+            image = np.zeros((self.transform.size, self.transform.size, 3), np.uint8)
+        return {
+            "image": image,
+            "label": np.int32(record["label"]),
+            "mask": np.float32(mask),
+            "index": np.int32(record["index"]),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Padded(Sequence):
+    """A source, continued with padding."""
+
+    source: ImageSource
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index):
+        return self.source[index] if index < len(self.source) else {"image": b"", "label": 0, "index": PADDING}
+
+
+def _read(stream: grain.MapDataset, batch_size: int, steps: range, reading: Reading) -> Iterator[Batch]:
+    if batch_size % reading.processes:
+        raise UserError(f"batch_size is {batch_size}; it must be a multiple of the {reading.processes} processes.")
+    # Local batches of all processes in turn; a worker reads whole ones, so that their number changes nothing.
+    first, last = steps.start * reading.processes + reading.process, steps.stop * reading.processes
+    batches = stream.batch(batch_size // reading.processes)[first : last : reading.processes]
+    batches = batches.to_iter_dataset(grain.ReadOptions(reading.threads, max(reading.threads, reading.buffer)))
     if reading.workers:
         if not flags.FLAGS.is_parsed():  # Grain reads its own flags before it starts workers
             flags.FLAGS.mark_as_parsed()
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(reading.workers, reading.buffer))
-    return batches
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(reading.workers), worker_init_fn=_follow_parent)
+    return _iterate(batches)
 
 
-def _position(i: int, start: int, batch_size: int, local_size: int, process: int) -> int:
-    """Returns the stream position of the i-th image that a process reads."""
-    step, offset = divmod(i, local_size)
-    return (start + step) * batch_size + process * local_size + offset
+def _iterate(batches: grain.IterDataset) -> Iterator[Batch]:
+    """Yields, names a dead worker, and stops the workers when the caller stops."""
+    iterator = iter(batches)
+    try:
+        yield from iterator
+    except RuntimeError as error:
+        if "Worker process was terminated" not in str(error):
+            raise
+        raise UserError(
+            f"A data worker died ({error}) If memory ran out, lower data.workers, data.threads or data.buffer."
+        ) from error
+    finally:
+        iterator.close()
 
 
-def _read(position: int, records: grain.MapDataset, end: int | None) -> Batch:
-    if end is None or position < end:
-        return records[position]
-    padding = {key: np.zeros_like(value) for key, value in records[0].items()}
-    return padding | {"index": np.int32(PADDING)}
+def _follow_parent(worker: int, workers: int) -> None:
+    """Makes a worker end with its parent, even a killed one, and leave signals to it.
+
+    A scheduler sends SIGTERM to every process of a job; the parent still wants batches while it saves and stops.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def exit_after_parent():
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=exit_after_parent, name=f"worker-{worker}-of-{workers}-follows-parent", daemon=True).start()

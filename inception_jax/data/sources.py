@@ -6,10 +6,8 @@ that worker processes can open it again, and it never imports TensorFlow.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +16,21 @@ from typing import Any
 from inception_jax.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
-IMAGENET_FILES = "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
+IMAGENET_FILES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
+TFDS_NEEDS = "(which, unlike training, needs `pip install tensorflow mlcroissant apache-beam importlib_resources`)"
+
+
+class FolderRecords(Sequence):
+    """The image files of class folders, read when asked for."""
+
+    def __init__(self, paths: list[str], labels: list[int]):
+        self.paths, self.labels = paths, labels
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        return {"image": Path(self.paths[index]).read_bytes(), "label": self.labels[index]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +39,9 @@ class ImageSource:
 
     Attributes:
       name: the data set and split, for messages.
-      records: random-access records, each a mapping or (path, label).
+      records: random-access mappings with an encoded image and a label.
       class_names: the name of each label.
+      image_key, label_key: of the mappings.
     """
 
     name: str
@@ -41,25 +54,17 @@ class ImageSource:
         return len(self.records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        record = self.records[index]
+        """Returns a record; a UserError names the one that storage does not give."""
+        try:
+            record = self.records[index]
+        except Exception as error:  # each storage has its own
+            raise UserError(f"Cannot read {self.describe(index)}: {error}.") from error
         return {"image": record[self.image_key], "label": int(record[self.label_key]), "index": int(index)}
 
     def describe(self, index: int) -> str:
-        """Returns what a person needs to find record `index`."""
-        return f"record {index} of {self.name}"
-
-
-class FolderRecords(Sequence):
-    """The image files of class sub-folders, read when asked for."""
-
-    def __init__(self, paths: list[str], labels: list[int]):
-        self.paths, self.labels = paths, labels
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index):
-        return {"image": Path(self.paths[index]).read_bytes(), "label": self.labels[index]}
+        """Returns what a person needs to find a record."""
+        path = f" ({self.records.paths[index]})" if isinstance(self.records, FolderRecords) else ""
+        return f"record {index} of {self.name}{path}"
 
 
 def open_source(name: str, split: str, data_dir: str | None = None) -> ImageSource:
@@ -81,21 +86,21 @@ def open_source(name: str, split: str, data_dir: str | None = None) -> ImageSour
 def _open_folder(root: Path, split: str) -> ImageSource:
     folder = root / split
     if not folder.is_dir():
-        found = ", ".join(_subfolders(root)) if root.is_dir() else ""
-        state = f"it holds: {found or 'no folders'}" if root.is_dir() else "it does not exist"
-        raise UserError(f"No folder {folder}: images belong in {root}/<split>/<class>/, and {root}: {state}.")
+        found = f"it holds {', '.join(_subfolders(root)) or 'no folders'}" if root.is_dir() else "it does not exist"
+        raise UserError(f"No folder {folder}: images belong in {root}/<split>/<class>/, and of {root}: {found}.")
+    if not _subfolders(folder):
+        raise UserError(f"{folder} holds no class folders: move its images to {folder}/<class>/.")
+    # Over all splits, so that a class has the same label in each.
     class_names = sorted({name for each in _subfolders(root) for name in _subfolders(root / each)})
-    if not class_names:
-        raise UserError(f"{folder} holds no class folders: images belong in {folder}/<class>/.")
     paths, labels = [], []
     for label, class_name in enumerate(class_names):
         class_folder = folder / class_name
+        if not class_folder.is_dir():
+            continue
         files = _image_files(class_folder)
-        if class_folder.is_dir() and not files:
-            raise UserError(
-                f"Class folder {class_folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}): "
-                "add images or remove the folder."
-            )
+        if not files:
+            suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise UserError(f"Class folder {class_folder} holds no image ({suffixes}): add some or remove the folder.")
         paths += files
         labels += [label] * len(files)
     return ImageSource(f"folder:{folder}", FolderRecords(paths, labels), tuple(class_names))
@@ -106,8 +111,6 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _image_files(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
     return sorted(
         entry.path
         for entry in os.scandir(folder)
@@ -131,6 +134,10 @@ def _open_tfds(name: str, split: str, data_dir: str | None) -> ImageSource:
     except (ValueError, KeyError) as error:
         splits = ", ".join(builder.info.splits)
         raise UserError(f"{name!r} has no split {split!r}; its splits: {splits} ({_first_line(error)}).") from error
+    except OSError as error:
+        raise UserError(
+            f"{name!r} at {builder.data_path} is incomplete ({_first_line(error)}): copy or prepare it again."
+        ) from error
     if not len(records):
         raise UserError(f"Split {split!r} of {name!r} is empty.")
     return ImageSource(f"{name}[{split}]", records, tuple(features[label_key].names), image_key, label_key)
@@ -138,39 +145,48 @@ def _open_tfds(name: str, split: str, data_dir: str | None) -> ImageSource:
 
 def _builder(name: str, data_dir: str | None):
     """Returns the TFDS builder of data that is prepared as ArrayRecord."""
-    import tensorflow_datasets as tfds
-
-    from inception_jax.data.digits import Digits
-
-    if name == "digits":
-        builder = Digits(data_dir=data_dir, file_format="array_record")
-        tfds.disable_progress_bar()
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download, and there is none
-            builder.download_and_prepare()
-        return builder
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
-        nearest = difflib.get_close_matches(name, [*tfds.list_builders(), "digits"], n=3)
-        hint = f" Nearest: {', '.join(nearest)}." if nearest else ""
+    if data_dir and "://" in data_dir:
         raise UserError(
-            f"No data set {name!r}: expected digits, a TFDS name or folder:PATH (data_dir {data_dir!r}).{hint}"
-        ) from error
-    prepare = f"tfds build {name} --file_format=array_record --data_dir="
-    needs = "(preparing, unlike training, needs `pip install tensorflow mlcroissant`)"
-    if not builder.info.splits:
-        manual = f" --manual_dir=... with {IMAGENET_FILES} in it" if name.startswith("imagenet2012") else ""
-        raise UserError(
-            f"{name!r} is not prepared at {builder.data_path}: point data_dir at a prepared copy, "
-            f"or run `{prepare}{data_dir or '...'}`{manual} {needs}."
+            f"data_dir is {data_dir!r}: images are read at random places, which needs a file system; "
+            "copy the data to a disk, or mount the bucket (gcsfuse) and give the folder."
         )
-    if builder.info.file_format.value != "array_record":
+    if name == "digits":
+        from inception_jax.data import digits
+
+        return digits.prepared(data_dir)
+    builder = _find_builder(name, data_dir)
+    info, path = builder.info, builder.data_path
+    if not info.splits:
+        manual = " --manual_dir=TARS" if name.startswith("imagenet2012") else ""
+        tars = f", with {' and '.join(IMAGENET_FILES)} (or one of them) in TARS" if manual else ""
         raise UserError(
-            f"{name!r} at {builder.data_path} is in {builder.info.file_format.value} format, without random access: "
-            f"prepare it once more in another folder with `{prepare}OTHER_DIR` {needs}."
+            f"{name!r} is not prepared at {path}: point data_dir at a prepared copy, or run `tfds build {name} "
+            f"--file_format=array_record --data_dir={builder.data_dir_root}{manual}`{tars} {TFDS_NEEDS}."
+        )
+    formats = {each.value for each in (info.file_format, *info.alternative_file_formats)}
+    if "array_record" not in formats:
+        raise UserError(
+            f"{name!r} at {path} is in {info.file_format.value} format, without random access: add ArrayRecord files "
+            f"with `tfds convert_format --dataset_version_dir={path} --out_file_format=array_record` {TFDS_NEEDS}."
         )
     return builder
 
 
+def _find_builder(name: str, data_dir: str | None):
+    import tensorflow_datasets as tfds
+
+    try:
+        # Community data sets would be looked up on the network, by TensorFlow.
+        with tfds.core.visibility.set_availables_tmp([tfds.core.visibility.DatasetType.TFDS_PUBLIC]):
+            return tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+        nearest = difflib.get_close_matches(name, known, n=5)
+        hint = f" Nearest: {', '.join(nearest)}." if nearest else ""
+        raise UserError(f"No data set {name!r}: expected digits, a TFDS name or folder:PATH.{hint}") from error
+    except (AssertionError, ImportError, ValueError) as error:
+        raise UserError(f"TFDS cannot open {name!r}: {_first_line(error)}") from error
+
+
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return str(error).strip().splitlines()[0].rstrip(".")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageEnhance, UnidentifiedImageError
@@ -25,7 +25,17 @@ RESAMPLING = {
 PCA_VALUES = np.array([0.2175, 0.0188, 0.0045])
 PCA_VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 
-Transform = Callable[[Image.Image, np.random.Generator | None], np.ndarray]
+# Not EPS and its like, which Pillow hands to other programs.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
+
+
+class Transform(Protocol):
+    """Turns an RGB image into uint8 pixels [size, size, 3]; all its randomness comes from the generator."""
+
+    @property
+    def size(self) -> int: ...
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray: ...
 
 
 class BrokenImage(UserError):
@@ -39,7 +49,7 @@ def decode(encoded: bytes) -> Image.Image:
       BrokenImage: not an image, cut short, over MAX_PIXELS, or with pixels that have no fixed range.
     """
     try:
-        image = Image.open(io.BytesIO(encoded))
+        image = Image.open(io.BytesIO(encoded), formats=FORMATS)  # reads the header, not the pixels
         if image.width * image.height > MAX_PIXELS:
             raise BrokenImage(f"{image.width} x {image.height} pixels are over the limit of {MAX_PIXELS:,}")
         return _to_rgb(image)
@@ -57,16 +67,28 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise BrokenImage(f"pixels of mode {image.mode!r} (32 bits) have no fixed range")
+    if "transparency" in image.info:  # a transparent colour, on its way to RGB only through RGBA
+        image = image.convert("RGBA")
     return image.convert("RGB")
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Short side resized to `resize` pixels, centre square of `size` pixels (the geometry of torchvision)."""
+    """Short side resized to `resize` pixels, centre square of `size` pixels (the geometry of torchvision).
+
+    Raises:
+      UserError: `resize` is below `size`, or the interpolation is unknown.
+    """
 
     size: int
     resize: int
     interpolation: str = "bilinear"
+
+    def __post_init__(self):
+        if self.resize < self.size:
+            raise UserError(f"resize is {self.resize}; it must be at least the crop of {self.size} pixels.")
+        if self.interpolation not in RESAMPLING:
+            raise UserError(f"interpolation is {self.interpolation!r}; allowed: {', '.join(RESAMPLING)}.")
 
     def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> np.ndarray:
         width, height = image.size
@@ -145,8 +167,8 @@ def distort_colours(image: Image.Image, rng: np.random.Generator) -> Image.Image
     enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     for i in rng.permutation(len(enhancers)):
         image = enhancers[i](image).enhance(rng.uniform(0.5, 1.5))
-    shift = PCA_VECTORS @ (rng.normal(0.0, 0.1, size=3) * PCA_VALUES) * 255
-    return Image.fromarray(np.clip(np.asarray(image) + np.round(shift), 0, 255).astype(np.uint8))
+    shift = np.round(PCA_VECTORS @ (rng.normal(0.0, 0.1, size=3) * PCA_VALUES) * 255).astype(np.int16)
+    return Image.fromarray(np.clip(np.asarray(image) + shift, 0, 255).astype(np.uint8))
 
 
 def random_flip(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -18,7 +18,7 @@ def mixup(rng: jax.Array, images: jax.Array, targets_BxK: jax.Array, alpha: floa
     if not alpha:
         return images, targets_BxK
     weight = jax.random.beta(rng, alpha, alpha)
-    return tuple((weight * x + (1 - weight) * _neighbour(x)).astype(x.dtype) for x in (images, targets_BxK))
+    return _blend(images, weight), _blend(targets_BxK, weight)
 
 
 def cutmix(rng: jax.Array, images: jax.Array, targets_BxK: jax.Array, alpha: float) -> tuple[jax.Array, jax.Array]:
@@ -35,6 +35,10 @@ def cutmix(rng: jax.Array, images: jax.Array, targets_BxK: jax.Array, alpha: flo
     share = box.mean()
     images = jnp.where(box[None, :, :, None], _neighbour(images), images)
     return images, (1 - share) * targets_BxK + share * _neighbour(targets_BxK)
+
+
+def _blend(x: jax.Array, weight: jax.Array) -> jax.Array:
+    return (weight * x + (1 - weight) * _neighbour(x)).astype(x.dtype)
 
 
 def _neighbour(x: jax.Array) -> jax.Array:
