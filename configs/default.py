@@ -10,6 +10,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.seed = 0  # of the parameters, the order of the images, their augmentation, and dropout
     config.batch_size = 128  # images in a step, over all devices
     config.duration = "40 epochs"  # this and every duration: "<number> steps" or "<number> epochs"
+    config.platform = placeholder(str)  # cpu, gpu or tpu: stop unless JAX runs there; None: anywhere
     config.grad_accum_steps = 1  # parts of a batch that run one after the other, to save memory
     config.ema_decay = placeholder(float)  # of the averaged parameters (Polyak); None: no average
     config.log_every = "50 steps"

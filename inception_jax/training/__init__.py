@@ -1,0 +1,7 @@
+"""Training: `train_and_evaluate(config, workdir)`, and its parts."""
+
+from inception_jax.training.compilation import use_compilation_cache as use_compilation_cache
+from inception_jax.training.config import TrainConfig as TrainConfig
+from inception_jax.training.experiment import prepare as prepare
+from inception_jax.training.loop import train_and_evaluate as train_and_evaluate
+from inception_jax.training.state import TrainState as TrainState

@@ -82,7 +82,7 @@ class ScheduleConfig(_Config):
 
 
 class MeshConfig(_Config):
-    data: int
+    data: Annotated[int, Ge(-1)]
     fsdp: Positive
 
 
@@ -91,6 +91,7 @@ class TrainConfig(_Config):
     batch_size: Positive
     duration: Duration
     grad_accum_steps: Positive
+    platform: Literal["cpu", "gpu", "tpu"] | None
     ema_decay: Share | None
     log_every: Duration
     eval_every: Duration
@@ -139,14 +140,10 @@ def steps(duration: str, steps_per_epoch: float) -> int:
     return max(round(count), 1) if count else 0
 
 
-def changes(saved: Mapping[str, Any], config: TrainConfig) -> dict[str, tuple[Any, Any]]:
-    """Returns {field: (saved value, value now)} where a saved `model_dump(mode="json")` and a config differ."""
+def changes_that_forbid_resuming(saved: Mapping[str, Any], config: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Returns {field: (saved value, value now)} where a checkpoint's `model_dump(mode="json")` binds the config."""
     before, now = dict(_flatten(saved)), dict(_flatten(config.model_dump(mode="json")))
-    return {
-        name: (before.get(name), now.get(name))
-        for name in dict.fromkeys([*before, *now])
-        if before.get(name) != now.get(name)
-    }
+    return {name: (before.get(name), now[name]) for name in BOUND_TO_CHECKPOINT if before.get(name) != now[name]}
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -21,7 +21,8 @@ LossFn = Callable[[Any, Any, Batch, jax.Array, jax.Array], tuple[jax.Array, tupl
 
 def normalise(images: jax.Array, preprocess: Preprocess) -> jax.Array:
     """Returns (pixel - mean) / std in float32 of uint8 images [B, H, W, 3]."""
-    return (images.astype(jnp.float32) - jnp.array(preprocess.mean)) / jnp.array(preprocess.std)
+    mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (preprocess.mean, preprocess.std))
+    return (images.astype(jnp.float32) - mean) / std
 
 
 def batch_loss(
@@ -80,7 +81,7 @@ def train_step(
       ema_decay: of the averaged variables, or None.
 
     Returns:
-      The next state, and sums over the images of the batch (see `metrics`) with the gradient norm.
+      The next state, and sums over the images of the batch: those of `metrics`, every loss term, the gradient norm.
     """
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     count = jnp.sum(batch["mask"] > 0)
@@ -110,7 +111,7 @@ def train_step(
     )
     if ema_decay is not None:
         state = state.replace(ema=update_ema(state.ema, state.variables, state.step, ema_decay))
-    return state, sums | {"grad_norm": optax.global_norm(grads)}
+    return state, sums | {"grad_norm": optax.global_norm(grads) * count}  # summed over images, as the others
 
 
 def update_ema(ema: Any, variables: Any, step: jax.Array, decay: float) -> Any:

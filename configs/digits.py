@@ -1,0 +1,24 @@
+"""GoogLeNet for small images, a quarter as wide, on scikit-learn's digits: the run of `make train`.
+
+Hardware: 2 CPU cores.
+Command: python train.py --config configs/digits.py --workdir runs/digits
+Status: not run yet.
+"""
+
+import ml_collections
+
+from configs import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = default.get_config()
+    config.duration = "40 epochs"
+    config.batch_size = 64
+    config.model.width = 0.25
+    config.data.image_size = 16
+    config.data.flip = False  # a mirrored digit is another sign
+    config.data.crop_pad = 1
+    config.optimizer.learning_rate = 0.05
+    config.optimizer.nesterov = True
+    config.schedule.warmup = "2 epochs"
+    return config

@@ -1,0 +1,221 @@
+"""Checkpoints: the one place that talks to Orbax.
+
+A checkpoint is the whole `TrainState` and a record `meta` (format, step, config, and a checksum of every array). It is
+written in the background and appears under its final name only when complete. The last ones and the best one are kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from inception_jax.errors import UserError
+from inception_jax.training.config import TrainConfig, changes_that_forbid_resuming
+from inception_jax.training.state import TrainState
+
+FORMAT_VERSION = 1
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint that cannot be read, or reads as something else than was written."""
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `folder`; use it as a context manager, so that the last save is complete.
+
+    Args:
+      folder: a local folder or a bucket URL.
+      keep: how many of the last checkpoints stay; the best one stays besides.
+      best_metric: the name of the metric whose highest value marks the best checkpoint.
+    """
+
+    def __init__(self, folder: Path, keep: int, best_metric: str):
+        self.folder, self.best_metric = folder, best_metric
+        policy = checkpoint_managers.AnyPreservationPolicy(
+            [
+                checkpoint_managers.LatestN(keep),
+                checkpoint_managers.BestN(
+                    get_metric_fn=lambda metrics: metrics[best_metric], n=1, keep_checkpoints_without_metrics=False
+                ),
+            ]
+        )
+        # Complete checkpoints are renamed into place, so what an interrupted save left behind is safe to remove.
+        self._options = ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True)
+        self._manager = ocp.CheckpointManager(folder, options=self._options)
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        try:
+            if kind is None:
+                self.wait()
+        finally:
+            self._manager.close()
+
+    def steps(self) -> list[int]:
+        """Returns the steps of the complete checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def best_step(self) -> int | None:
+        """Returns the step of the checkpoint with the highest `best_metric`, or None."""
+        scored = {step: metrics for step in self.steps() if (metrics := self._manager.metrics(step))}
+        return max(scored, key=lambda step: scored[step][self.best_metric], default=None)
+
+    def save(self, state: TrainState, config: TrainConfig, metrics: Mapping[str, float] | None) -> None:
+        """Copies the state to the host and begins to write it in the background.
+
+        Args:
+          state: of the run; the caller may donate it as soon as this returns.
+          config: of the run, kept to compare with when it resumes.
+          metrics: of an evaluation of this very state, or None.
+
+        Raises:
+          UserError: this save, or the one before, failed; the checkpoints before it are whole.
+        """
+        step = int(state.step)
+        if step in self.steps():
+            return
+        meta = {
+            "format_version": FORMAT_VERSION,
+            "config": config.model_dump(mode="json"),
+            "next_image": step * config.batch_size,
+            "arrays": _describe(state),
+            "checksums": checksums(state),
+        }
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        with self._explained(f"step {step}"):
+            self._manager.save(step, args=args, metrics=dict(metrics) if metrics else None)
+
+    def wait(self) -> None:
+        """Returns when every save is complete.
+
+        Raises:
+          UserError: one failed.
+        """
+        with self._explained("the last save"):
+            self._manager.wait_until_finished()
+
+    def restore(self, abstract_state: TrainState, config: TrainConfig) -> TrainState | None:
+        """Returns the latest whole state, placed as `abstract_state` asks, or None if there is no checkpoint.
+
+        A damaged checkpoint is set aside as `<step>.damaged`, with a warning, and the one before it is tried.
+
+        Args:
+          abstract_state: shapes, dtypes and shardings; any devices, whatever wrote the checkpoint.
+          config: of the run that resumes.
+
+        Raises:
+          UserError: the config is another one than the checkpoint can serve, or every checkpoint is damaged.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return self._restore_step(step, abstract_state, config)
+            except DamagedCheckpoint as damage:
+                aside = self.folder / f"{step}.damaged"
+                logging.warning("checkpoint %s is damaged (%s); moved to %s.", step, damage, aside.name)
+                shutil.rmtree(aside, ignore_errors=True)
+                (self.folder / str(step)).rename(aside)
+                self._manager.reload()
+        if steps:
+            raise UserError(f"Every checkpoint in {self.folder} is damaged: steps {steps}. Start in another workdir.")
+        return None
+
+    def _restore_step(self, step: int, abstract_state: TrainState, config: TrainConfig) -> TrainState:
+        meta = self._read(step, meta=ocp.args.JsonRestore())["meta"]
+        if meta.get("format_version") != FORMAT_VERSION:
+            raise UserError(
+                f"Checkpoint {self.folder / str(step)} has format {meta.get('format_version')!r}; "
+                f"this version reads {FORMAT_VERSION}."
+            )
+        differences = changes_that_forbid_resuming(meta["config"], config)
+        if differences:
+            listed = "; ".join(f"config.{name}: {old!r} then, {new!r} now" for name, (old, new) in differences.items())
+            raise UserError(f"{self.folder.parent} holds a run with another config ({listed}). Use another workdir.")
+        wanted = _describe(abstract_state)
+        unlike = [name for name in {**wanted, **meta["arrays"]} if wanted.get(name) != meta["arrays"].get(name)]
+        if unlike:
+            first = unlike[0]
+            raise UserError(
+                f"Checkpoint {self.folder / str(step)} holds other arrays than this config builds ({len(unlike)}); "
+                f"{first}: {meta['arrays'].get(first)} saved, {wanted.get(first)} now. Use another workdir."
+            )
+        state = self._read(step, state=ocp.args.StandardRestore(abstract_state))["state"]
+        now = checksums(state)
+        wrong = [name for name, value in meta["checksums"].items() if now[name] != value]
+        if wrong:
+            raise DamagedCheckpoint(f"{len(wrong)} arrays read back changed, the first is {wrong[0]}")
+        return state
+
+    def _read(self, step: int, **items: Any) -> Any:
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:  # Orbax, TensorStore and JSON raise whatever they like on damaged files
+            raise DamagedCheckpoint(_first_line(error)) from error
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Turns the errors of a save into a `UserError` that says what is still there."""
+        try:
+            yield
+        except Exception as error:  # as in _read
+            whole = sorted(int(entry.name) for entry in self.folder.iterdir() if entry.name.isdecimal())
+            free = shutil.disk_usage(self.folder).free / 2**20
+            raise UserError(
+                f"Checkpoint ({what}) not written to {self.folder}: {_first_line(error)} ({free:,.0f} MiB free). "
+                f"Whole checkpoints: {whole or 'none'}; the same command resumes from the last."
+            ) from error
+
+
+def checksums(tree: Any) -> dict[str, int]:
+    """Returns a checksum below 2^32 of every array, by path; it does not depend on how the arrays are sharded.
+
+    It is the sum of the array's words, each multiplied by an odd number of its place, so that any one changed word
+    changes it.
+    """
+    return {name: int(value) for name, value in jax.device_get(_checksums(_flatten(tree))).items()}
+
+
+@jax.jit
+def _checksums(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {name: _checksum(array) for name, array in arrays.items()}
+
+
+def _checksum(array: jax.Array) -> jax.Array:
+    word = jnp.dtype(f"uint{8 * array.dtype.itemsize}")
+    words = jax.lax.bitcast_convert_type(array, word).astype(jnp.uint32)
+    place = jax.lax.iota(jnp.uint32, array.size).reshape(array.shape)
+    return jnp.sum(words * (2 * place * jnp.uint32(0x9E3779B1) + 1), dtype=jnp.uint32)
+
+
+def _describe(tree: Any) -> dict[str, str]:
+    """Returns "float32[3, 3]" by path."""
+    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in _flatten(tree).items()}
+
+
+def _flatten(tree: Any) -> dict[str, Any]:
+    path_of = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+    return {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _first_line(error: BaseException) -> str:
+    """Returns the first line of the error that started it all; a full disk in plain words."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip() or type(error).__name__
+    if "No space left" in text or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
+        return "no space left on the disk"
+    return text.splitlines()[0][:200].rstrip(".")

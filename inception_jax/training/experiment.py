@@ -1,0 +1,221 @@
+"""The pre-flight: everything of a run that can be known, and can be wrong, before anything compiles."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from inception_jax.data.loader import Batch, Reading, eval_batches, train_batches
+from inception_jax.data.sources import ImageSource, open_source
+from inception_jax.data.transforms import CropFlip, Evaluate, InceptionCrop, Transform
+from inception_jax.errors import UserError
+from inception_jax.models.network import InceptionNet
+from inception_jax.models.zoo import Preprocess, create_model, model_card
+from inception_jax.parallel.mesh import create_mesh, state_shardings
+from inception_jax.training.config import DataConfig, TrainConfig, steps
+from inception_jax.training.optimizers import make_optimizer, make_schedule
+from inception_jax.training.state import TrainState, create_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A checked run: what the config names, opened and built.
+
+    Attributes:
+      config: of the run.
+      train_source, eval_source: the images.
+      model, preprocess: the network, and how its input is made; `preprocess.size` is the image size of the run.
+      mesh: of the devices.
+      schedule, tx: the learning rate by step, and the optimizer.
+      steps_per_epoch, total_steps: of training.
+      abstract_state: shapes, dtypes and shardings of the state.
+    """
+
+    config: TrainConfig
+    train_source: ImageSource
+    eval_source: ImageSource
+    model: InceptionNet
+    preprocess: Preprocess
+    mesh: Mesh
+    schedule: optax.Schedule
+    tx: optax.GradientTransformation
+    steps_per_epoch: float
+    total_steps: int
+    abstract_state: TrainState
+
+    def init_state(self) -> TrainState:
+        """Returns the state at step 0, sharded from birth."""
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
+        return jax.jit(self._create_state, out_shardings=shardings)()
+
+    def _create_state(self) -> TrainState:
+        return _state_function(self.config, self.model, self.tx, self.preprocess.size)()
+
+    def train_batches(self, first_step: int) -> Iterator[Batch]:
+        """Yields this process's part of the batches of the steps from `first_step` on."""
+        transform = train_transform(self.config.data, self.preprocess)
+        every = range(first_step, self.total_steps)
+        reading = _reading(self.config.data)
+        return train_batches(self.train_source, transform, self.config.batch_size, self.config.seed, every, reading)
+
+    def eval_batches(self) -> Iterator[Batch]:
+        """Yields this process's part of batches that hold every evaluation image once."""
+        transform = _eval_transform(self.preprocess)
+        return eval_batches(self.eval_source, transform, self.config.batch_size, _reading(self.config.data))
+
+    def steps(self, duration: str) -> int:
+        """Returns the steps in a duration of the config."""
+        return steps(duration, self.steps_per_epoch)
+
+
+def prepare(config: TrainConfig, workdir: Path) -> Experiment:
+    """Opens, builds and checks everything that `config` names; compiles nothing.
+
+    Raises:
+      UserError: the platform, a data set, a divisibility, the image size, the folder or the disk is not as needed.
+    """
+    _check_platform(config.platform)
+    train_source = open_source(config.data.name, config.data.train_split, config.data.data_dir)
+    eval_source = open_source(config.data.name, config.data.eval_split, config.data.data_dir)
+    model = _build_model(config, num_classes=len(train_source.class_names))
+    preprocess = model_card(config.model.name).preprocess
+    preprocess = dataclasses.replace(preprocess, size=config.data.image_size or preprocess.size)
+    mesh = create_mesh(config.mesh.data, config.mesh.fsdp)
+    _check_sizes(config, model, preprocess.size, devices=mesh.size)
+
+    steps_per_epoch = len(train_source) / config.batch_size
+    total_steps = steps(config.duration, steps_per_epoch)
+    schedule = make_schedule(config.schedule, config.optimizer.learning_rate, total_steps, steps_per_epoch)
+    tx = make_optimizer(config.optimizer, schedule)
+    shapes = jax.eval_shape(_state_function(config, model, tx, preprocess.size))
+    abstract_state = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        state_shardings(shapes, mesh),
+    )
+    _check_disk(workdir, config, abstract_state)
+    return Experiment(
+        config=config,
+        train_source=train_source,
+        eval_source=eval_source,
+        model=model,
+        preprocess=preprocess,
+        mesh=mesh,
+        schedule=schedule,
+        tx=tx,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        abstract_state=abstract_state,
+    )
+
+
+def train_transform(config: DataConfig, preprocess: Preprocess) -> Transform:
+    """Returns the augmentation that the config names, to images of `preprocess.size` pixels."""
+    match config.augmentation:
+        case "inception":
+            return InceptionCrop(
+                preprocess.size, area=config.crop_area, flip=config.flip, photometric=config.photometric
+            )
+        case "crop_flip":
+            return CropFlip(preprocess.size, pad=config.crop_pad, flip=config.flip)
+        case "none":
+            return _eval_transform(preprocess)
+
+
+def _eval_transform(preprocess: Preprocess) -> Evaluate:
+    return Evaluate(preprocess.size, preprocess.resize, preprocess.interpolation)
+
+
+def _reading(config: DataConfig) -> Reading:
+    return Reading(
+        process=jax.process_index(),
+        processes=jax.process_count(),
+        workers=config.workers,
+        threads=config.threads,
+        buffer=config.buffer,
+        on_error=config.on_error,
+    )
+
+
+def _state_function(config: TrainConfig, model: InceptionNet, tx: optax.GradientTransformation, size: int) -> Any:
+    return functools.partial(
+        create_state, jax.random.key(config.seed), model, tx, size, ema=config.ema_decay is not None
+    )
+
+
+def _build_model(config: TrainConfig, num_classes: int) -> InceptionNet:
+    settings = config.model
+    try:
+        model = create_model(
+            settings.name,
+            num_classes=num_classes,
+            dtype=jnp.dtype(settings.dtype),
+            aux=settings.aux,
+            width=settings.width,
+            dropout=settings.dropout,
+            bn_group_size=settings.bn_group_size,
+        )
+    except ValueError as error:
+        raise UserError(f"config.model: {error}") from error
+    taps, weighted = sorted(model.aux_heads), sorted(config.loss.aux_weights)
+    if settings.aux and taps != weighted:
+        raise UserError(f"config.loss.aux_weights names the taps {weighted}; {settings.name} has {taps}.")
+    return model
+
+
+def _check_platform(platform: str | None) -> None:
+    found = jax.default_backend()
+    if platform not in (None, found):
+        kinds = ", ".join(sorted({device.device_kind for device in jax.devices()}))
+        extra = {"gpu": "cuda", "tpu": "tpu"}.get(platform or "")
+        hint = f"install inception-jax[{extra}] and check the driver" if extra else "set JAX_PLATFORMS=cpu"
+        raise UserError(f"config.platform is {platform!r}, but JAX runs on {found!r} ({kinds}): {hint}.")
+
+
+def _check_sizes(config: TrainConfig, model: InceptionNet, image_size: int, devices: int) -> None:
+    minimum = model.minimum_input(train=True)
+    if image_size < minimum:
+        raise UserError(f"config.data.image_size is {image_size}; {config.model.name} trains on {minimum} or more.")
+    if config.data.crop_area[0] > config.data.crop_area[1] or not 0 < config.data.crop_area[1] <= 1:
+        raise UserError(f"config.data.crop_area is {config.data.crop_area}; it must be (low, high) within 0 ... 1.")
+    parts, group = config.grad_accum_steps, config.model.bn_group_size or 1
+    unit = devices * parts
+    if config.batch_size % unit:
+        nearest = max(round(config.batch_size / unit), 1) * unit
+        raise UserError(
+            f"config.batch_size is {config.batch_size}; it must be a multiple of {unit} ({devices} devices x "
+            f"{parts} grad_accum_steps), such as {nearest}."
+        )
+    if config.batch_size // parts % group:
+        raise UserError(
+            f"config.model.bn_group_size is {group}; it must divide the {config.batch_size // parts} images that "
+            "are normalised together (batch_size / grad_accum_steps)."
+        )
+
+
+def _check_disk(workdir: Path, config: TrainConfig, abstract_state: TrainState) -> None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"workdir {workdir} cannot be created: {error.strerror}.") from error
+    if not os.access(workdir, os.W_OK):
+        raise UserError(f"workdir {workdir} is not writable.")
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract_state))
+    needed = size * (config.keep_checkpoints + 2)  # the best, and the one being written
+    held = sum(file.stat().st_size for file in workdir.glob("checkpoints/**/*") if file.is_file())
+    free = shutil.disk_usage(workdir).free
+    if free + held < needed:
+        raise UserError(
+            f"workdir {workdir} has {free / 2**20:,.0f} MiB free; {config.keep_checkpoints + 2} checkpoints of "
+            f"{size / 2**20:,.0f} MiB need {needed / 2**20:,.0f} MiB. Free some, or lower config.keep_checkpoints."
+        )

@@ -1,0 +1,364 @@
+"""The training loop: the only place where compiling, reading, stepping, writing and saving meet."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from inception_jax.data.loader import Batch, skipped
+from inception_jax.errors import Interrupted, NonFiniteLossError, UserError
+from inception_jax.parallel.mesh import batch_sharding, replicated, shard_batch
+from inception_jax.training import metrics
+from inception_jax.training.checkpoints import Checkpoints
+from inception_jax.training.compilation import CompilationLog
+from inception_jax.training.config import TrainConfig
+from inception_jax.training.experiment import Experiment, prepare
+from inception_jax.training.report import draw_curves, print_summary
+from inception_jax.training.state import TrainState
+from inception_jax.training.step import batch_loss, eval_step, train_step
+from inception_jax.training.writers import Console, MetricsFile, TensorBoard, read_metrics
+
+
+def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | Path) -> TrainState:
+    """Trains what `config` describes, from the latest checkpoint in `workdir` if there is one.
+
+    Args:
+      config: see configs/default.py.
+      workdir: gets checkpoints/, metrics.jsonl, tensorboard/, and at the end curves.png and summary.json.
+
+    Returns:
+      The state after the last step.
+
+    Raises:
+      UserError: bad config, data, folder or disk; nothing has been compiled yet, or an earlier checkpoint is whole.
+      NonFiniteLossError: the loss became NaN or infinite.
+      Interrupted: SIGTERM or SIGINT; the state is saved.
+    """
+    workdir = Path(workdir).expanduser().absolute()
+    config = config if isinstance(config, TrainConfig) else TrainConfig.parse(config)
+    experiment = prepare(config, workdir)
+    with (
+        CompilationLog() as compilation,
+        Checkpoints(workdir / "checkpoints", config.keep_checkpoints, best_metric(config)) as checkpoints,
+    ):
+        state = checkpoints.restore(experiment.abstract_state, config)
+        state = experiment.init_state() if state is None else state
+        with Run(experiment, workdir, checkpoints, compilation, first_step=int(state.step)) as run:
+            state = run.train(state)
+        checkpoints.wait()
+        run.finish(int(state.step))
+    return state
+
+
+def best_metric(config: TrainConfig) -> str:
+    """Returns the metric that picks the best checkpoint: the accuracy of the averaged parameters where they exist."""
+    return "eval/top1" if config.ema_decay is None else "eval_ema/top1"
+
+
+class Run:
+    """One process's part of a run, from `first_step` to the last."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        workdir: Path,
+        checkpoints: Checkpoints,
+        compilation: CompilationLog,
+        first_step: int,
+    ):
+        self.experiment, self.config = experiment, experiment.config
+        self.workdir, self.checkpoints, self.compilation = workdir, checkpoints, compilation
+        self.first_step = first_step
+        self.clock = Clock()
+        self.skipped = 0
+        self.recent: list[dict[str, float]] = []  # of the steps since the last written line
+
+    def __enter__(self) -> Run:
+        total = self.experiment.total_steps
+        self.console = Console(total, self.first_step, self.config.batch_size)
+        self.writers = [
+            MetricsFile(self.workdir / "metrics.jsonl", self.first_step),
+            TensorBoard(self.workdir / "tensorboard", self.first_step),
+            self.console,
+        ]
+        start = f"resumes after step {self.first_step:,}" if self.first_step else "starts"
+        mesh = ", ".join(f"{axis} {size}" for axis, size in self.experiment.mesh.shape.items())
+        self.console.print(
+            f"{self.config.model.name} on {self.config.data.name} {start} of {total:,}; "
+            f"{len(self.experiment.train_source):,} training and {len(self.experiment.eval_source):,} evaluation images; "
+            f"{jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()}), mesh {mesh}"
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for writer in self.writers:
+            writer.close()
+
+    def train(self, state: TrainState) -> TrainState:
+        """Runs the steps that are left; evaluates, writes and saves when they are due.
+
+        Raises:
+          NonFiniteLossError, Interrupted, UserError: see `train_and_evaluate`.
+        """
+        step_fn, self.eval_fn = self._compile()
+        sharding = batch_sharding(self.experiment.mesh)
+        running: tuple[int, Any] | None = None  # the step whose sums are still on the device
+        with stop_signal() as stop, jax.transfer_guard("disallow"):
+            self.clock = Clock()
+            batches = self.experiment.train_batches(self.first_step)
+            for step in range(self.first_step + 1, self.experiment.total_steps + 1):
+                with self.clock.waiting():
+                    batch = next(batches)
+                self._count_skipped(batch)
+                state, sums = step_fn(state, shard_batch(batch, sharding))
+                self._collect(running)  # one step late, so that the device never waits for the host
+                running = (step, sums)
+                if self._due(step) or stop.name:
+                    self._collect(running)
+                    running = None
+                    self._write_train(step)
+                    self._evaluate_and_save(step, state, stop.name)
+        return state
+
+    def finish(self, step: int) -> None:
+        """Draws the curves, and writes and prints the summary."""
+        records = read_metrics(self.workdir / "metrics.jsonl")
+        prefix, _, name = best_metric(self.config).partition("/")
+        evaluations = [record for record in records if f"{prefix}/{name}" in record]
+        speeds = [record["train/images_per_second"] for record in records if record["step"] > self.first_step
+                  and "train/images_per_second" in record]  # fmt: skip
+        best = max(evaluations, key=lambda record: record[f"{prefix}/{name}"])
+        summary = {
+            "model": self.config.model.name,
+            "data": self.config.data.name,
+            "step": step,
+            "last": {key: evaluations[-1][f"{prefix}/{key}"] for key in ("top1", "top5", "loss")},
+            "best": {key: best[f"{prefix}/{key}"] for key in ("top1", "top5", "loss")},
+            "best_step": best["step"],
+            "seconds": round(self.clock.seconds, 1),
+            "images_per_second": round(float(np.median(speeds)), 1) if speeds else 0.0,
+            "compilation": str(self.compilation),
+            "skipped": self.skipped,
+        }
+        (self.workdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        draw_curves(
+            self.workdir / "metrics.jsonl", self.workdir / "curves.png", f"{summary['model']} on {summary['data']}"
+        )
+        print_summary(self.console.console, summary, self.workdir)
+
+    def _compile(self):
+        """Returns the compiled training and evaluation steps: nothing else can be run, so nothing compiles twice."""
+        experiment, config = self.experiment, self.config
+        mesh, preprocess = experiment.mesh, experiment.preprocess
+        loss_fn = functools.partial(
+            batch_loss,
+            model=experiment.model,
+            preprocess=preprocess,
+            label_smoothing=config.loss.label_smoothing,
+            aux_weights=config.loss.aux_weights,
+            mixup=config.data.mixup,
+            cutmix=config.data.cutmix,
+        )
+        step = functools.partial(
+            train_step,
+            loss_fn=loss_fn,
+            tx=experiment.tx,
+            seed=config.seed,
+            grad_accum_steps=config.grad_accum_steps,
+            ema_decay=config.ema_decay,
+        )
+        state = experiment.abstract_state
+        state_shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+        batch = abstract_batch(config.batch_size, preprocess.size, batch_sharding(mesh))
+        step_fn = jax.jit(
+            step,
+            in_shardings=(state_shardings, batch_sharding(mesh)),
+            out_shardings=(state_shardings, replicated(mesh)),
+            donate_argnames="state",
+        )
+        eval_fn = jax.jit(
+            functools.partial(eval_step, model=experiment.model, preprocess=preprocess), out_shardings=replicated(mesh)
+        )
+        return step_fn.lower(state, batch).compile(), eval_fn.lower(state.variables, batch).compile()
+
+    def _due(self, step: int) -> bool:
+        return any(self._is_due(step, every) for every in ("log_every", "eval_every", "checkpoint_every"))
+
+    def _is_due(self, step: int, every: str) -> bool:
+        interval = self.experiment.steps(getattr(self.config, every))
+        return step == self.experiment.total_steps or (interval > 0 and step % interval == 0)
+
+    def _collect(self, running: tuple[int, Any] | None) -> None:
+        """Fetches the sums of a step.
+
+        Raises:
+          NonFiniteLossError: naming the step.
+        """
+        if running is None:
+            return
+        step, sums = running
+        values = {name: float(value) for name, value in jax.device_get(sums).items()}
+        if not math.isfinite(values["loss"]):
+            raise NonFiniteLossError(
+                f"The loss of step {step} is {values['loss']}; checkpoints of steps {self.checkpoints.steps()} remain. "
+                "Lower config.optimizer.learning_rate, set config.optimizer.clip_norm or lengthen config.schedule.warmup."
+            )
+        self.recent.append(values)
+        self.console.step(step, values["loss"] / max(values["count"], 1), self.clock.wait_share)
+
+    def _write_train(self, step: int) -> None:
+        if not self.recent:
+            return
+        values = metrics.means(self.recent)
+        images = values.pop("count")
+        seconds, wait_share = self.clock.lap()
+        with jax.transfer_guard("allow"):
+            learning_rate = float(self.experiment.schedule(step - 1))
+        values |= {
+            "epoch": step / self.experiment.steps_per_epoch,
+            "learning_rate": learning_rate,
+            "images_per_second": images / seconds,
+            "data_wait": wait_share,
+        }
+        self._write(step, {f"train/{name}": value for name, value in values.items()})
+        self.recent = []
+
+    def _evaluate_and_save(self, step: int, state: TrainState, signal_name: str | None) -> None:
+        """Evaluates if it is time or the run ends, saves if it is time or the run stops."""
+        results = None
+        if self._is_due(step, "eval_every") and not signal_name:
+            with self.clock.paused():
+                results = self._evaluate(step, state)
+        if results or signal_name or self._is_due(step, "checkpoint_every"):
+            with self.clock.paused(), jax.transfer_guard("allow"):
+                self.checkpoints.save(state, self.config, results)
+        if signal_name:
+            self.checkpoints.wait()
+            raise Interrupted(f"{signal_name}: step {step} is saved in {self.workdir}; the same command resumes there.")
+
+    def _evaluate(self, step: int, state: TrainState) -> dict[str, float]:
+        results = {}
+        for name, variables in {"eval": state.variables, "eval_ema": state.ema}.items():
+            if variables:
+                values = self.evaluate(variables)
+                results |= {f"{name}/{key}": value for key, value in values.items()}
+        self._write(step, results)
+        return results
+
+    def evaluate(self, variables: Any) -> dict[str, float]:
+        """Returns top-1, top-5 and loss over every evaluation image."""
+        sharding = batch_sharding(self.experiment.mesh)
+        sums, left_out = [], 0
+        for batch in self.experiment.eval_batches():
+            left_out += self._count_skipped(batch)
+            sums.append(self.eval_fn(variables, shard_batch(batch, sharding)))
+        values = metrics.means([jax.device_get(each) for each in sums])
+        expected = len(self.experiment.eval_source) - left_out
+        if values["count"] != expected:
+            raise AssertionError(f"evaluated {values['count']} images of {expected}")
+        return values
+
+    def _count_skipped(self, batch: Batch) -> int:
+        count = skipped(batch)
+        self.skipped += count
+        if self.skipped > self.config.data.max_skipped:
+            raise UserError(
+                f"{self.skipped} broken images were skipped; config.data.max_skipped is {self.config.data.max_skipped}."
+            )
+        return count
+
+    def _write(self, step: int, values: Mapping[str, float]) -> None:
+        for writer in self.writers:
+            writer.write(step, values)
+
+
+def abstract_batch(
+    batch_size: int, image_size: int, sharding: jax.sharding.Sharding
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of a global batch (see `data.loader.Batch`)."""
+    shapes = {
+        "image": ((batch_size, image_size, image_size, 3), np.uint8),
+        "label": ((batch_size,), np.int32),
+        "mask": ((batch_size,), np.float32),
+        "index": ((batch_size,), np.int32),
+    }
+    return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()}
+
+
+class Clock:
+    """Measures training time, without evaluation and saving, and the share of it spent waiting for images."""
+
+    def __init__(self):
+        self._start = time.monotonic()
+        self._lap_start, self._paused, self._waited = self._start, 0.0, 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start, all in all."""
+        return time.monotonic() - self._start
+
+    @property
+    def wait_share(self) -> float:
+        """Share of this lap spent waiting."""
+        return self._waited / max(time.monotonic() - self._lap_start - self._paused, 1e-9)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time within as waiting for images."""
+        begin = time.monotonic()
+        yield
+        self._waited += time.monotonic() - begin
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time within out of the lap."""
+        begin = time.monotonic()
+        yield
+        self._paused += time.monotonic() - begin
+
+    def lap(self) -> tuple[float, float]:
+        """Returns the seconds and the wait share of this lap, and begins the next."""
+        seconds = max(time.monotonic() - self._lap_start - self._paused, 1e-9)
+        share = self._waited / seconds
+        self._lap_start, self._paused, self._waited = time.monotonic(), 0.0, 0.0
+        return seconds, share
+
+
+@dataclasses.dataclass
+class Stop:
+    """Whether to stop: the name of the signal that asked for it."""
+
+    name: str | None = None
+
+
+@contextlib.contextmanager
+def stop_signal() -> Iterator[Stop]:
+    """Notes the first SIGTERM or SIGINT, for the loop to stop after its step; the second one acts as usual."""
+    stop = Stop()
+    previous = {}
+
+    def note(number: int, _frame: object) -> None:
+        stop.name = signal.Signals(number).name
+        signal.signal(number, previous[number])
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            previous[number] = signal.signal(number, note)
+        except ValueError:  # not the main thread: signals are the caller's affair
+            break
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

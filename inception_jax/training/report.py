@@ -1,0 +1,69 @@
+"""What a finished run leaves for people: curves.png and the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import rich.console
+import rich.table
+
+from inception_jax.training.writers import duration, read_metrics
+
+PANELS = (  # title, axis label, logarithmic, metrics with their labels
+    ("Loss", "loss", True, {"train/loss": "training (all heads)", "train/loss_main": "training (main head)",
+                            "eval/loss": "evaluation", "eval_ema/loss": "evaluation, averaged"}),
+    ("Accuracy", "top-1, %", False, {"train/top1": "training", "eval/top1": "evaluation",
+                                     "eval_ema/top1": "evaluation, averaged"}),
+    ("Learning rate", "learning rate", False, {"train/learning_rate": ""}),
+    ("Speed", "images / s", False, {"train/images_per_second": ""}),
+)  # fmt: skip
+
+
+def draw_curves(metrics_file: Path, picture: Path, title: str) -> None:
+    """Draws loss, accuracy, learning rate and speed over the steps."""
+    records = read_metrics(metrics_file)
+    figure, axes = plt.subplots(2, 2, figsize=(11, 7), sharex=True, layout="constrained")
+    figure.suptitle(title)
+    for axis, (panel, label, logarithmic, metrics) in zip(axes.flat, PANELS, strict=True):
+        scale = 100 if label.endswith("%") else 1
+        drawn = 0
+        for name, legend in metrics.items():
+            points = [(record["step"], scale * record[name]) for record in records if name in record]
+            if points:
+                marker = "o" if name.startswith("eval") else None
+                axis.plot(*zip(*points, strict=True), label=legend, marker=marker, markersize=3, linewidth=1.2)
+                drawn += 1
+        axis.set(title=panel, ylabel=label)
+        axis.grid(alpha=0.3)
+        if logarithmic and drawn:
+            axis.set_yscale("log")
+        if drawn and any(metrics.values()):
+            axis.legend(fontsize="small")
+    for axis in axes[1]:
+        axis.set_xlabel("step")
+    figure.savefig(picture, dpi=120)
+    plt.close(figure)
+
+
+def print_summary(console: rich.console.Console, summary: Mapping[str, Any], workdir: Path) -> None:
+    """Prints the table that ends a run."""
+    table = rich.table.Table(title=f"{summary['model']} on {summary['data']}", show_header=False, title_justify="left")
+    table.add_row("accuracy, last", _accuracy(summary["last"]))
+    table.add_row("accuracy, best", f"{_accuracy(summary['best'])} (step {summary['best_step']:,})")
+    table.add_row("steps", f"{summary['step']:,}")
+    table.add_row("time of this process", f"{duration(summary['seconds'])} (h:mm:ss)")
+    table.add_row("training speed", f"{summary['images_per_second']:,.0f} images/s")
+    table.add_row("compilation", summary["compilation"])
+    table.add_row("skipped images", f"{summary['skipped']:,}")
+    table.add_row("files", f"{workdir}: curves.png, metrics.jsonl, summary.json, tensorboard/, checkpoints/")
+    console.print(table)
+
+
+def _accuracy(metrics: Mapping[str, float]) -> str:
+    return f"top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%}, loss {metrics['loss']:.4f}"
