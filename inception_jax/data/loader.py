@@ -84,7 +84,8 @@ def train_batches(
     Raises:
       UserError: at once for a bad batch size; while reading for a broken image or a dead worker.
     """
-    stream = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    epochs = max(-(-steps.stop * batch_size // len(source)), 1)  # endless, Grain's lengths would overflow
+    stream = grain.MapDataset.source(source).seed(seed).shuffle().repeat(epochs)
     stream = stream.random_map(LoadImage(source.describe, transform, reading.on_error))
     return _read(stream, batch_size, steps, reading)
 

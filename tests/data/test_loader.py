@@ -1,0 +1,302 @@
+"""Batches as a pure function of (seed, step), exact evaluation, broken images, and workers that come to harm."""
+
+import itertools
+import multiprocessing
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from inception_jax.data import loader, sources, transforms
+from inception_jax.data.loader import Reading
+from inception_jax.errors import UserError
+from tests.data.images import noise_source, truncated_jpeg
+
+BATCH = 8
+IMAGES = 37  # epochs end in the middle of batches
+CROP = transforms.CropFlip(size=8)
+STEPS = range(12)
+
+
+@pytest.fixture(scope="module")
+def source():
+    return noise_source(IMAGES)
+
+
+def join(parts) -> dict[str, np.ndarray]:
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def train(source, steps=STEPS, processes=1, seed=3, **reading) -> dict[str, np.ndarray]:
+    """Returns the images of `steps` in order, as `processes` read them together."""
+    streams = [
+        loader.train_batches(source, CROP, BATCH, seed, steps, Reading(process, processes, **reading))
+        for process in range(processes)
+    ]
+    return join(list(itertools.chain.from_iterable(zip(*streams, strict=True))))
+
+
+def evaluate(source, batch_size=BATCH, processes=1, transform=CROP, **reading) -> list[dict[str, np.ndarray]]:
+    """Returns the global batches."""
+    streams = [
+        loader.eval_batches(source, transform, batch_size, Reading(process, processes, **reading))
+        for process in range(processes)
+    ]
+    return [join(parts) for parts in zip(*streams, strict=True)]
+
+
+def assert_same(actual, expected):
+    assert actual.keys() == expected.keys()
+    for key in expected:
+        np.testing.assert_array_equal(actual[key], expected[key], err_msg=key)
+
+
+@pytest.fixture(scope="module")
+def straight(source):
+    return train(source)
+
+
+def test_batches_have_the_shapes_and_dtypes_of_the_interface(source):
+    batch = next(loader.train_batches(source, CROP, BATCH, 0, STEPS, Reading()))
+    assert {key: (array.shape, array.dtype.name) for key, array in batch.items()} == {
+        "image": ((BATCH, 8, 8, 3), "uint8"),
+        "label": ((BATCH,), "int32"),
+        "mask": ((BATCH,), "float32"),
+        "index": ((BATCH,), "int32"),
+    }
+    np.testing.assert_array_equal(batch["label"], batch["index"] % 3)
+    np.testing.assert_array_equal(batch["mask"], 1)
+
+
+@pytest.mark.parametrize("steps", [range(0), range(5, 5)])
+def test_no_steps_give_no_batches(source, steps):
+    assert list(loader.train_batches(source, CROP, BATCH, 0, steps, Reading())) == []
+
+
+@pytest.mark.parametrize("processes", [2, 4, 8])
+def test_any_number_of_processes_reads_the_same_images(source, straight, processes):
+    assert_same(train(source, processes=processes), straight)
+
+
+@pytest.mark.parametrize("reading", [{"threads": 1, "buffer": 1}, {"threads": 8}, {"workers": 1}, {"workers": 2}])
+def test_any_number_of_threads_and_workers_reads_the_same_images(source, straight, reading):
+    assert_same(train(source, **reading), straight)
+
+
+@pytest.mark.parametrize("processes", [(1, 1, 1), (2, 8, 1)])
+def test_resuming_changes_nothing_even_with_another_number_of_processes(source, straight, processes):
+    ranges = (range(5), range(5, 9), range(9, 12))
+    parts = [train(source, steps, count) for steps, count in zip(ranges, processes, strict=True)]
+    assert_same(join(parts), straight)
+
+
+def test_every_epoch_is_another_permutation(source):
+    steps = range(4 * IMAGES // BATCH + 1)
+    epochs = train(source, steps)["index"][: 4 * IMAGES].reshape(4, IMAGES)
+    np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(IMAGES), (4, 1)))
+    assert len({tuple(epoch) for epoch in [*epochs, range(IMAGES)]}) == 5
+
+
+def test_seeds_give_other_orders_that_are_not_each_others_later_epochs(source):
+    steps = range(3 * IMAGES // BATCH + 1)
+    epochs = [
+        tuple(epoch)
+        for seed in (0, 1, 2**32 - 1)
+        for epoch in train(source, steps, seed=seed)["index"][: 3 * IMAGES].reshape(3, IMAGES)
+    ]
+    assert len(set(epochs)) == 9
+
+
+def test_an_image_is_augmented_differently_in_every_epoch(source):
+    stream = train(source, range(2 * IMAGES // BATCH + 1))
+    changed = [len({image.tobytes() for image in stream["image"][stream["index"] == i]}) for i in range(IMAGES)]
+    assert np.mean(np.array(changed) > 1) > 0.9
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_read_disjoint_parts_of_a_step(source, processes):
+    parts = [
+        next(loader.train_batches(source, CROP, BATCH, 0, STEPS, Reading(process, processes)))["index"]
+        for process in range(processes)
+    ]
+    assert [len(part) for part in parts] == [BATCH // processes] * processes
+    assert len(set(np.concatenate(parts))) == BATCH
+
+
+def test_a_split_never_gives_images_of_another(image_folder):
+    folder = f"folder:{image_folder}"
+    plain = transforms.CropFlip(size=8, pad=0)
+    reading = Reading()
+    batches = list(loader.train_batches(sources.open_source(folder, "train"), plain, 4, 0, range(9), reading))
+    assert set(join(batches)["image"].flatten()) == set(range(6))
+    batches = list(loader.eval_batches(sources.open_source(folder, "val"), plain, 3, reading))
+    assert set(join(batches)["image"].flatten()) == set(range(100, 106))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 8])
+def test_evaluation_reads_every_image_once_and_masks_the_padding(processes):
+    source = noise_source(1003)
+    batches = evaluate(source, 128, processes)
+    assert [len(batch["mask"]) for batch in batches] == [128] * 8
+    images = join(batches)
+    np.testing.assert_array_equal(images["index"], [*range(1003), *[loader.PADDING] * 21])
+    np.testing.assert_array_equal(images["mask"], images["index"] >= 0)
+    assert not images["image"][1003:].any()
+    assert sum(loader.skipped(batch) for batch in batches) == 0
+
+
+def test_padding_is_not_decoded(source, monkeypatch):
+    calls = []
+    monkeypatch.setattr(loader, "decode", lambda encoded: calls.append(0) or transforms.decode(encoded))
+    evaluate(source, 32)
+    assert len(calls) == IMAGES
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("broken", [b"\xff\xd8 no image", truncated_jpeg()])
+def test_a_broken_image_stops_the_run_and_is_named(workers, broken):
+    source = noise_source(5)
+    source.records[3]["image"] = broken
+    with pytest.raises(transforms.BrokenImage, match=r"record 3 of noise\[all\].*data\.on_error=\"skip\""):
+        evaluate(source, workers=workers)
+
+
+def test_skipped_images_are_masked_and_counted_and_padding_is_not(caplog):
+    source = noise_source(5)
+    source.records[1]["image"] = b"no image"
+    source.records[3]["image"] = truncated_jpeg()
+    (batch,) = evaluate(source, on_error="skip")
+    np.testing.assert_array_equal(batch["mask"], [1, 0, 1, 0, 1, 0, 0, 0])
+    np.testing.assert_array_equal(batch["index"], [0, 1, 2, 3, 4, -1, -1, -1])
+    assert not batch["image"][batch["mask"] == 0].any()
+    assert loader.skipped(batch) == 2
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        f"skipped broken image, record {index} of noise[all]" for index in (1, 3)
+    ]
+
+
+class Unreadable(list):
+    def __getitem__(self, index):
+        if index == 3:
+            raise OSError("disk on fire")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("on_error", ["raise", "skip"])  # a disk that fails is no broken image
+def test_a_record_that_cannot_be_read_is_named(workers, on_error):
+    source = sources.ImageSource("disk[all]", Unreadable(noise_source(5).records), ("a",))
+    with pytest.raises(UserError, match=r"Cannot read record 3 of disk\[all\]: disk on fire"):
+        evaluate(source, workers=workers, on_error=on_error)
+
+
+def test_bad_arguments_are_named(source):
+    with pytest.raises(UserError, match=r"batch_size is 10; it must be a multiple of the 4 processes"):
+        loader.train_batches(source, CROP, 10, 0, STEPS, Reading(0, 4))
+    with pytest.raises(UserError, match=r"process is 2; it must be in 0 \.\.\. 1"):
+        Reading(2, 2)
+    with pytest.raises(UserError, match=r"on_error is 'ignore'; allowed: raise, skip"):
+        Reading(on_error="ignore")
+
+
+class Probe:
+    """A transform that reports on its process: 0 is a fresh one without a JAX backend."""
+
+    size = 8
+    in_parent = False
+
+    def __call__(self, image, rng):
+        from jax._src import xla_bridge
+
+        report = xla_bridge.backends_are_initialized() + 2 * Probe.in_parent
+        return np.full((8, 8, 3), report, np.uint8)
+
+
+def test_workers_are_not_forked_and_start_no_jax_backend(source, monkeypatch):
+    assert jax.devices()
+    monkeypatch.setattr(Probe, "in_parent", True)
+    assert join(evaluate(source, transform=Probe()))["image"].max() == 3  # the probe works
+    assert join(evaluate(source, transform=Probe(), workers=1))["image"].max() == 0
+
+
+def test_a_killed_worker_ends_the_run_with_an_error_and_sigterm_does_not_touch_it(source):
+    batches = loader.train_batches(source, CROP, BATCH, 0, range(10**6), Reading(workers=2, buffer=1))
+    next(batches)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    workers[0].terminate()
+    for _ in range(50):
+        next(batches)
+    assert workers[0].is_alive()
+    workers[0].kill()
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"data worker died .*exit code -9.*lower data\.workers"):
+        for _ in batches:
+            pass
+    assert time.monotonic() - start < 30
+    assert not multiprocessing.active_children()
+
+
+def test_closing_the_batches_stops_their_workers(source):
+    batches = loader.train_batches(source, CROP, BATCH, 0, range(10**6), Reading(workers=1))
+    next(batches)
+    assert multiprocessing.active_children()
+    batches.close()
+    assert not multiprocessing.active_children()
+
+
+KILLED_PARENT = """
+import multiprocessing, os
+from inception_jax.data import loader, sources, transforms
+source = sources.open_source("digits", "train", {data_dir!r})
+batches = loader.train_batches(source, transforms.CropFlip(8), 8, 0, range(10**6), loader.Reading(workers=1))
+next(batches)
+print(multiprocessing.active_children()[0].pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_workers_do_not_outlive_a_killed_parent(digits_dir):
+    code = KILLED_PARENT.format(data_dir=digits_dir)
+    run = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, timeout=120)
+    assert run.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 20
+    while is_running(int(run.stdout)):
+        assert time.monotonic() < deadline, "the worker lives on"
+        time.sleep(0.2)
+
+
+def is_running(pid: int) -> bool:
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return bool(state) and not state.startswith("Z")
+
+
+NO_TENSORFLOW = """
+import sys
+from inception_jax.data import loader, sources, transforms
+source = sources.open_source("digits", "train", {data_dir!r})
+next(loader.train_batches(source, transforms.InceptionCrop(8), 8, 0, range(1), loader.Reading()))
+for name in ("imagenet2012", "no_such_data"):
+    try:
+        sources.open_source(name, "train", {data_dir!r})
+    except ValueError:
+        pass
+assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "torch")]
+"""
+
+
+def test_tensorflow_is_never_imported(digits_dir):
+    subprocess.run([sys.executable, "-c", NO_TENSORFLOW.format(data_dir=digits_dir)], check=True, timeout=120)
+
+
+def test_real_images_are_the_same_for_threads_and_workers(real_data):
+    source = sources.open_source("imagenet2012", "validation", real_data)
+    crop = transforms.Evaluate(size=32, resize=36)
+    expected = [record["index"] for record in map(source.__getitem__, range(len(source)))]
+    threads = join(evaluate(source, 24, transform=crop))
+    np.testing.assert_array_equal(threads["index"][: len(source)], expected)
+    assert_same(join(evaluate(source, 24, 2, transform=crop, workers=1)), threads)
