@@ -58,7 +58,7 @@ class ImageSource:
         try:
             record = self.records[index]
         except Exception as error:  # each storage has its own
-            raise UserError(f"Cannot read {self.describe(index)}: {error}.") from error
+            raise UserError(f"Cannot read {self.describe(index)}: {_first_line(error)}.") from error
         return {"image": record[self.image_key], "label": int(record[self.label_key]), "index": int(index)}
 
     def describe(self, index: int) -> str:
@@ -126,7 +126,7 @@ def _open_tfds(name: str, split: str, data_dir: str | None) -> ImageSource:
     features = builder.info.features
     if not keys or len(keys) != 2 or not isinstance(features[keys[1]], tfds.features.ClassLabel):
         raise UserError(
-            f"TFDS data set {name!r} has no (image, label) pair to classify; its features: {list(features)}."
+            f"TFDS data set {name!r} has no (image, label) pair to classify; its features: {sorted(features)}."
         )
     image_key, label_key = keys
     try:
@@ -134,13 +134,12 @@ def _open_tfds(name: str, split: str, data_dir: str | None) -> ImageSource:
     except (ValueError, KeyError) as error:
         splits = ", ".join(builder.info.splits)
         raise UserError(f"{name!r} has no split {split!r}; its splits: {splits} ({_first_line(error)}).") from error
-    except OSError as error:
-        raise UserError(
-            f"{name!r} at {builder.data_path} is incomplete ({_first_line(error)}): copy or prepare it again."
-        ) from error
     if not len(records):
         raise UserError(f"Split {split!r} of {name!r} is empty.")
-    return ImageSource(f"{name}[{split}]", records, tuple(features[label_key].names), image_key, label_key)
+    source = ImageSource(f"{name}[{split}]", records, tuple(features[label_key].names), image_key, label_key)
+    if source[0]["label"] < 0:  # reading it also finds missing files now, not in the middle of a start
+        raise UserError(f"Split {split!r} of {name!r} has no labels; its splits: {', '.join(builder.info.splits)}.")
+    return source
 
 
 def _builder(name: str, data_dir: str | None):
@@ -189,4 +188,4 @@ def _find_builder(name: str, data_dir: str | None):
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
