@@ -10,6 +10,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 
 from inception_jax.models import layers, spec
 
@@ -47,6 +48,11 @@ class InceptionNet(nn.Module):
     dropout: float
     dtype: Any = jnp.float32
     bn_group_size: int | None = None
+
+    def __post_init__(self) -> None:
+        # Tables are dicts; frozen, they let a module be hashed, and so be a static argument of a jitted function.
+        self.table, self.aux_heads = FrozenDict(self.table), FrozenDict(self.aux_heads)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> ModelOutput:

@@ -149,10 +149,7 @@ def create_model(
       ValueError: an unknown name, or a value out of range.
     """
     card = model_card(name)
-    if num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}; it must be at least 1.")
-    if width <= 0:
-        raise ValueError(f"width is {width}; it must be above 0.")
+    _check(num_classes, width, dropout, bn_group_size)
     heads = {
         tap: head._replace(rows=spec.scale_rows(head.rows, width), hidden=spec.scale_features(head.hidden, width))
         for tap, head in (card.aux_heads.items() if aux else ())
@@ -167,3 +164,14 @@ def create_model(
         dtype=dtype,
         bn_group_size=bn_group_size,
     )
+
+
+def _check(num_classes: int, width: float, dropout: float | None, bn_group_size: int | None) -> None:
+    if num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}; it must be at least 1.")
+    if not 0 < width < float("inf"):
+        raise ValueError(f"width is {width}; it must be above 0.")
+    if dropout is not None and not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1.")
+    if bn_group_size is not None and bn_group_size < 1:
+        raise ValueError(f"bn_group_size is {bn_group_size}; it must be at least 1.")

@@ -5,6 +5,7 @@ reference values in the tests come from other implementations that followed the 
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -70,6 +71,4 @@ def _linear_after_flatten(shape, hidden_map):
 
 def shapes(model, size: int):
     """Returns the shapes of the model's variables at `size` pixels, heads included."""
-    import jax.numpy as jnp
-
     return jax.eval_shape(lambda key: model.init(key, jnp.zeros((1, size, size, 3))), jax.random.key(0))

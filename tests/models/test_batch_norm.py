@@ -1,0 +1,119 @@
+"""Batch normalisation against NumPy: one training step, groups of images, and many devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from inception_jax.models import spec
+from inception_jax.models.layers import BatchNorm
+
+SHAPE = (16, 3, 5, 4)
+GAIN, BIAS = np.array([0.5, 1.0, 1.5, 2.0]), np.array([-1.0, 0.0, 1.0, 2.0])
+MEAN, VAR = np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.5, 1.0, 2.0, 4.0])
+
+
+@pytest.fixture(scope="module")
+def maps():
+    return np.random.default_rng(0).normal(3, 2, SHAPE).astype(np.float32)
+
+
+def _variables(scale=True):
+    params = {"bias": BIAS} | ({"scale": GAIN} if scale else {})
+    variables = {"params": params, "batch_stats": {"mean": MEAN, "var": VAR}}
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), variables)
+
+
+def _train(module, maps, **kwargs):
+    out, updates = module.apply(_variables(**kwargs), maps, train=True, mutable=["batch_stats"])
+    return out, updates["batch_stats"]
+
+
+def _reference(maps, group, epsilon, decay, correction, gain=GAIN):
+    """Returns output, running mean and running variance of one step on groups of `group` images, in float64."""
+    x = maps.astype(np.float64)
+    outputs, means, variances = [], [], []
+    for start in range(0, len(x), group):
+        part = x[start : start + group]
+        mean, var = part.mean((0, 1, 2)), part.var((0, 1, 2))
+        outputs.append((part - mean) / np.sqrt(var + epsilon) * gain + BIAS)
+        means.append(mean)
+        variances.append(var)
+    n = group * x.shape[1] * x.shape[2]
+    factor = n / (n - 1) if correction else 1.0
+    running_mean = decay * MEAN + (1 - decay) * np.mean(means, axis=0)
+    running_var = decay * VAR + (1 - decay) * factor * np.mean(variances, axis=0)
+    return np.concatenate(outputs), running_mean, running_var
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_one_step_with_either_rule_for_the_running_variance(maps, unbiased):
+    # Two images, so that n / (n - 1) = 30 / 29 is well seen.
+    out, statistics = _train(BatchNorm(spec.BatchNorm(decay=0.5, unbiased=unbiased)), maps[:2])
+    expected, mean, var = _reference(maps[:2], 2, 1e-3, 0.5, unbiased)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(statistics["mean"], mean, rtol=1e-6)
+    np.testing.assert_allclose(statistics["var"], var, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("numerics", "epsilon", "decay"), [(spec.TORCH, 1e-3, 0.9), (spec.TF, 1e-3, 0.9997)])
+def test_constants_of_the_presets_in_one_step(maps, numerics, epsilon, decay):
+    scale = numerics is spec.TORCH
+    gain = GAIN if scale else np.ones(4)
+    out, statistics = _train(BatchNorm(numerics.norm), maps / 50, scale=scale)  # small: epsilon is seen
+    expected, mean, var = _reference(maps / 50, 16, epsilon, decay, correction=scale, gain=gain)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(statistics["mean"], mean, rtol=1e-6)
+    np.testing.assert_allclose(statistics["var"], var, rtol=1e-6)
+
+
+def test_evaluation_uses_the_running_statistics_and_changes_nothing(maps):
+    out = BatchNorm(spec.BatchNorm()).apply(_variables(), maps, train=False)
+    np.testing.assert_allclose(out, (maps - MEAN) / np.sqrt(VAR + 1e-3) * GAIN + BIAS, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("group", [2, 8, 16])
+def test_groups_are_consecutive_and_their_statistics_averaged(maps, group):
+    out, statistics = _train(BatchNorm(spec.BatchNorm(), group), maps)
+    expected, mean, var = _reference(maps, group, 1e-3, 0.9, correction=True)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(statistics["mean"], mean, rtol=1e-5)
+    np.testing.assert_allclose(statistics["var"], var, rtol=1e-5)
+
+
+def test_a_group_that_does_not_divide_the_batch_is_refused(maps):
+    with pytest.raises(ValueError, match="bn_group_size 5 does not divide the batch of 16 images"):
+        _train(BatchNorm(spec.BatchNorm(), 5), maps)
+
+
+@pytest.mark.parametrize("group", [None, 2])
+def test_eight_devices_equal_one(maps, group):
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    module = BatchNorm(spec.BatchNorm(), group)
+    out, statistics = jax.jit(lambda x: _train(module, x))(jax.device_put(maps, NamedSharding(mesh, P("data"))))
+    expected, mean, var = _reference(maps, group or 16, 1e-3, 0.9, correction=True)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
+    for leaf, value in (("mean", mean), ("var", var)):
+        for shard in statistics[leaf].addressable_shards:
+            np.testing.assert_allclose(shard.data, value, rtol=1e-5)
+
+
+def test_groups_within_a_device_need_no_collective(maps):
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    module = BatchNorm(spec.BatchNorm(), group_size=2)
+    sharding = NamedSharding(mesh, P("data"))
+    forward = jax.jit(lambda x: _train(module, x)[0], out_shardings=sharding)
+    compiled = forward.lower(jax.device_put(maps, sharding)).compile().as_text()
+    assert not any(word in compiled for word in ("all-reduce", "all-gather", "all-to-all"))
+
+
+def test_bfloat16_maps_are_normalised_in_float32(maps):
+    out, statistics = _train(BatchNorm(spec.BatchNorm()), jnp.asarray(maps, jnp.bfloat16))
+    assert out.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(statistics)} == {jnp.dtype("float32")}
+    rounded = np.asarray(jnp.asarray(maps, jnp.bfloat16), np.float32)
+    expected, mean, _ = _reference(rounded, 16, 1e-3, 0.9, correction=True)
+    np.testing.assert_allclose(statistics["mean"], mean, rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(out, np.float32), expected, rtol=2**-7, atol=1e-2)

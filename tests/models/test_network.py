@@ -1,0 +1,214 @@
+"""What every model promises: named heads, one output type, gradients everywhere, clear refusals."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from inception_jax.models import spec, zoo
+from inception_jax.models.network import ModelOutput
+
+CLASSES = 5
+SIZES = {"googlenet_cifar": 24, "googlenet_torchvision": 48}  # others: enough for the paper's heads, 96
+MINIMUM = {  # evaluation, and with heads
+    "googlenet": (31, 79),
+    "googlenet_naive": (31, 79),
+    "googlenet_bn": (31, 79),
+    "googlenet_torchvision": (15, 15),
+    "googlenet_cifar": (5, 10),
+}
+
+
+def _model(name, **kwargs):
+    return zoo.create_model(name, CLASSES, width=0.25, **kwargs)
+
+
+def _images(name, batch=2):
+    size = SIZES.get(name, 96)
+    return np.random.default_rng(0).standard_normal((batch, size, size, 3)).astype(np.float32)
+
+
+@functools.cache
+def _variables(name):
+    return jax.jit(_model(name).init)(jax.random.key(0), _images(name))
+
+
+def _train(model, variables, images):
+    return model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(1)})
+
+
+@functools.cache
+def _gradients(name, tap=None):
+    """Returns d loss / d params; the loss is a random projection of one head, or of all outputs for None."""
+    model, images, variables = _model(name), _images(name), _variables(name)
+    projection = np.random.default_rng(1).standard_normal((3, 2, CLASSES)).astype(np.float32)
+
+    def loss_fn(params):
+        output, _ = _train(model, variables | {"params": params}, images)
+        heads = [output.aux[tap]] if tap else [output.logits, *output.aux.values()]
+        return sum((p * head).sum() for p, head in zip(projection, heads, strict=False))
+
+    return jax.jit(jax.grad(loss_fn))(variables["params"])
+
+
+def _largest(tree):
+    return {"/".join(path): float(np.abs(leaf).max()) for path, leaf in traverse_util.flatten_dict(tree).items()}
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_every_parameter_gets_a_finite_nonzero_gradient(name):
+    largest = _largest(_gradients(name))
+    assert {path: value for path, value in largest.items() if not 0 < value < np.inf} == {}
+
+
+@pytest.mark.parametrize("name", ["googlenet", "googlenet_torchvision"])
+def test_heads_sit_on_the_taps_they_are_named_after(name):
+    """A head on 4a cannot move 4b to 4d; one on 4d moves them and not 4e."""
+    early, late = (_gradients(name, tap) for tap in ("4a", "4d"))
+    for block in ("4b", "4c", "4d"):
+        assert set(_largest(early[f"inception_{block}"]).values()) == {0.0}
+        assert 0.0 not in _largest(late[f"inception_{block}"]).values()
+    for block in ("4e", "5a", "5b"):
+        assert set(_largest(late[f"inception_{block}"]).values()) == {0.0}
+    assert 0.0 not in _largest(early["inception_4a"]).values()
+    assert set(_largest(early["aux_4d"]).values()) == set(_largest(late["aux_4a"]).values()) == {0.0}
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_one_output_type_in_every_mode(name):
+    model, images, variables = _model(name), _images(name), _variables(name)
+    evaluated = jax.eval_shape(model.apply, variables, images)
+    trained, updates = jax.eval_shape(functools.partial(_train, model), variables, images)
+    for output in (evaluated, trained):
+        assert isinstance(output, ModelOutput)
+        assert (output.logits.shape, output.logits.dtype) == ((2, CLASSES), jnp.float32)
+        assert set(output.endpoints) == set(model.table)
+    assert evaluated.aux == {}
+    assert {tap: head.shape for tap, head in trained.aux.items()} == {"4a": (2, CLASSES), "4d": (2, CLASSES)}
+    assert jax.tree.map(jnp.shape, updates.get("batch_stats", {})) == jax.tree.map(
+        jnp.shape, variables.get("batch_stats", {})
+    )
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_evaluation_reads_no_parameter_of_a_head(name):
+    model, variables = _model(name), _variables(name)
+    paths = ["/".join(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(variables)]
+    jaxpr = jax.make_jaxpr(model.apply)(variables, _images(name)).jaxpr
+    used = {var for equation in jaxpr.eqns for var in equation.invars if not isinstance(var, jax.extend.core.Literal)}
+    read = {path for path, var in zip(paths, jaxpr.invars, strict=False) if var in used}
+    assert {path for path in paths if path not in read} == {path for path in paths if "/aux_" in path}
+
+
+def test_without_heads_the_other_parameters_stay_the_same():
+    with_heads, without = _variables("googlenet_bn"), _model("googlenet_bn", aux=False)
+    params = jax.eval_shape(without.init, jax.random.key(0), _images("googlenet_bn"))["params"]
+    assert set(with_heads["params"]) - set(params) == {"aux_4a", "aux_4d"}
+    output, _ = jax.eval_shape(functools.partial(_train, without), _variables("googlenet_bn"), _images("googlenet_bn"))
+    assert output.aux == {}
+
+
+@pytest.mark.parametrize("heads", [False, True])
+@pytest.mark.parametrize("name", MINIMUM)
+def test_smallest_image(name, heads):
+    bound = MINIMUM[name][heads]
+    model = _model(name, aux=heads)
+    assert model.minimum_input(train=heads) == bound
+    init = functools.partial(jax.eval_shape, model.init, jax.random.key(0))
+    init(jnp.zeros((1, bound, bound, 3)))
+    for shape in ((bound - 1, bound), (bound, bound - 1)):
+        with pytest.raises(ValueError, match=rf"{name} reads images of at least {bound} x {bound} .*not {shape[0]} x"):
+            init(jnp.zeros((1, *shape, 3)))
+
+
+def test_a_network_with_heads_evaluates_images_too_small_for_them():
+    model = _model("googlenet")
+    assert jax.eval_shape(model.apply, _variables("googlenet"), jnp.zeros((1, 31, 31, 3))).logits.shape == (1, CLASSES)
+    with pytest.raises(ValueError, match="at least 79 x 79 pixels; aux=False needs 31, not 31 x 31"):
+        _train(model, _variables("googlenet"), jnp.zeros((1, 31, 31, 3)))
+
+
+@pytest.mark.parametrize("images", [np.zeros((96, 96, 3), np.float32), np.zeros((1, 96, 96, 3), np.uint8)])
+def test_images_that_are_no_batch_of_floats_are_refused(images):
+    with pytest.raises(ValueError, match=r"reads normalised floats \[B, H, W, 3\]"):
+        _model("googlenet").init(jax.random.key(0), images)
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_bfloat16_computes_in_half_and_keeps_the_rest_in_float32(name):
+    model, images = _model(name, dtype=jnp.bfloat16), _images(name)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+    output, updates = jax.jit(functools.partial(_train, model))(_variables(name), images)
+    assert {maps.dtype for maps in output.endpoints.values()} == {jnp.dtype("bfloat16")}
+    heads = [output.logits, *output.aux.values()]
+    assert {leaf.dtype for leaf in (*heads, *jax.tree.leaves(updates))} == {jnp.dtype("float32")}
+    assert all(np.isfinite(leaf).all() for leaf in (*heads, *jax.tree.leaves(updates)))
+
+
+def test_bfloat16_logits_are_near_those_of_float32():
+    variables, images = _variables("googlenet_bn"), _images("googlenet_bn")
+    full, half = (
+        _train(_model("googlenet_bn", dtype=d, dropout=0.0), variables, images)[0].logits
+        for d in ("float32", "bfloat16")
+    )
+    assert np.abs(full - half).max() < 0.1 * np.abs(full).max()
+
+
+def test_init_depends_on_the_key_only():
+    model = _model("googlenet_bn")
+    init = jax.jit(model.init)
+    first = _variables("googlenet_bn")
+    again = init(jax.random.key(0), np.ones((3, 96, 96, 3), np.float32))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    other = init(jax.random.key(1), _images("googlenet_bn"))
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), first["params"], other["params"])
+    kernels = {path: value for path, value in traverse_util.flatten_dict(same).items() if path[-1] == "kernel"}
+    assert not any(kernels.values())
+
+
+@pytest.mark.parametrize(("name", "bias"), [("googlenet", 0.2), ("googlenet_bn", 0.0)])
+def test_initial_weights_of_the_lineages(name, bias):
+    params = _variables(name)["params"]
+    kernel = np.asarray(params["inception_5b"]["branch2_1"]["conv"]["kernel"])
+    if name == "googlenet":  # uniform within sqrt(3 / fan-in)
+        bound = np.sqrt(3 / np.prod(kernel.shape[:-1]))
+        assert 0.99 * bound < np.abs(kernel).max() <= bound
+        np.testing.assert_allclose(params["conv1"]["conv"]["bias"], bias)
+    else:
+        assert kernel.std() == pytest.approx(0.01, rel=0.02)
+    np.testing.assert_allclose(params["aux_4a"]["hidden"]["bias"], bias)
+    np.testing.assert_array_equal(params["classifier"]["linear"]["bias"], 0)
+
+
+def test_models_are_hashable_and_equal_by_value():
+    first, second, other = _model("googlenet"), _model("googlenet"), _model("googlenet", aux=False)
+    assert hash(first) == hash(second)
+    assert first == second != other
+
+
+def test_group_statistics_reach_every_norm_of_the_network():
+    images, variables = _images("googlenet_torchvision", batch=4), _variables("googlenet_torchvision")
+    grouped = _train(_model("googlenet_torchvision", dropout=0.0, bn_group_size=2), variables, images)[0].logits
+    halves = [
+        _train(_model("googlenet_torchvision", dropout=0.0), variables, half)[0].logits for half in np.split(images, 2)
+    ]
+    np.testing.assert_allclose(grouped, np.concatenate(halves), rtol=1e-3, atol=1e-5)
+
+
+def test_dropout_follows_its_key_and_is_off_in_evaluation():
+    model, variables, images = _model("googlenet"), _variables("googlenet"), _images("googlenet")
+    apply = jax.jit(functools.partial(model.apply, train=True))
+    one, same, two = (apply(variables, images, rngs={"dropout": jax.random.key(k)}).logits for k in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert not np.allclose(one, two)
+    assert model.apply(variables, images).logits.shape == (2, CLASSES)  # needs no key
+
+
+def test_numerics_can_be_replaced():
+    model = _model("googlenet_bn", numerics=spec.TF)
+    params = jax.eval_shape(model.init, jax.random.key(0), _images("googlenet_bn"))["params"]
+    assert set(params["conv1"]["bn"]) == {"bias"}

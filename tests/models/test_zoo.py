@@ -1,0 +1,59 @@
+"""The zoo: names, cards and refusals."""
+
+import pytest
+
+from inception_jax.models import zoo
+
+NAMES = ["googlenet", "googlenet_naive", "googlenet_bn", "googlenet_torchvision", "googlenet_cifar"]
+
+
+def test_names():
+    assert zoo.list_models() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cards_say_what_the_input_is(name):
+    card = zoo.model_card(name)
+    assert card.name == name
+    assert card.summary
+    assert card.preprocess.size == (32 if name == "googlenet_cifar" else 224)
+    assert len(card.preprocess.mean) == len(card.preprocess.std) == 3
+    assert all(0 <= value <= 255 for value in card.preprocess.mean)
+    assert all(value > 0 for value in card.preprocess.std)
+
+
+def test_evaluation_geometry():
+    assert zoo.model_card("googlenet_torchvision").preprocess.resize == 256
+    assert zoo.Preprocess(299, (0, 0, 0), (1, 1, 1), 0.875).resize == 342
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("googlnet", "googlenet,"),
+        ("googlenet_tv", "googlenet"),
+        ("GoogLeNet_BN", "googlenet"),
+        ("zzz", ", ".join(NAMES)),
+    ],
+)
+def test_unknown_names_are_answered_with_the_nearest(name, nearest):
+    with pytest.raises(ValueError, match=rf"No model is called '{name}'\. Nearest: .*{nearest}"):
+        zoo.create_model(name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_classes": 0}, "num_classes is 0; it must be at least 1"),
+        ({"num_classes": -3}, "num_classes is -3"),
+        ({"width": 0}, "width is 0; it must be above 0"),
+        ({"width": -0.5}, "width is -0.5"),
+        ({"width": float("nan")}, "width is nan"),
+        ({"dropout": 1.0}, "dropout is 1.0; it must be at least 0 and below 1"),
+        ({"dropout": -0.1}, "dropout is -0.1"),
+        ({"bn_group_size": 0}, "bn_group_size is 0; it must be at least 1"),
+    ],
+)
+def test_values_out_of_range_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        zoo.create_model("googlenet", **arguments)
