@@ -5,41 +5,54 @@ infinite, 75 stopped by a signal with its state saved, 1 anything else.
 """
 
 import sys
+from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from inception_jax.errors import EXPECTED
+from inception_jax.errors import EXPECTED, UserError
+from inception_jax.training.config import TrainConfig, check_fields
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.FIELD=VALUE changes a field.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, curves.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, curves.", required=True)
 COMPILE_CACHE = flags.DEFINE_string(
     "compile_cache", "~/.cache/inception_jax/xla", "Folder of compiled programs, kept between runs; empty: none."
 )
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check config, data, devices and disk, then stop.")
 
 
-def main(argv: list[str]) -> None:
-    from inception_jax.training import TrainConfig, prepare, train_and_evaluate, use_compilation_cache
+def parse_flags(argv: list[str]) -> list[str]:
+    """Returns the program's name, all that is left of the arguments; every fault is a `UserError`."""
+    check_fields(arg.split("=")[0].split(".", 1)[1] for arg in argv if arg.startswith(("--config.", "-config.")))
+    try:
+        positional = flags.FLAGS(argv)
+        _ = CONFIG.value  # reads the file
+    except (flags.Error, OSError, KeyError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+    if positional[1:]:
+        raise UserError(f"Unknown arguments: {' '.join(positional[1:])}. Flags start with --; see --help.")
+    return positional
 
-    if argv[1:]:
-        raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}.")
+
+def main(_: list[str]) -> None:
+    from inception_jax.training import prepare, train_and_evaluate, use_compilation_cache
+
     if COMPILE_CACHE.value:
         use_compilation_cache(COMPILE_CACHE.value)
     config = TrainConfig.parse(CONFIG.value)
     if DRY_RUN.value:
-        prepare(config, WORKDIR.value)
+        prepare(config, Path(WORKDIR.value))
         print("Config, data, devices and disk are as the run needs them.")
     else:
         train_and_evaluate(config, WORKDIR.value)
 
 
 def run() -> None:
-    """Runs `main`; errors that the user can act on are one line and an exit code."""
-    flags.mark_flags_as_required(["config", "workdir"])
+    """Runs `main`; an error that the user can act on is one line and an exit code."""
+    flags.mark_flag_as_required("config")
     logging.set_verbosity(logging.WARNING)
     try:
-        app.run(main)
+        app.run(main, flags_parser=parse_flags)
     except EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

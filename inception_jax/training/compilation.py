@@ -1,15 +1,69 @@
-"""How long XLA compiled, and what the persistent cache saved."""
+"""Compiles the two steps of a run, counts what XLA compiled, and keeps it between runs."""
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
+
+from inception_jax.parallel.mesh import batch_sharding, replicated
+from inception_jax.training.experiment import Experiment
+from inception_jax.training.step import batch_loss, eval_step, train_step
 
 COMPILE = "/jax/core/compile/backend_compile_duration"
 HIT, MISS = "/jax/compilation_cache/cache_hits", "/jax/compilation_cache/cache_misses"
+
+
+def compile_steps(experiment: Experiment) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
+    """Returns the compiled training and evaluation steps; they can run nothing else, so nothing compiles twice."""
+    config, preprocess, mesh = experiment.config, experiment.preprocess, experiment.mesh
+    loss_fn = functools.partial(
+        batch_loss,
+        model=experiment.model,
+        preprocess=preprocess,
+        label_smoothing=config.loss.label_smoothing,
+        aux_weights=config.loss.aux_weights,
+        mixup=config.data.mixup,
+        cutmix=config.data.cutmix,
+    )
+    step_fn = functools.partial(
+        train_step,
+        loss_fn=loss_fn,
+        tx=experiment.tx,
+        seed=config.seed,
+        grad_accum_steps=config.grad_accum_steps,
+        ema_decay=config.ema_decay,
+    )
+    state = experiment.abstract_state
+    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    batch = abstract_batch(config.batch_size, preprocess.size, batch_sharding(mesh))
+    jitted_step = jax.jit(
+        step_fn,
+        in_shardings=(state_shardings, batch_sharding(mesh)),
+        out_shardings=(state_shardings, replicated(mesh)),
+        donate_argnames="state",
+    )
+    jitted_eval = jax.jit(
+        functools.partial(eval_step, model=experiment.model, preprocess=preprocess), out_shardings=replicated(mesh)
+    )
+    return jitted_step.lower(state, batch).compile(), jitted_eval.lower(state.variables, batch).compile()
+
+
+def abstract_batch(
+    batch_size: int, image_size: int, sharding: jax.sharding.Sharding
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of a global batch (see `data.loader.Batch`)."""
+    shapes = {
+        "image": ((batch_size, image_size, image_size, 3), np.uint8),
+        "label": ((batch_size,), np.int32),
+        "mask": ((batch_size,), np.float32),
+        "index": ((batch_size,), np.int32),
+    }
+    return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()}
 
 
 def use_compilation_cache(folder: str) -> None:
@@ -38,9 +92,9 @@ class CompilationLog:
     def __str__(self) -> str:
         return f"{self.seconds:.1f} s (cache: {self.hits} hits, {self.misses} misses)"
 
-    def _on_duration(self, event: str, seconds: float, **details: Any) -> None:
+    def _on_duration(self, event: str, duration_secs: float, **details: Any) -> None:
         if event == COMPILE:
-            self.seconds += seconds
+            self.seconds += duration_secs
             self.compilations.append(str(details.get("fun_name")))
 
     def _on_event(self, event: str, **_details: Any) -> None:

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -140,6 +141,16 @@ def steps(duration: str, steps_per_epoch: float) -> int:
     return max(round(count), 1) if count else 0
 
 
+def check_fields(names: Iterable[str]) -> None:
+    """Raises a `UserError` with the nearest names if a dotted name, such as "model.width", is no field."""
+    for name in names:
+        path = name.split(".")
+        for depth, part in enumerate(path):
+            fields = _section(path[:depth])
+            if fields and part not in fields:
+                raise UserError(_unknown(path[: depth + 1]))
+
+
 def changes_that_forbid_resuming(saved: Mapping[str, Any], config: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """Returns {field: (saved value, value now)} where a checkpoint's `model_dump(mode="json")` binds the config."""
     before, now = dict(_flatten(saved)), dict(_flatten(config.model_dump(mode="json")))
@@ -157,7 +168,9 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 def _checked_duration(text: str) -> str:
     number, _, unit = text.partition(" ")
     try:
-        valid = float(number) >= 0 and (unit in ("epoch", "epochs") or (unit in ("step", "steps") and number.isdigit()))
+        valid = 0 <= float(number) < math.inf and (
+            unit in ("epoch", "epochs") or (unit in ("step", "steps") and number.isdigit())
+        )
     except ValueError:
         valid = False
     if not valid:
@@ -169,17 +182,23 @@ def _fault(error: Mapping[str, Any]) -> str:
     """Returns one line about one validation error."""
     path = "config." + ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        siblings = _fields(error["loc"][:-1])
-        nearest = difflib.get_close_matches(str(error["loc"][-1]), siblings, n=3, cutoff=0.4) or siblings
-        return f"{path} is unknown; nearest: {', '.join(nearest)}"
+        return _unknown(error["loc"])
     if error["type"] == "missing":
         return f"{path} is missing; start from configs/default.py"
     message = error["msg"].removeprefix("Value error, ")
     return f"{path} is {error['input']!r}: {message[0].lower()}{message[1:]}"
 
 
-def _fields(path: tuple[str | int, ...]) -> list[str]:
+def _unknown(path: Sequence[str | int]) -> str:
+    """Returns one line about a path whose last name is no field."""
+    siblings = list(_section(path[:-1]))
+    nearest = difflib.get_close_matches(str(path[-1]), siblings, n=3, cutoff=0.4) or siblings
+    return f"config.{'.'.join(map(str, path))} is unknown; nearest: {', '.join(nearest)}"
+
+
+def _section(path: Sequence[str | int]) -> Mapping[str, Any]:
+    """Returns the fields of a section of the config; of a field that is no section, none."""
     model: Any = TrainConfig
     for name in path:
         model = model.model_fields[name].annotation
-    return list(model.model_fields)
+    return getattr(model, "model_fields", {})

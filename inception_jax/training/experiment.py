@@ -95,6 +95,8 @@ def prepare(config: TrainConfig, workdir: Path) -> Experiment:
 
     steps_per_epoch = len(train_source) / config.batch_size
     total_steps = steps(config.duration, steps_per_epoch)
+    if not total_steps:
+        raise UserError(f"config.duration is {config.duration!r}; it must be above 0.")
     schedule = make_schedule(config.schedule, config.optimizer.learning_rate, total_steps, steps_per_epoch)
     tx = make_optimizer(config.optimizer, schedule)
     shapes = jax.eval_shape(_state_function(config, model, tx, preprocess.size))

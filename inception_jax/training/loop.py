@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import functools
 import json
 import math
-import signal
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +13,17 @@ import numpy as np
 
 from inception_jax.data.loader import Batch, skipped
 from inception_jax.errors import Interrupted, NonFiniteLossError, UserError
-from inception_jax.parallel.mesh import batch_sharding, replicated, shard_batch
+from inception_jax.parallel.mesh import batch_sharding, shard_batch
 from inception_jax.training import metrics
 from inception_jax.training.checkpoints import Checkpoints
-from inception_jax.training.compilation import CompilationLog
+from inception_jax.training.clock import Clock
+from inception_jax.training.compilation import CompilationLog, compile_steps
 from inception_jax.training.config import TrainConfig
 from inception_jax.training.experiment import Experiment, prepare
 from inception_jax.training.report import draw_curves, print_summary
 from inception_jax.training.state import TrainState
-from inception_jax.training.step import batch_loss, eval_step, train_step
-from inception_jax.training.writers import Console, MetricsFile, TensorBoard, read_metrics
+from inception_jax.training.stopping import stop_signal
+from inception_jax.training.writers import Console, MetricsFile, TensorBoard, Writer, read_metrics
 
 
 def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | Path) -> TrainState:
@@ -87,16 +83,17 @@ class Run:
     def __enter__(self) -> Run:
         total = self.experiment.total_steps
         self.console = Console(total, self.first_step, self.config.batch_size)
-        self.writers = [
+        self.writers: list[Writer] = [
             MetricsFile(self.workdir / "metrics.jsonl", self.first_step),
             TensorBoard(self.workdir / "tensorboard", self.first_step),
             self.console,
         ]
         start = f"resumes after step {self.first_step:,}" if self.first_step else "starts"
         mesh = ", ".join(f"{axis} {size}" for axis, size in self.experiment.mesh.shape.items())
+        images = len(self.experiment.train_source), len(self.experiment.eval_source)
         self.console.print(
-            f"{self.config.model.name} on {self.config.data.name} {start} of {total:,}; "
-            f"{len(self.experiment.train_source):,} training and {len(self.experiment.eval_source):,} evaluation images; "
+            f"{self.config.model.name} on {self.config.data.name} {start} of {total:,} steps; "
+            f"{images[0]:,} training and {images[1]:,} evaluation images; "
             f"{jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()}), mesh {mesh}"
         )
         return self
@@ -111,24 +108,29 @@ class Run:
         Raises:
           NonFiniteLossError, Interrupted, UserError: see `train_and_evaluate`.
         """
-        step_fn, self.eval_fn = self._compile()
+        total = self.experiment.total_steps
+        if self.first_step >= total:
+            self.console.print("Nothing is left to do: raise config.duration, or use another workdir.")
+            return state
+        step_fn, self.eval_fn = compile_steps(self.experiment)
         sharding = batch_sharding(self.experiment.mesh)
         running: tuple[int, Any] | None = None  # the step whose sums are still on the device
         with stop_signal() as stop, jax.transfer_guard("disallow"):
-            self.clock = Clock()
+            self.clock.lap()
             batches = self.experiment.train_batches(self.first_step)
-            for step in range(self.first_step + 1, self.experiment.total_steps + 1):
+            for step in range(self.first_step + 1, total + 1):
                 with self.clock.waiting():
                     batch = next(batches)
                 self._count_skipped(batch)
                 state, sums = step_fn(state, shard_batch(batch, sharding))
                 self._collect(running)  # one step late, so that the device never waits for the host
                 running = (step, sums)
-                if self._due(step) or stop.name:
+                signal_name = stop.name if step < total else None
+                if self._due(step) or signal_name:
                     self._collect(running)
                     running = None
                     self._write_train(step)
-                    self._evaluate_and_save(step, state, stop.name)
+                    self._evaluate_and_save(step, state, signal_name)
         return state
 
     def finish(self, step: int) -> None:
@@ -157,41 +159,6 @@ class Run:
         )
         print_summary(self.console.console, summary, self.workdir)
 
-    def _compile(self):
-        """Returns the compiled training and evaluation steps: nothing else can be run, so nothing compiles twice."""
-        experiment, config = self.experiment, self.config
-        mesh, preprocess = experiment.mesh, experiment.preprocess
-        loss_fn = functools.partial(
-            batch_loss,
-            model=experiment.model,
-            preprocess=preprocess,
-            label_smoothing=config.loss.label_smoothing,
-            aux_weights=config.loss.aux_weights,
-            mixup=config.data.mixup,
-            cutmix=config.data.cutmix,
-        )
-        step = functools.partial(
-            train_step,
-            loss_fn=loss_fn,
-            tx=experiment.tx,
-            seed=config.seed,
-            grad_accum_steps=config.grad_accum_steps,
-            ema_decay=config.ema_decay,
-        )
-        state = experiment.abstract_state
-        state_shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-        batch = abstract_batch(config.batch_size, preprocess.size, batch_sharding(mesh))
-        step_fn = jax.jit(
-            step,
-            in_shardings=(state_shardings, batch_sharding(mesh)),
-            out_shardings=(state_shardings, replicated(mesh)),
-            donate_argnames="state",
-        )
-        eval_fn = jax.jit(
-            functools.partial(eval_step, model=experiment.model, preprocess=preprocess), out_shardings=replicated(mesh)
-        )
-        return step_fn.lower(state, batch).compile(), eval_fn.lower(state.variables, batch).compile()
-
     def _due(self, step: int) -> bool:
         return any(self._is_due(step, every) for every in ("log_every", "eval_every", "checkpoint_every"))
 
@@ -211,8 +178,8 @@ class Run:
         values = {name: float(value) for name, value in jax.device_get(sums).items()}
         if not math.isfinite(values["loss"]):
             raise NonFiniteLossError(
-                f"The loss of step {step} is {values['loss']}; checkpoints of steps {self.checkpoints.steps()} remain. "
-                "Lower config.optimizer.learning_rate, set config.optimizer.clip_norm or lengthen config.schedule.warmup."
+                f"The loss of step {step} is {values['loss']}; saved steps: {self.checkpoints.steps()}. "
+                "Try a lower config.optimizer.learning_rate, a clip_norm there, or a longer config.schedule.warmup."
             )
         self.recent.append(values)
         self.console.step(step, values["loss"] / max(values["count"], 1), self.clock.wait_share)
@@ -248,7 +215,7 @@ class Run:
             raise Interrupted(f"{signal_name}: step {step} is saved in {self.workdir}; the same command resumes there.")
 
     def _evaluate(self, step: int, state: TrainState) -> dict[str, float]:
-        results = {}
+        results: dict[str, float] = {}
         for name, variables in {"eval": state.variables, "eval_ema": state.ema}.items():
             if variables:
                 values = self.evaluate(variables)
@@ -281,84 +248,3 @@ class Run:
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         for writer in self.writers:
             writer.write(step, values)
-
-
-def abstract_batch(
-    batch_size: int, image_size: int, sharding: jax.sharding.Sharding
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes of a global batch (see `data.loader.Batch`)."""
-    shapes = {
-        "image": ((batch_size, image_size, image_size, 3), np.uint8),
-        "label": ((batch_size,), np.int32),
-        "mask": ((batch_size,), np.float32),
-        "index": ((batch_size,), np.int32),
-    }
-    return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()}
-
-
-class Clock:
-    """Measures training time, without evaluation and saving, and the share of it spent waiting for images."""
-
-    def __init__(self):
-        self._start = time.monotonic()
-        self._lap_start, self._paused, self._waited = self._start, 0.0, 0.0
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the start, all in all."""
-        return time.monotonic() - self._start
-
-    @property
-    def wait_share(self) -> float:
-        """Share of this lap spent waiting."""
-        return self._waited / max(time.monotonic() - self._lap_start - self._paused, 1e-9)
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Counts the time within as waiting for images."""
-        begin = time.monotonic()
-        yield
-        self._waited += time.monotonic() - begin
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leaves the time within out of the lap."""
-        begin = time.monotonic()
-        yield
-        self._paused += time.monotonic() - begin
-
-    def lap(self) -> tuple[float, float]:
-        """Returns the seconds and the wait share of this lap, and begins the next."""
-        seconds = max(time.monotonic() - self._lap_start - self._paused, 1e-9)
-        share = self._waited / seconds
-        self._lap_start, self._paused, self._waited = time.monotonic(), 0.0, 0.0
-        return seconds, share
-
-
-@dataclasses.dataclass
-class Stop:
-    """Whether to stop: the name of the signal that asked for it."""
-
-    name: str | None = None
-
-
-@contextlib.contextmanager
-def stop_signal() -> Iterator[Stop]:
-    """Notes the first SIGTERM or SIGINT, for the loop to stop after its step; the second one acts as usual."""
-    stop = Stop()
-    previous = {}
-
-    def note(number: int, _frame: object) -> None:
-        stop.name = signal.Signals(number).name
-        signal.signal(number, previous[number])
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        try:
-            previous[number] = signal.signal(number, note)
-        except ValueError:  # not the main thread: signals are the caller's affair
-            break
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -28,6 +29,7 @@ def inception_loss(
     return total_B, terms
 
 
-def masked_mean(values_B: jax.Array, mask_B: jax.Array, count: jax.Array) -> jax.Array:
-    """Returns the sum of the unmasked values over `count`; masked values may be anything, even NaN."""
-    return jnp.where(mask_B > 0, values_B, 0).sum() / jnp.maximum(count, 1)
+def masked_sum(values_B: jax.Array, mask_B: jax.Array) -> jax.Array:
+    """Returns the sum of the unmasked values; masked ones may be anything, even NaN."""
+    chex.assert_equal_shape([values_B, mask_B])
+    return jnp.where(mask_B > 0, values_B, 0).sum()

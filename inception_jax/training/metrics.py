@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def classification_sums(logits_BxK: jax.Array, label_B: jax.Array, mask_B: jax.A
     }
 
 
-def means(batches: list[Mapping[str, np.ndarray]]) -> dict[str, float]:
+def means(batches: Sequence[Mapping[str, float | np.ndarray]]) -> dict[str, float]:
     """Returns the means over all images of a list of sums, added in float64."""
     totals = {name: sum(float(sums[name]) for sums in batches) for name in batches[0]}
     count = totals.pop("count")

@@ -12,8 +12,7 @@ import optax
 from inception_jax.models.network import InceptionNet
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """The state of a run.
 
     Attributes:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from inception_jax.models.network import InceptionNet
+from inception_jax.models.network import InceptionNet, ModelOutput
 from inception_jax.models.zoo import Preprocess
 from inception_jax.training import augment, losses, metrics
 from inception_jax.training.state import TrainState
@@ -54,8 +54,8 @@ def batch_loss(
     )
     loss_B, terms = losses.inception_loss(output, targets_BxK, aux_weights)
     sums = metrics.classification_sums(output.logits, batch["label"], batch["mask"])
-    sums |= {f"loss_{name}": losses.masked_mean(term_B, batch["mask"], 1) for name, term_B in terms.items()}
-    sums["loss"] = losses.masked_mean(loss_B, batch["mask"], 1)
+    sums |= {f"loss_{name}": losses.masked_sum(term_B, batch["mask"]) for name, term_B in terms.items()}
+    sums["loss"] = losses.masked_sum(loss_B, batch["mask"])
     return sums["loss"] / jnp.maximum(count, 1), (updated.get("batch_stats", {}), sums)
 
 
@@ -86,22 +86,12 @@ def train_step(
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     count = jnp.sum(batch["mask"] > 0)
 
-    def run_part(carry, part):
-        grads, batch_stats = carry
-        index, part_batch = part
+    def run_part(batch_stats, part, part_rng):
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (_, (batch_stats, sums)), part_grads = grad_fn(
-            state.params, batch_stats, part_batch, count, jax.random.fold_in(rng, index)
-        )
-        return (jax.tree.map(jnp.add, grads, part_grads), batch_stats), sums
+        (_, (batch_stats, sums)), grads = grad_fn(state.params, batch_stats, part, count, part_rng)
+        return grads, batch_stats, sums
 
-    # Strided parts, so that each device keeps its own images.
-    parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, grad_accum_steps, *x.shape[1:]), 1, 0), dict(batch))
-    zeros = jax.tree.map(jnp.zeros_like, state.params)
-    (grads, batch_stats), sums = jax.lax.scan(
-        run_part, (zeros, state.batch_stats), (jnp.arange(grad_accum_steps), parts), unroll=grad_accum_steps == 1
-    )
-    sums = jax.tree.map(lambda x: x.sum(axis=0), sums)
+    grads, batch_stats, sums = accumulate(run_part, state.batch_stats, batch, rng, grad_accum_steps)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     state = state.replace(
         step=state.step + 1,
@@ -114,6 +104,24 @@ def train_step(
     return state, sums | {"grad_norm": optax.global_norm(grads) * count}  # summed over images, as the others
 
 
+def accumulate(run_part: Any, batch_stats: Any, batch: Batch, rng: jax.Array, parts: int) -> tuple[Any, Any, Sums]:
+    """Runs (batch_stats, part, rng) -> (grads, batch_stats, sums) on each part of a batch; adds up grads and sums."""
+    if parts == 1:  # not a scan of one part: XLA runs convolutions in loops many times slower on CPU
+        return run_part(batch_stats, batch, rng)
+
+    def add_part(carry, numbered_part):
+        (totals, batch_stats), (number, part) = carry, numbered_part
+        grads, batch_stats, sums = run_part(batch_stats, part, jax.random.fold_in(rng, number))
+        return (jax.tree.map(jnp.add, totals, (grads, sums)), batch_stats), None
+
+    # Strided parts, so that each device keeps its own images.
+    split = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), dict(batch))
+    grads, _, sums = jax.eval_shape(run_part, batch_stats, jax.tree.map(lambda x: x[0], split), rng)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (grads, sums))
+    ((grads, sums), batch_stats), _ = jax.lax.scan(add_part, (zeros, batch_stats), (jnp.arange(parts), split))
+    return grads, batch_stats, sums
+
+
 def update_ema(ema: Any, variables: Any, step: jax.Array, decay: float) -> Any:
     """Returns the average after `step` steps; its decay grows from 0 as (step - 1) / (step + 9), up to `decay`."""
     return optax.incremental_update(variables, ema, 1 - jnp.minimum(decay, (step - 1) / (step + 9)))
@@ -121,5 +129,5 @@ def update_ema(ema: Any, variables: Any, step: jax.Array, decay: float) -> Any:
 
 def eval_step(variables: Any, batch: Batch, *, model: InceptionNet, preprocess: Preprocess) -> Sums:
     """Returns `metrics.classification_sums` of a batch, by the main classifier alone."""
-    output = model.apply(variables, normalise(batch["image"], preprocess), train=False)
+    output = cast(ModelOutput, model.apply(variables, normalise(batch["image"], preprocess), train=False))
     return metrics.classification_sums(output.logits, batch["label"], batch["mask"])

@@ -7,13 +7,21 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import rich.console
 import rich.progress
 import tensorboardX
 
 Values = Mapping[str, float]
+
+
+class Writer(Protocol):
+    """Takes the numbers of a step, by name."""
+
+    def write(self, step: int, values: Values) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class MetricsFile:
@@ -83,11 +91,17 @@ class Console:
         self._bar.update(self._task, completed=step, status=status)
 
     def write(self, step: int, values: Values) -> None:
-        """Prints a line; on a terminal, only those of evaluations (the bar shows the rest)."""
-        if self.console.is_terminal and not any(name.startswith("eval") for name in values):
-            return
-        shown = "  ".join(f"{name} {value:{_format(name)}}" for name, value in values.items())
-        self.print(f"step {step:,}/{self._total:,}  {shown}  left {self._time_left(step)}")
+        """Prints a line for each prefix of the names; on a terminal not for "train", which the bar shows."""
+        for prefix in dict.fromkeys(name.partition("/")[0] for name in values):
+            if prefix == "train" and self.console.is_terminal:
+                continue
+            shown = [
+                f"{name.partition('/')[2]} {value:{_format(name)}}"
+                for name, value in values.items()
+                if name.startswith(f"{prefix}/")
+            ]
+            left = f"  left {self._time_left(step)}" if prefix == "train" else ""
+            self.print(f"step {step:,}/{self._total:,}  {prefix}  {'  '.join(shown)}{left}")
 
     def print(self, text: str) -> None:
         """Prints above the bar."""
