@@ -175,10 +175,9 @@ def _find_builder(name: str, data_dir: str | None):
     import tensorflow_datasets as tfds
 
     try:
-        # Community data sets would be looked up on the network, by TensorFlow.
-        with tfds.core.visibility.set_availables_tmp([tfds.core.visibility.DatasetType.TFDS_PUBLIC]):
-            return tfds.builder(name, data_dir=data_dir)
+        return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
+        # The others are listed on the network, by TensorFlow.
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
         nearest = difflib.get_close_matches(name, known, n=5)
         hint = f" Nearest: {', '.join(nearest)}." if nearest else ""
