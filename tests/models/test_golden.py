@@ -143,6 +143,15 @@ def test_head_on_4a_in_evaluation(name, numerics, dtype):
     _assert_close(np.asarray(logits, np.float64).sum(), np.array(total), dtype)
 
 
+@pytest.mark.parametrize("name", ["googlenet", "googlenet_torchvision"])
+def test_bfloat16_is_near(name):
+    numerics = zoo.MODELS[name].numerics
+    model = zoo.create_model(name, dtype=jnp.bfloat16)
+    half = jax.jit(model.apply)(_filled(name, "float32"), fixtures.image(224, "float32")).logits
+    full = np.asarray(_run(name, numerics, "float32").logits)
+    assert np.abs(half - full).max() < 0.02 * np.abs(full).max()
+
+
 def _misses(found, expected):
     return np.abs(np.subtract(found, expected)).max() > 10 * TOLERANCE["float32"] * np.abs(expected).max()
 

@@ -1,0 +1,143 @@
+"""The `inception-jax` command: what it prints, and how it refuses."""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+
+import pytest
+
+from inception_jax import cli
+from inception_jax.models import zoo
+from inception_jax.version import __version__
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Returns a function that runs the command line at a width and gives (exit code, stdout, stderr)."""
+
+    def runner(*arguments, columns=80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr(sys, "argv", ["inception-jax", *arguments])
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main()
+        out, err = capsys.readouterr()
+        return exit_info.value.code or 0, out, err
+
+    return runner
+
+
+def test_version_names_jax_too(run):
+    assert run("--version") == (0, f"inception-jax {__version__} (jax {importlib.metadata.version('jax')})\n", "")
+
+
+def test_models_as_json_have_exact_counts(run):
+    code, out, _ = run("models", "--json")
+    entries = {entry["name"]: entry for entry in json.loads(out)}
+    assert code == 0
+    assert list(entries) == zoo.list_models()
+    assert entries["googlenet"] == {
+        "name": "googlenet",
+        "params": 6_998_552,
+        "params_with_aux": 13_378_280,
+        "macs": 1_582_671_872,
+        "image_size": 224,
+        "paper": "1409.4842",
+        "summary": zoo.MODELS["googlenet"].summary,
+    }
+
+
+@pytest.mark.parametrize("columns", [80, 120, 160])
+def test_models_list_whole_names_and_papers_at_any_width(run, columns):
+    code, out, _ = run("models", columns=columns)
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= columns
+    for card in zoo.MODELS.values():
+        assert f"{card.name} " in out
+    assert "…" not in out
+    assert "7.00 M" in out
+    assert "1.583" in out
+
+
+def test_summary_as_json_is_exact_by_row(run):
+    code, out, _ = run("summary", "googlenet", "--json")
+    found = json.loads(out)
+    rows = {row["name"]: row for row in found["rows"]}
+    assert code == 0
+    assert found["totals"] == {
+        "depth": 22,
+        "weights": 6_990_272,
+        "biases": 8_280,
+        "norm": 0,
+        "params": 6_998_552,
+        "macs": 1_582_671_872,
+        "params_with_aux": 6_998_552,
+    }
+    assert {key: rows["3a"][key] for key in ("output", "weights", "biases", "macs")} == {
+        "output": [28, 28, 256],
+        "weights": 163_328,
+        "biases": 368,
+        "macs": 163_328 * 28 * 28,
+    }
+    assert found["aux"] == []
+
+
+@pytest.mark.parametrize("columns", [80, 120, 160])
+def test_summary_prints_the_whole_table_at_any_width(run, columns):
+    code, out, _ = run("summary", "googlenet", "--aux", columns=columns)
+    lines = {line.split()[0]: line.split() for line in out.splitlines()}
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= columns
+    assert "…" not in out
+    assert lines["conv2"] == ["conv2", "3x3/1", "56x56x192", "2", "64", "192", "114,944", "359.7"]
+    assert lines["4e"] == ["4e", "14x14x832", "2", "256", "160", "320", "32", "128", "128", "868,352", "170.0"]
+    assert "googlenet at 224 pixels: depth 22, 1,582,671,872 MACs" in out
+    assert "6,998,552 params = 6,990,272 weights + 8,280 biases" in out
+    assert "with auxiliary heads: 13,378,280 params" in out
+
+
+def test_summary_takes_size_width_and_classes(run):
+    _, out, _ = run("summary", "googlenet_bn", "--json", "--image-size", "128", "--width", "0.5", "--num-classes", "10")
+    found = json.loads(out)
+    assert (found["image_size"], found["width"], found["num_classes"]) == (128, 0.5, 10)
+    assert found["rows"][0]["output"] == [64, 64, 32]
+    assert found["rows"][-1]["output"] == [1, 1, 10]
+    assert found["rows"][-1]["params"] == 512 * 10 + 10
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_every_model_has_a_summary(run, name):
+    code, out, _ = run("summary", name)
+    assert code == 0
+    assert f"{name} at {zoo.MODELS[name].preprocess.size} pixels" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("googlnet",), "No model is called 'googlnet'. Nearest: googlenet, "),
+        (("googlenet", "--image-size", "30"), "googlenet reads images of at least 31 x 31 pixels, not 30 x 30."),
+        (("googlenet", "--image-size", "78", "--aux"), "at least 79 x 79 pixels; aux=False needs 31, not 78 x 78."),
+        (("googlenet", "--image-size", "0"), "image_size is 0; it must be at least 1."),
+        (("googlenet", "--width", "0"), "width is 0.0; it must be above 0."),
+        (("googlenet", "--num-classes", "0"), "num_classes is 0; it must be at least 1."),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(run, arguments, message):
+    code, out, err = run("summary", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("inception-jax: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_python_m_runs_the_same_command():
+    done = subprocess.run([sys.executable, "-m", "inception_jax", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"inception-jax {__version__}")
+
+
+def test_the_command_line_starts_without_jax():
+    code = "import sys, inception_jax.cli; print(sorted({'jax', 'flax', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,138 @@
+"""Imports point one way, and importing does nothing: no device, no network, no TensorFlow."""
+
+import ast
+import importlib
+import pathlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import inception_jax
+
+ROOT = pathlib.Path(inception_jax.__file__).parent.parent
+PACKAGE = ROOT / "inception_jax"
+LEAVES = {"errors", "version"}  # import nothing, and may be imported by all but the models
+ALLOWED = {  # what each package may import of ours
+    "models": {"models"},
+    "data": {"data"} | LEAVES,
+    "parallel": {"parallel"} | LEAVES,
+    "training": {"training", "models", "data", "parallel"} | LEAVES,
+    "weights": {"weights", "models"} | LEAVES,
+    "inference": {"inference", "weights", "models"} | LEAVES,
+    "errors": set(),
+    "version": set(),
+}
+FORBIDDEN = (
+    "pmap",
+    "jax.experimental.shard_map",
+    "jax_utils.replicate",
+    "jax_utils.unreplicate",
+    "import tensorflow as",
+)
+
+
+def _imports(path: pathlib.Path) -> set[str]:
+    """Returns the dotted names that a file imports, also inside functions and for type checking."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def _own(path: pathlib.Path) -> set[str]:
+    """Returns the packages and modules of ours, one level deep, that a file imports."""
+    names = (name.split(".") for name in _imports(path))
+    return {parts[1] if len(parts) > 1 else "" for parts in names if parts[0] == "inception_jax"}
+
+
+def _sources(*folders: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path for folder in folders for path in folder.rglob("*.py"))
+
+
+def _modules() -> list[str]:
+    found = pkgutil.walk_packages([str(PACKAGE)], prefix="inception_jax.")
+    return [module.name for module in found if not module.name.endswith("__main__")]
+
+
+@pytest.mark.parametrize(
+    "package", [name for name in ALLOWED if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()]
+)
+def test_imports_point_one_way(package):
+    paths = _sources(PACKAGE / package) or [PACKAGE / f"{package}.py"]
+    wrong = {str(path.relative_to(ROOT)): extra for path in paths if (extra := _own(path) - ALLOWED[package])}
+    assert wrong == {}
+
+
+def test_every_package_has_its_rule():
+    packages = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert packages - {"bench"} <= set(ALLOWED)
+
+
+def test_bench_is_imported_by_the_command_line_only():
+    users = {path.name for path in _sources(PACKAGE) if "bench" not in path.parts and "bench" in _own(path)}
+    assert users <= {"cli.py"}
+
+
+def test_configs_import_ml_collections_only():
+    for path in _sources(ROOT / "configs"):
+        allowed = {"ml_collections", "configs", "__future__"}
+        assert {name.split(".")[0] for name in _imports(path)} <= allowed, path.name
+
+
+def test_a_table_is_plain_python():
+    standard = set(sys.stdlib_module_names) | {"inception_jax"}
+    for name in ("spec.py", "googlenet.py"):
+        assert {module.split(".")[0] for module in _imports(PACKAGE / "models" / name)} <= standard
+
+
+def test_no_retired_way_to_use_many_devices():
+    found = {
+        f"{path.relative_to(ROOT)}: {word}"
+        for path in [*_sources(PACKAGE, ROOT / "configs"), *ROOT.glob("*.py")]
+        for word in FORBIDDEN
+        if word in path.read_text()
+    }
+    assert found == set()
+
+
+def test_importing_everything_touches_no_device_and_no_tensorflow():
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+        "from jax._src import xla_bridge\n"
+        "print(xla_bridge.backends_are_initialized(), 'tensorflow' in sys.modules, 'torch' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", code, "inception_jax", *_modules()]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1:] == ["False False False"], done.stderr
+
+
+def test_the_check_for_a_touched_device_can_fail():
+    code = "import jax; jax.devices(); from jax._src import xla_bridge; print(xla_bridge.backends_are_initialized())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
+def test_importing_the_package_costs_no_jax():
+    code = "import inception_jax, sys; print(sorted({'jax', 'flax', 'numpy', 'grain'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", inception_jax.__all__)
+def test_public_names_exist(name):
+    assert getattr(inception_jax, name) is not None
+
+
+def test_public_names_come_from_where_they_live():
+    zoo = importlib.import_module("inception_jax.models.zoo")
+    assert inception_jax.create_model is zoo.create_model
+    assert inception_jax.list_models() == list(inception_jax.MODELS)
+    with pytest.raises(AttributeError, match="has no attribute 'creat_model'"):
+        _ = inception_jax.creat_model
