@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from inception_jax.errors import UserError
+from inception_jax.errors import EXPECTED, UserError
 from inception_jax.version import __version__
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON with exact figure
 
 
 def main() -> None:
-    """Runs the command line; a user's mistake is one line on stderr and exit code 2."""
+    """Runs the command line; an expected error is one line on stderr and its exit code, 2 for a user's mistake."""
     try:
         app()
-    except UserError as error:
+    except EXPECTED as error:
         print(f"inception-jax: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
 
 
 def _print_version(wanted: bool) -> None:

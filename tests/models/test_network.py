@@ -103,7 +103,8 @@ def test_one_output_type_in_every_mode(name):
         assert isinstance(output, ModelOutput)
         assert (output.logits.shape, output.logits.dtype) == ((2, CLASSES), jnp.float32)
         assert set(output.endpoints) == set(model.table)
-    assert evaluated.aux == {}
+    initial, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+    assert evaluated.aux == initial.aux == {}
     assert {tap: head.shape for tap, head in trained.aux.items()} == {"4a": (2, CLASSES), "4d": (2, CLASSES)}
     assert jax.tree.map(jnp.shape, updates.get("batch_stats", {})) == jax.tree.map(
         jnp.shape, variables.get("batch_stats", {})

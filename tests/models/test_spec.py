@@ -57,7 +57,7 @@ def test_minimum_input(table, numerics, aux, minimum):
 
 @pytest.mark.parametrize(
     ("features", "width", "expected"),
-    [(64, 0.5, 32), (24, 0.5, 16), (16, 0.25, 16), (100, 0.333, 33), (64, 1.5, 96), (8, 1.0, 8), (8, 0.999, 16)],
+    [(64, 0.5, 32), (24, 0.5, 16), (16, 0.25, 16), (21, 0.9, 18), (64, 1.5, 96), (8, 1.0, 8), (8, 0.999, 16)],
 )
 def test_width_is_the_rule_of_slim(features, width, expected):
     assert spec.scale_features(features, width) == expected
