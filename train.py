@@ -15,9 +15,7 @@ from inception_jax.training.config import TrainConfig, check_fields
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.FIELD=VALUE changes a field.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, curves.", required=True)
-COMPILE_CACHE = flags.DEFINE_string(
-    "compile_cache", "~/.cache/inception_jax/xla", "Folder of compiled programs, kept between runs; empty: none."
-)
+COMPILE_CACHE = flags.DEFINE_string("compile_cache", "~/.cache/inception_jax/xla", "Compiled programs; empty: none.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check config, data, devices and disk, then stop.")
 
 
@@ -26,7 +24,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     check_fields(arg.split("=")[0].split(".", 1)[1] for arg in argv if arg.startswith(("--config.", "-config.")))
     try:
         positional = flags.FLAGS(argv)
-        _ = CONFIG.value  # reads the file
+        CONFIG.value.keys()  # a file that did not load says so at its first use
     except (flags.Error, OSError, KeyError) as error:
         raise UserError(" ".join(str(error).split())) from error
     if positional[1:]:

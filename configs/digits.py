@@ -12,7 +12,7 @@ from configs import default
 
 def get_config() -> ml_collections.ConfigDict:
     config = default.get_config()
-    config.duration = "40 epochs"
+    config.duration = "12 epochs"
     config.batch_size = 64
     config.model.width = 0.25
     config.data.image_size = 16

@@ -1,8 +1,23 @@
-"""The one exception that a user can act on."""
+"""The errors that a user can act on, each with the exit code of the programs. Everything else is a bug of ours."""
 
 
 class UserError(ValueError):
-    """Bad input or a bad environment: the message names the thing, the value and what is allowed, in one line.
+    """Bad input or a bad environment: the message names the thing, the value and what is allowed, in one line."""
 
-    Entry points print it without a traceback and exit with a non-zero code; everything else is a bug of ours.
-    """
+    exit_code = 2
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss became NaN or infinite; the message names the step."""
+
+    exit_code = 3
+
+
+class Interrupted(Exception):
+    """A signal stopped the run after it saved its state; the same command resumes it (75 is EX_TEMPFAIL)."""
+
+    exit_code = 75
+
+
+EXPECTED = (UserError, NonFiniteLossError, Interrupted)
+"""What entry points print without a traceback."""

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import grain
@@ -70,7 +70,7 @@ def train_batches(
     seed: int,
     steps: range,
     reading: Reading,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Returns this process's part of each global batch of `steps`.
 
     Args:
@@ -90,7 +90,9 @@ def train_batches(
     return _read(stream, batch_size, steps, reading)
 
 
-def eval_batches(source: ImageSource, transform: Transform, batch_size: int, reading: Reading) -> Iterator[Batch]:
+def eval_batches(
+    source: ImageSource, transform: Transform, batch_size: int, reading: Reading
+) -> Generator[Batch, None, None]:
     """Returns this process's part of batches that hold every image of `source` once; the last ones are padded."""
     steps = range(-(-len(source) // batch_size))
     stream = grain.MapDataset.source(_Padded(source, len(steps) * batch_size))
@@ -146,7 +148,7 @@ class _Padded(Sequence):
         return self.source[index] if index < len(self.source) else {"image": b"", "label": 0, "index": PADDING}
 
 
-def _read(stream: grain.MapDataset, batch_size: int, steps: range, reading: Reading) -> Iterator[Batch]:
+def _read(stream: grain.MapDataset, batch_size: int, steps: range, reading: Reading) -> Generator[Batch, None, None]:
     if batch_size % reading.processes:
         raise UserError(f"batch_size is {batch_size}; it must be a multiple of the {reading.processes} processes.")
     # Local batches of all processes in turn; a worker reads whole ones, so that their number changes nothing.
@@ -160,7 +162,7 @@ def _read(stream: grain.MapDataset, batch_size: int, steps: range, reading: Read
     return _iterate(batches)
 
 
-def _iterate(batches: grain.IterDataset) -> Iterator[Batch]:
+def _iterate(batches: grain.IterDataset) -> Generator[Batch, None, None]:
     """Yields, names a dead worker, and stops the workers when the caller stops."""
     iterator = iter(batches)
     try:

@@ -42,7 +42,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int, best_metric: str):
-        self.folder, self.best_metric = folder, best_metric
+        self.folder = folder
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(keep),
@@ -68,11 +68,6 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Returns the steps of the complete checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
-
-    def best_step(self) -> int | None:
-        """Returns the step of the checkpoint with the highest `best_metric`, or None."""
-        scored = {step: metrics for step in self.steps() if (metrics := self._manager.metrics(step))}
-        return max(scored, key=lambda step: scored[step][self.best_metric], default=None)
 
     def save(self, state: TrainState, config: TrainConfig, metrics: Mapping[str, float] | None) -> None:
         """Copies the state to the host and begins to write it in the background.

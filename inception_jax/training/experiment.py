@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +61,14 @@ class Experiment:
     def _create_state(self) -> TrainState:
         return _state_function(self.config, self.model, self.tx, self.preprocess.size)()
 
-    def train_batches(self, first_step: int) -> Iterator[Batch]:
+    def train_batches(self, first_step: int) -> Generator[Batch, None, None]:
         """Yields this process's part of the batches of the steps from `first_step` on."""
         transform = train_transform(self.config.data, self.preprocess)
         every = range(first_step, self.total_steps)
         reading = _reading(self.config.data)
         return train_batches(self.train_source, transform, self.config.batch_size, self.config.seed, every, reading)
 
-    def eval_batches(self) -> Iterator[Batch]:
+    def eval_batches(self) -> Generator[Batch, None, None]:
         """Yields this process's part of batches that hold every evaluation image once."""
         transform = _eval_transform(self.preprocess)
         return eval_batches(self.eval_source, transform, self.config.batch_size, _reading(self.config.data))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from inception_jax.training.config import TrainConfig
 from inception_jax.training.experiment import Experiment, prepare
 from inception_jax.training.report import draw_curves, print_summary
 from inception_jax.training.state import TrainState
-from inception_jax.training.stopping import stop_signal
+from inception_jax.training.stopping import Stop, stop_signal
 from inception_jax.training.writers import Console, MetricsFile, TensorBoard, Writer, read_metrics
 
 
@@ -76,7 +77,7 @@ class Run:
         self.experiment, self.config = experiment, experiment.config
         self.workdir, self.checkpoints, self.compilation = workdir, checkpoints, compilation
         self.first_step = first_step
-        self.clock = Clock()
+        self.clock, self.stop = Clock(), Stop()
         self.skipped = 0
         self.recent: list[dict[str, float]] = []  # of the steps since the last written line
 
@@ -112,25 +113,25 @@ class Run:
         if self.first_step >= total:
             self.console.print("Nothing is left to do: raise config.duration, or use another workdir.")
             return state
-        step_fn, self.eval_fn = compile_steps(self.experiment)
         sharding = batch_sharding(self.experiment.mesh)
         running: tuple[int, Any] | None = None  # the step whose sums are still on the device
-        with stop_signal() as stop, jax.transfer_guard("disallow"):
-            self.clock.lap()
+        with stop_signal() as self.stop:
+            step_fn, self.eval_fn = compile_steps(self.experiment)
             batches = self.experiment.train_batches(self.first_step)
-            for step in range(self.first_step + 1, total + 1):
-                with self.clock.waiting():
-                    batch = next(batches)
-                self._count_skipped(batch)
-                state, sums = step_fn(state, shard_batch(batch, sharding))
-                self._collect(running)  # one step late, so that the device never waits for the host
-                running = (step, sums)
-                signal_name = stop.name if step < total else None
-                if self._due(step) or signal_name:
-                    self._collect(running)
-                    running = None
-                    self._write_train(step)
-                    self._evaluate_and_save(step, state, signal_name)
+            with contextlib.closing(batches), jax.transfer_guard("disallow"):
+                self.clock.lap()
+                for step in range(self.first_step + 1, total + 1):
+                    with self.clock.waiting():
+                        batch = next(batches)
+                    self._count_skipped(batch)
+                    state, sums = step_fn(state, shard_batch(batch, sharding))
+                    self._collect(running)  # one step late, so that the device never waits for the host
+                    running = (step, sums)
+                    if self._due(step) or self._stopping(step):
+                        self._collect(running)
+                        running = None
+                        self._write_train(step)
+                        self._evaluate_and_save(step, state)
         return state
 
     def finish(self, step: int) -> None:
@@ -201,39 +202,56 @@ class Run:
         self._write(step, {f"train/{name}": value for name, value in values.items()})
         self.recent = []
 
-    def _evaluate_and_save(self, step: int, state: TrainState, signal_name: str | None) -> None:
-        """Evaluates if it is time or the run ends, saves if it is time or the run stops."""
-        results = None
-        if self._is_due(step, "eval_every") and not signal_name:
-            with self.clock.paused():
-                results = self._evaluate(step, state)
-        if results or signal_name or self._is_due(step, "checkpoint_every"):
-            with self.clock.paused(), jax.transfer_guard("allow"):
-                self.checkpoints.save(state, self.config, results)
-        if signal_name:
-            self.checkpoints.wait()
-            raise Interrupted(f"{signal_name}: step {step} is saved in {self.workdir}; the same command resumes there.")
+    def _stopping(self, step: int) -> str | None:
+        """Returns the signal that stops the run after `step`; the last step is finished in any case."""
+        return self.stop.name if step < self.experiment.total_steps else None
 
-    def _evaluate(self, step: int, state: TrainState) -> dict[str, float]:
+    def _evaluate_and_save(self, step: int, state: TrainState) -> None:
+        """Evaluates and saves if it is time.
+
+        Raises:
+          Interrupted: a signal came, before or meanwhile, and the state is saved.
+        """
+        with self.clock.paused():
+            results = self._evaluate(step, state) if self._is_due(step, "eval_every") else None
+            signal_name = self._stopping(step)
+            if results or signal_name or self._is_due(step, "checkpoint_every"):
+                with jax.transfer_guard("allow"):
+                    self.checkpoints.save(state, self.config, results)
+            if signal_name:
+                self.checkpoints.wait()
+                raise Interrupted(
+                    f"{signal_name}: step {step} is saved in {self.workdir}; the same command resumes there."
+                )
+
+    def _evaluate(self, step: int, state: TrainState) -> dict[str, float] | None:
+        """Returns what `evaluate` says of the parameters, and of their average; None if a signal came meanwhile."""
         results: dict[str, float] = {}
-        for name, variables in {"eval": state.variables, "eval_ema": state.ema}.items():
+        for prefix, variables in {"eval": state.variables, "eval_ema": state.ema}.items():
             if variables:
-                values = self.evaluate(variables)
-                results |= {f"{name}/{key}": value for key, value in values.items()}
+                values = self.evaluate(variables, until=lambda: bool(self._stopping(step)))
+                results |= {f"{prefix}/{name}": value for name, value in values.items()}
+        if self._stopping(step):
+            return None
         self._write(step, results)
         return results
 
-    def evaluate(self, variables: Any) -> dict[str, float]:
-        """Returns top-1, top-5 and loss over every evaluation image."""
+    def evaluate(self, variables: Any, until: Callable[[], bool] = lambda: False) -> dict[str, float]:
+        """Returns top-1, top-5 and loss over every evaluation image; nothing if `until` turns true on the way."""
         sharding = batch_sharding(self.experiment.mesh)
         sums, left_out = [], 0
-        for batch in self.experiment.eval_batches():
-            left_out += self._count_skipped(batch)
-            sums.append(self.eval_fn(variables, shard_batch(batch, sharding)))
+        batches = self.experiment.eval_batches()
+        with contextlib.closing(batches):
+            for batch in batches:
+                if until():
+                    return {}
+                left_out += self._count_skipped(batch)
+                sums.append(self.eval_fn(variables, shard_batch(batch, sharding)))
         values = metrics.means([jax.device_get(each) for each in sums])
-        expected = len(self.experiment.eval_source) - left_out
-        if values["count"] != expected:
-            raise AssertionError(f"evaluated {values['count']} images of {expected}")
+        if values["count"] != len(self.experiment.eval_source) - left_out:
+            raise AssertionError(
+                f"{values['count']} images evaluated of {len(self.experiment.eval_source)} - {left_out}"
+            )
         return values
 
     def _count_skipped(self, batch: Batch) -> int:

@@ -101,7 +101,7 @@ def train_step(
     )
     if ema_decay is not None:
         state = state.replace(ema=update_ema(state.ema, state.variables, state.step, ema_decay))
-    return state, sums | {"grad_norm": optax.global_norm(grads) * count}  # summed over images, as the others
+    return state, sums | {"grad_norm": optax.tree.norm(grads) * count}  # summed over images, as the others
 
 
 def accumulate(run_part: Any, batch_stats: Any, batch: Batch, rng: jax.Array, parts: int) -> tuple[Any, Any, Sums]:

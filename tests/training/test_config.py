@@ -1,0 +1,105 @@
+"""The config: every fault is named, and what ships parses."""
+
+import importlib
+import re
+
+import pytest
+
+from configs import default
+from inception_jax.errors import UserError
+from inception_jax.training.config import (
+    BOUND_TO_CHECKPOINT,
+    TrainConfig,
+    changes_that_forbid_resuming,
+    check_fields,
+    steps,
+)
+from tests.training.conftest import ROOT
+
+SHIPPED = sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py"))
+
+
+def parse(**changes):
+    values = default.get_config().to_dict()
+    for name, value in changes.items():
+        values[name] = values[name] | value if isinstance(value, dict) else value
+    return TrainConfig.parse(values)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_config_parses_and_says_what_it_is(name):
+    module = importlib.import_module(f"configs.{name}")
+    config = TrainConfig.parse(module.get_config())
+    assert config.batch_size % config.grad_accum_steps == 0
+    if name == "default":
+        return
+    for word in ("Hardware:", "Command: python train.py --config configs/" + name, "Status:"):
+        assert word in module.__doc__
+    status = re.search(r"Status: (not run yet|reproduced)", module.__doc__)
+    assert status, "the status is `not run yet` or `reproduced`"
+    if status[1] == "reproduced":
+        rows = (ROOT / "benchmarks" / "results" / "training.jsonl").read_text()
+        assert f'"config": "configs/{name}.py"' in rows
+
+
+def test_shipped_configs_are_all_there():
+    assert SHIPPED == ["cifar10", "default", "digits", "imagenet_googlenet", "imagenet_googlenet_paper"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batchsize": 3}, "config.batchsize is unknown; nearest: batch_size"),
+        ({"model": {"widht": 1.0}}, "config.model.widht is unknown; nearest: width"),
+        ({"batch_size": "many"}, "config.batch_size is 'many'"),
+        ({"batch_size": 0}, "config.batch_size is 0"),
+        ({"ema_decay": 1.0}, "config.ema_decay is 1.0"),
+        ({"duration": "3 weeks"}, "config.duration is '3 weeks': must be"),
+        ({"duration": "1.5 steps"}, "config.duration is '1.5 steps': must be"),
+        ({"duration": "inf epochs"}, "config.duration is 'inf epochs': must be"),
+        ({"optimizer": {"name": "adam"}}, "config.optimizer.name is 'adam'"),
+        ({"optimizer": {"learning_rate": float("nan")}}, "config.optimizer.learning_rate is nan"),
+        ({"mesh": {"data": -2}}, "config.mesh.data is -2"),
+    ],
+)
+def test_faults_name_field_value_and_what_is_allowed(changes, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        parse(**changes)
+
+
+def test_missing_field_is_named():
+    values = default.get_config().to_dict()
+    del values["data"]["threads"]
+    with pytest.raises(UserError, match=r"config\.data\.threads is missing"):
+        TrainConfig.parse(values)
+
+
+def test_every_fault_is_reported_at_once():
+    with pytest.raises(UserError, match=r"config\.seed.*; config\.model\.width"):
+        parse(seed=-1, model={"width": 0.0})
+
+
+def test_field_names_of_the_command_line():
+    check_fields(["batch_size", "model.width", "loss.aux_weights"])
+    with pytest.raises(UserError, match=r"config\.model\.withd is unknown; nearest: width"):
+        check_fields(["seed", "model.withd"])
+    with pytest.raises(UserError, match=r"config\.modl is unknown; nearest: model"):
+        check_fields(["modl.width"])
+
+
+@pytest.mark.parametrize(
+    ("duration", "expected"),
+    [("0 steps", 0), ("7 steps", 7), ("1 step", 1), ("2 epochs", 25), ("1 epoch", 12), ("0.01 epochs", 1)],
+)
+def test_durations(duration, expected):
+    assert steps(duration, steps_per_epoch=12.5) == expected
+
+
+def test_bound_fields_exist_and_forbid_resuming():
+    config = parse()
+    saved = config.model_dump(mode="json")
+    assert changes_that_forbid_resuming(saved, config) == {}
+    check_fields(BOUND_TO_CHECKPOINT)
+    assert changes_that_forbid_resuming(saved, parse(seed=5)) == {"seed": (0, 5)}
+    assert changes_that_forbid_resuming(saved, parse(model={"width": 0.5})) == {"model.width": (1.0, 0.5)}
+    assert changes_that_forbid_resuming(saved, parse(duration="9 steps", log_every="3 steps")) == {}

@@ -1,0 +1,186 @@
+"""A whole run: what it leaves, what it refuses, and how it ends."""
+
+import json
+import logging
+
+import jax
+import numpy as np
+import pytest
+
+from inception_jax.errors import NonFiniteLossError, UserError
+from inception_jax.training import prepare, train_and_evaluate
+from inception_jax.training.checkpoints import checksums
+from inception_jax.training.compilation import CompilationLog
+from inception_jax.training.writers import read_metrics
+
+
+@pytest.fixture(scope="module")
+def finished(tiny, tmp_path_factory):
+    """Returns (workdir, state, log of compilations) of a run of 8 steps with an average, on 8 devices."""
+    workdir = tmp_path_factory.mktemp("run")
+    with CompilationLog() as log:
+        state = train_and_evaluate(tiny(ema_decay=0.9), workdir)
+    return workdir, state, log
+
+
+def test_files_of_a_run(finished):
+    workdir, state, _ = finished
+    assert {path.name for path in workdir.iterdir()} == {
+        "checkpoints", "curves.png", "metrics.jsonl", "summary.json", "tensorboard",
+    }  # fmt: skip
+    assert int(state.step) == 8
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert summary["step"] == 8
+    assert summary["skipped"] == 0
+    assert summary["best"]["top1"] >= summary["last"]["top1"]
+    assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_metrics_hold_what_was_seen(finished):
+    records = read_metrics(finished[0] / "metrics.jsonl")
+    train = [record for record in records if "train/loss" in record]
+    evaluation = [record for record in records if "eval/top1" in record]
+    assert [record["step"] for record in train] == [2, 4, 6, 8]
+    assert [record["step"] for record in evaluation] == [4, 8]
+    for record in train:
+        parts = record["train/loss_main"] + 0.3 * (record["train/loss_aux_4a"] + record["train/loss_aux_4d"])
+        assert record["train/loss"] == pytest.approx(parts, rel=1e-5)
+        assert 0 <= record["train/data_wait"] <= 1
+        assert record["train/epoch"] == pytest.approx(record["step"] * 32 / 1437)
+    for record in evaluation:
+        assert record["eval/count"] == record["eval_ema/count"] == 96
+        assert record["eval/loss"] != record["eval_ema/loss"]
+
+
+def test_tensorboard_files_hold_the_same_scalars(finished):
+    from tensorboardX.proto.event_pb2 import Event
+
+    workdir = finished[0]
+    content = next((workdir / "tensorboard").iterdir()).read_bytes()
+    scalars, offset = {}, 0
+    while offset < len(content):  # a record: length, its checksum, the event, its checksum
+        length = int.from_bytes(content[offset : offset + 8], "little")
+        event = Event.FromString(content[offset + 12 : offset + 12 + length])
+        scalars |= {(event.step, value.tag): value.simple_value for value in event.summary.value}
+        offset += 16 + length
+    for record in read_metrics(workdir / "metrics.jsonl"):
+        for name, value in record.items():
+            if name != "step":
+                assert scalars[record["step"], name] == pytest.approx(value, rel=1e-6)
+
+
+def test_each_step_function_compiles_once(finished):
+    compilations = finished[2].compilations
+    for name in ("train_step", "eval_step"):
+        assert sum(name in each for each in compilations) == 1, compilations
+
+
+def test_a_finished_run_is_left_as_it_is(finished, tiny, capsys):
+    workdir, state, _ = finished
+    again = train_and_evaluate(tiny(ema_decay=0.9), workdir)
+    assert checksums(again) == checksums(state)
+    assert "Nothing is left to do" in capsys.readouterr().out
+    assert [record["step"] for record in read_metrics(workdir / "metrics.jsonl")] == [2, 4, 4, 6, 8, 8]
+
+
+def test_resumed_run_equals_the_uninterrupted_one(finished, tiny, tmp_path):
+    train_and_evaluate(tiny(ema_decay=0.9, duration="4 steps", schedule={"name": "constant"}), tmp_path)
+    whole = tmp_path / "whole"
+    expected = train_and_evaluate(tiny(ema_decay=0.9, schedule={"name": "constant"}), whole)
+    resumed = train_and_evaluate(tiny(ema_decay=0.9, schedule={"name": "constant"}), tmp_path)
+    assert checksums(resumed) == checksums(expected)
+    names = {name for record in read_metrics(whole / "metrics.jsonl") for name in record} - {
+        "train/images_per_second", "train/data_wait",
+    }  # fmt: skip
+    for ours, theirs in zip(
+        read_metrics(tmp_path / "metrics.jsonl"), read_metrics(whole / "metrics.jsonl"), strict=True
+    ):
+        assert {name: ours.get(name) for name in names} == {name: theirs.get(name) for name in names}
+
+
+def test_other_config_in_the_same_workdir_is_refused(finished, tiny):
+    with pytest.raises(UserError, match=r"config\.seed: 0 then, 1 now"):
+        train_and_evaluate(tiny(ema_decay=0.9, seed=1), finished[0])
+
+
+def test_non_finite_loss_names_the_step_and_saves_nothing_broken(tiny, tmp_path):
+    config = tiny(optimizer={"learning_rate": 1e30}, schedule={"name": "constant"}, checkpoint_every="1 steps")
+    with pytest.raises(NonFiniteLossError, match=r"The loss of step 2 is (nan|inf); saved steps: \[1\]"):
+        train_and_evaluate(config, tmp_path)
+
+
+def test_tensorflow_is_never_imported():
+    import sys
+
+    assert "tensorflow" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 36}, r"config\.batch_size is 36; it must be a multiple of 8 .*such as 32"),
+        ({"batch_size": 32, "grad_accum_steps": 8}, r"must be a multiple of 64 .*such as 64"),
+        ({"model": {"bn_group_size": 5}}, r"config\.model\.bn_group_size is 5; it must divide the 32"),
+        ({"model": {"name": "googlenet"}}, r"config\.data\.image_size is 12; googlenet trains on \d+ or more"),
+        ({"model": {"name": "inception_v9"}}, r"config\.model: No model is called 'inception_v9'"),
+        ({"mesh": {"fsdp": 3}}, r"config\.mesh is data=-1, fsdp=3; their product must be the 8 devices"),
+        ({"platform": "tpu"}, r"config\.platform is 'tpu', but JAX runs on 'cpu'"),
+        ({"loss": {"aux_weights": {"4a": 0.3}}}, r"aux_weights names the taps \['4a'\]; .*has \['4a', '4d'\]"),
+        ({"data": {"eval_split": "validation"}}, r"no split 'validation'"),
+        ({"data": {"crop_area": (0.5, 0.2)}}, r"config\.data\.crop_area is \(0\.5, 0\.2\)"),
+        ({"duration": "0 steps"}, r"config\.duration is '0 steps'; it must be above 0"),
+    ],
+)
+def test_pre_flight_refuses_before_compiling(tiny, tmp_path, changes, message):
+    with CompilationLog() as log, pytest.raises(UserError, match=message):
+        prepare(tiny(**changes), tmp_path)
+    assert log.compilations == []
+
+
+def test_pre_flight_sees_a_disk_that_is_too_small(tiny, tmp_path, monkeypatch):
+    import shutil
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 99, 1))
+    with pytest.raises(UserError, match=r"has 0 MiB free; 5 checkpoints of .* need"):
+        prepare(tiny(), tmp_path)
+
+
+def test_pre_flight_names_a_folder_that_cannot_be(tiny):
+    with pytest.raises(UserError, match="workdir /proc/run cannot be created"):
+        prepare(tiny(), __import__("pathlib").Path("/proc/run"))
+
+
+def test_broken_images_are_skipped_up_to_the_limit(tiny, tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 40), ("test", 10)):
+        for label in ("cat", "dog"):
+            folder = tmp_path / "images" / split / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 256, (12, 12, 3), np.uint8)).save(folder / f"{i}.png")
+    (tmp_path / "images" / "train" / "cat" / "3.png").write_bytes(b"not a picture")
+    (tmp_path / "images" / "test" / "dog" / "7.png").write_bytes(b"")
+    data = {"name": f"folder:{tmp_path / 'images'}", "data_dir": None, "eval_split": "test"}
+
+    with pytest.raises(UserError, match=r"\.png|record \d+"):
+        train_and_evaluate(tiny(duration="5 steps", data=data), tmp_path / "raise")
+    skipping = tiny(duration="5 steps", data=data | {"on_error": "skip"})
+    train_and_evaluate(skipping, tmp_path / "skip")
+    records = read_metrics(tmp_path / "skip" / "metrics.jsonl")
+    assert [record["eval/count"] for record in records if "eval/count" in record] == [19, 19]
+    assert json.loads((tmp_path / "skip" / "summary.json").read_text())["skipped"] >= 4
+    limited = tiny(duration="5 steps", data=data | {"on_error": "skip", "max_skipped": 1})
+    with pytest.raises(UserError, match=r"config\.data\.max_skipped is 1"):
+        train_and_evaluate(limited, tmp_path / "limited")
+
+
+def test_transfers_in_the_loop_are_all_on_purpose(finished):
+    """The loop ran under jax.transfer_guard("disallow"); the guard is real."""
+    with jax.transfer_guard("disallow"), pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        jax.jit(lambda x: x + 1)(np.ones(3))
+
+
+def test_logging_is_quiet(finished, caplog):
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
