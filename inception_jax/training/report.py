@@ -43,6 +43,8 @@ def draw_curves(metrics_file: Path, picture: Path, title: str) -> None:
         axis.grid(alpha=0.3)
         if logarithmic and drawn:
             axis.set_yscale("log")
+        else:
+            axis.set_ylim(bottom=0)
         if drawn and any(metrics.values()):
             axis.legend(fontsize="small")
     for axis in axes[1]:

@@ -1,0 +1,113 @@
+"""Real processes, really interrupted: every resume ends with the parameters of the run that nothing disturbed."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from inception_jax.parallel.mesh import state_shardings
+from inception_jax.training import prepare
+from inception_jax.training.checkpoints import Checkpoints, checksums
+from tests.training.conftest import ROOT, flags
+
+STEPS = 30
+KILLS = 10
+
+
+@pytest.fixture(scope="module")
+def config(tiny):
+    """Saves at every other step, so that kills often hit a save."""
+    return tiny(duration=f"{STEPS} steps", eval_every="10 steps", ema_decay=0.9)
+
+
+@pytest.fixture(scope="module")
+def start(config, compile_cache):
+    """Returns a function that starts train.py on one CPU device in a workdir."""
+
+    def start(workdir):
+        command = [sys.executable, "train.py", "--config=configs/default.py", f"--workdir={workdir}"]
+        return subprocess.Popen(
+            [*command, f"--compile_cache={compile_cache}", *flags(config)],
+            cwd=ROOT,
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+def final_checksums(config, workdir):
+    """Returns the checksums of the last checkpoint, read on one device."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("data", "fsdp"))
+    shapes = prepare(config, workdir).abstract_state
+    shardings = state_shardings(shapes, mesh)
+    target = jax.tree.map(lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings)
+    with Checkpoints(workdir / "checkpoints", config.keep_checkpoints, "eval_ema/top1") as checkpoints:
+        state = checkpoints.restore(target, config)
+    assert int(state.step) == STEPS
+    return checksums(state)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config, start, tmp_path_factory):
+    """Returns the checksums of the run that nothing interrupts."""
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    process = start(workdir)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return final_checksums(config, workdir)
+
+
+def wait_for_line(process, start):
+    """Returns the first line of the process that begins with `start`."""
+    for line in process.stdout:
+        if line.startswith(start):
+            return line
+    raise AssertionError(f"the run ended with {process.wait()} before a line {start!r}")
+
+
+def test_killed_ten_times(config, start, undisturbed, tmp_path):
+    moments = random.Random(0)
+    begun, hit_saves = [], 0
+    for _ in range(KILLS):
+        with start(tmp_path) as process:
+            line = wait_for_line(process, "googlenet_cifar on digits")
+            begun.append(int(line.split("after step ")[1].split()[0]) if "after step" in line else 0)
+            if moments.random() < 0.8:
+                wait_for_line(process, "step ")
+            time.sleep(moments.uniform(0, 4))
+            process.kill()
+        hit_saves += any(not entry.name.isdecimal() for entry in (tmp_path / "checkpoints").iterdir())
+    process = start(tmp_path)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert final_checksums(config, tmp_path) == undisturbed
+    assert begun == sorted(begun), "a resume never loses a saved step"
+    assert len(set(begun)) > 2, f"the kills came at different moments: {begun}"
+    print(f"resumed after steps {begun}; {hit_saves} kills hit a save")
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps), "no line is written twice"
+    assert sorted(set(steps)) == list(range(2, STEPS + 1, 2))
+
+
+def test_sigterm_saves_and_says_so(config, start, undisturbed, tmp_path):
+    with start(tmp_path) as process:
+        wait_for_line(process, "step ")
+        process.terminate()
+        output = process.stdout.read()
+    assert process.returncode == 75, output
+    saved = int(output.split("SIGTERM: step ")[1].split()[0])
+    assert (tmp_path / "checkpoints" / str(saved)).is_dir()
+    process = start(tmp_path)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert f"resumes after step {saved}" in output
+    assert final_checksums(config, tmp_path) == undisturbed
