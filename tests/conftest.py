@@ -1,7 +1,33 @@
-"""Guards for every test: eight virtual CPU devices, and no rank promotion. Warnings are errors (pyproject.toml)."""
+"""Guards for every test: eight virtual CPU devices, and no rank promotion. Warnings are errors (pyproject.toml).
+
+Also the data that tests of several folders read.
+"""
+
+from pathlib import Path
 
 import jax
+import pytest
+
+from inception_jax.data.sources import open_source
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory) -> str:
+    """A data_dir with the digits in it."""
+    data_dir = str(tmp_path_factory.mktemp("tfds"))
+    open_source("digits", "train", data_dir)
+    return data_dir
+
+
+@pytest.fixture(scope="session")
+def real_data() -> str:
+    """The data_dir of cifar10 and of 256 images of imagenet2012."""
+    if not (REAL_DATA / "imagenet2012").is_dir():
+        pytest.skip(f"no real data at {REAL_DATA}")
+    return str(REAL_DATA)

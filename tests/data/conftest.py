@@ -1,30 +1,10 @@
-"""Data that several tests read: the prepared digits, a folder of images, and the real data sets where they are."""
+"""A folder of images that several tests read."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-
-from inception_jax.data.sources import open_source
-
-REAL_DATA = Path(__file__).parents[3] / "shared" / "data"
-
-
-@pytest.fixture(scope="session")
-def digits_dir(tmp_path_factory) -> str:
-    """A data_dir with the digits in it."""
-    data_dir = str(tmp_path_factory.mktemp("tfds"))
-    open_source("digits", "train", data_dir)
-    return data_dir
-
-
-@pytest.fixture(scope="session")
-def real_data() -> str:
-    """The data_dir of cifar10 and of 256 images of imagenet2012."""
-    if not (REAL_DATA / "imagenet2012").is_dir():
-        pytest.skip(f"no real data at {REAL_DATA}")
-    return str(REAL_DATA)
 
 
 @pytest.fixture

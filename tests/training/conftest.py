@@ -24,12 +24,6 @@ TINY = {
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory) -> str:
-    """Returns where the digits are prepared, once a session."""
-    return str(tmp_path_factory.mktemp("tfds"))
-
-
-@pytest.fixture(scope="session")
 def compile_cache(tmp_path_factory) -> str:
     """Returns a folder of compiled programs that the runs of a session share."""
     folder = str(tmp_path_factory.mktemp("xla"))
@@ -39,12 +33,12 @@ def compile_cache(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="session")
-def tiny(data_dir, compile_cache):
+def tiny(digits_dir, compile_cache):
     """Returns a function that makes a tiny `TrainConfig`; keywords change fields, sections as dicts."""
 
     def make(**changes) -> TrainConfig:
         values = default.get_config().to_dict()
-        for layer in (copy.deepcopy(TINY), {"data": {"data_dir": data_dir}}, changes):
+        for layer in (copy.deepcopy(TINY), {"data": {"data_dir": digits_dir}}, changes):
             for name, value in layer.items():
                 values[name] = values[name] | value if isinstance(value, dict) else value
         return TrainConfig.parse(values)

@@ -3,7 +3,9 @@
 import importlib
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from configs import default
 from inception_jax.errors import UserError
@@ -14,6 +16,7 @@ from inception_jax.training.config import (
     check_fields,
     steps,
 )
+from inception_jax.training.experiment import prepare, train_transform
 from tests.training.conftest import ROOT
 
 SHIPPED = sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py"))
@@ -103,3 +106,15 @@ def test_bound_fields_exist_and_forbid_resuming():
     assert changes_that_forbid_resuming(saved, parse(seed=5)) == {"seed": (0, 5)}
     assert changes_that_forbid_resuming(saved, parse(model={"width": 0.5})) == {"model.width": (1.0, 0.5)}
     assert changes_that_forbid_resuming(saved, parse(duration="9 steps", log_every="3 steps")) == {}
+
+
+@pytest.mark.parametrize("name", ["imagenet_googlenet", "imagenet_googlenet_paper", "cifar10"])
+def test_shipped_config_passes_the_pre_flight_on_real_images(name, tmp_path, real_data):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.data.data_dir = real_data
+    experiment = prepare(TrainConfig.parse(config), tmp_path)
+    assert experiment.model.num_classes == (10 if name == "cifar10" else 1000)
+    assert experiment.total_steps > 0
+    transform = train_transform(experiment.config.data, experiment.preprocess)
+    image = transform(Image.new("RGB", (320, 240), "red"), np.random.default_rng(0))
+    assert image.shape == (experiment.preprocess.size, experiment.preprocess.size, 3)
