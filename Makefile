@@ -4,6 +4,7 @@ VENV := .venv
 PARITY_VENV := .venv-parity
 PIP_FLAGS := --quiet --disable-pip-version-check
 
+.DELETE_ON_ERROR:
 .PHONY: train test lint unit parity clean
 
 train: $(VENV)/installed
@@ -27,7 +28,7 @@ clean:
 
 %/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make PYTHON=python3.x ...")'
-	$(PYTHON) -m venv $*
+	$(PYTHON) -m venv $* || { rm -rf $*; exit 1; }
 
 .SECONDARY: $(VENV)/bin/python $(PARITY_VENV)/bin/python
 

@@ -5,7 +5,6 @@ infinite, 75 stopped by a signal with its state saved, 1 anything else.
 """
 
 import sys
-from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -25,21 +24,21 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         positional = flags.FLAGS(argv)
         CONFIG.value.keys()  # a file that did not load says so at its first use
-    except (flags.Error, OSError, KeyError) as error:
-        raise UserError(" ".join(str(error).split())) from error
+    except Exception as error:  # of a flag, or of the code of the config file
+        raise UserError(f"{type(error).__name__}: {' '.join(str(error).split())[-300:]}") from error
     if positional[1:]:
         raise UserError(f"Unknown arguments: {' '.join(positional[1:])}. Flags start with --; see --help.")
     return positional
 
 
 def main(_: list[str]) -> None:
-    from inception_jax.training import prepare, train_and_evaluate, use_compilation_cache
+    from inception_jax.training import prepare, resolve_workdir, train_and_evaluate, use_compilation_cache
 
     if COMPILE_CACHE.value:
         use_compilation_cache(COMPILE_CACHE.value)
     config = TrainConfig.parse(CONFIG.value)
     if DRY_RUN.value:
-        prepare(config, Path(WORKDIR.value))
+        prepare(config, resolve_workdir(WORKDIR.value))
         print("Config, data, devices and disk are as the run needs them.")
     else:
         train_and_evaluate(config, WORKDIR.value)

@@ -100,9 +100,9 @@ def eval_batches(
     return _read(stream, batch_size, steps, reading)
 
 
-def skipped(batch: Batch) -> int:
-    """Returns the number of broken images that `on_error="skip"` has masked out of a batch."""
-    return int(np.sum((batch["mask"] == 0) & (batch["index"] != PADDING)))
+def skipped(batch: Batch) -> list[int]:
+    """Returns the records of a batch that were left out because their images are broken."""
+    return batch["index"][(batch["mask"] == 0) & (batch["index"] != PADDING)].tolist()
 
 
 @dataclasses.dataclass(frozen=True)

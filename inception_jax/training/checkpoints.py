@@ -26,6 +26,7 @@ from inception_jax.training.config import TrainConfig, changes_that_forbid_resum
 from inception_jax.training.state import TrainState
 
 FORMAT_VERSION = 1
+META_FIELDS = {"format_version", "config", "next_image", "arrays", "checksums"}
 
 
 class DamagedCheckpoint(Exception):
@@ -36,7 +37,7 @@ class Checkpoints:
     """The checkpoints of one run, in `folder`; use it as a context manager, so that the last save is complete.
 
     Args:
-      folder: a local folder or a bucket URL.
+      folder: a local folder.
       keep: how many of the last checkpoints stay; the best one stays besides.
       best_metric: the name of the metric whose highest value marks the best checkpoint.
     """
@@ -51,9 +52,13 @@ class Checkpoints:
                 ),
             ]
         )
-        # Complete checkpoints are renamed into place, so what an interrupted save left behind is safe to remove.
-        self._options = ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager(folder, options=self._options)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy,
+            best_fn=lambda metrics: metrics[best_metric],  # else Orbax keeps no metrics on disk
+            keep_checkpoints_without_metrics=True,
+            cleanup_tmp_directories=True,  # a complete one is renamed into place: what else is there is waste
+        )
+        self._manager = ocp.CheckpointManager(folder, options=options)
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -62,8 +67,11 @@ class Checkpoints:
         try:
             if kind is None:
                 self.wait()
-        finally:
             self._manager.close()
+        except Exception as failure:  # of a save, while another error is on its way
+            if kind is None:
+                raise
+            logging.warning("the last checkpoint failed too: %s", failure)
 
     def steps(self) -> list[int]:
         """Returns the steps of the complete checkpoints, oldest first."""
@@ -86,13 +94,18 @@ class Checkpoints:
         meta = {
             "format_version": FORMAT_VERSION,
             "config": config.model_dump(mode="json"),
-            "next_image": step * config.batch_size,
+            "next_image": step * config.batch_size,  # where the endless stream of images goes on
             "arrays": _describe(state),
             "checksums": checksums(state),
         }
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         with self._explained(f"step {step}"):
             self._manager.save(step, args=args, metrics=dict(metrics) if metrics else None)
+
+    def check(self) -> None:
+        """Raises a `UserError` if a save in the background has failed."""
+        with self._explained("the last save"):
+            self._manager.check_for_errors()
 
     def wait(self) -> None:
         """Returns when every save is complete.
@@ -106,7 +119,7 @@ class Checkpoints:
     def restore(self, abstract_state: TrainState, config: TrainConfig) -> TrainState | None:
         """Returns the latest whole state, placed as `abstract_state` asks, or None if there is no checkpoint.
 
-        A damaged checkpoint is set aside as `<step>.damaged`, with a warning, and the one before it is tried.
+        Where a damaged checkpoint gives way to the one before, it is renamed to `<step>.damaged`, with a warning.
 
         Args:
           abstract_state: shapes, dtypes and shardings; any devices, whatever wrote the checkpoint.
@@ -115,26 +128,47 @@ class Checkpoints:
         Raises:
           UserError: the config is another one than the checkpoint can serve, or every checkpoint is damaged.
         """
-        steps = self.steps()
-        for step in reversed(steps):
+        damages: dict[int, DamagedCheckpoint] = {}
+        for step in reversed(self.steps()):
             try:
-                return self._restore_step(step, abstract_state, config)
+                state = self._restore_step(step, abstract_state, config)
             except DamagedCheckpoint as damage:
-                aside = self.folder / f"{step}.damaged"
-                logging.warning("checkpoint %s is damaged (%s); moved to %s.", step, damage, aside.name)
-                shutil.rmtree(aside, ignore_errors=True)
-                (self.folder / str(step)).rename(aside)
-                self._manager.reload()
-        if steps:
-            raise UserError(f"Every checkpoint in {self.folder} is damaged: steps {steps}. Start in another workdir.")
+                damages[step] = damage
+                continue
+            for damaged_step, reason in damages.items():
+                self._set_aside(damaged_step, reason)
+            return state
+        set_aside = [entry.name for entry in self.folder.glob("*.damaged")]
+        if damages or set_aside:
+            listed = "; ".join([*(f"{step}: {damage}" for step, damage in damages.items()), *set_aside])
+            raise UserError(f"No checkpoint in {self.folder} is whole ({listed}). Start in another workdir.")
         return None
+
+    def _set_aside(self, step: int, damage: DamagedCheckpoint) -> None:
+        aside = self.folder / f"{step}.damaged"
+        shutil.rmtree(aside, ignore_errors=True)
+        (self.folder / str(step)).rename(aside)
+        self._manager.reload()
+        logging.warning("checkpoint %s is damaged (%s); it is now %s.", step, damage, aside.name)
 
     def _restore_step(self, step: int, abstract_state: TrainState, config: TrainConfig) -> TrainState:
         meta = self._read(step, meta=ocp.args.JsonRestore())["meta"]
-        if meta.get("format_version") != FORMAT_VERSION:
+        if not isinstance(meta, dict) or not meta.keys() >= META_FIELDS:
+            raise DamagedCheckpoint(f"its record lacks one of {', '.join(sorted(META_FIELDS))}")
+        self._check_meta(step, meta, abstract_state, config)
+        state = self._read(step, state=ocp.args.StandardRestore(abstract_state))["state"]
+        now = checksums(state)
+        wrong = [name for name, value in meta["checksums"].items() if now[name] != value]
+        if wrong:
+            raise DamagedCheckpoint(f"{len(wrong)} arrays read back changed, the first is {wrong[0]}")
+        return state
+
+    def _check_meta(self, step: int, meta: dict[str, Any], abstract_state: TrainState, config: TrainConfig) -> None:
+        """Raises a `UserError` if the checkpoint is another run's, another format's or another network's."""
+        path = self.folder / str(step)
+        if meta["format_version"] != FORMAT_VERSION:
             raise UserError(
-                f"Checkpoint {self.folder / str(step)} has format {meta.get('format_version')!r}; "
-                f"this version reads {FORMAT_VERSION}."
+                f"Checkpoint {path} has format {meta['format_version']!r}; this version reads {FORMAT_VERSION}."
             )
         differences = changes_that_forbid_resuming(meta["config"], config)
         if differences:
@@ -145,20 +179,18 @@ class Checkpoints:
         if unlike:
             first = unlike[0]
             raise UserError(
-                f"Checkpoint {self.folder / str(step)} holds other arrays than this config builds ({len(unlike)}); "
+                f"Checkpoint {path} holds other arrays than this config builds ({len(unlike)}); "
                 f"{first}: {meta['arrays'].get(first)} saved, {wanted.get(first)} now. Use another workdir."
             )
-        state = self._read(step, state=ocp.args.StandardRestore(abstract_state))["state"]
-        now = checksums(state)
-        wrong = [name for name, value in meta["checksums"].items() if now[name] != value]
-        if wrong:
-            raise DamagedCheckpoint(f"{len(wrong)} arrays read back changed, the first is {wrong[0]}")
-        return state
 
     def _read(self, step: int, **items: Any) -> Any:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except (MemoryError, PermissionError):
+            raise
         except Exception as error:  # Orbax, TensorStore and JSON raise whatever they like on damaged files
+            if "RESOURCE_EXHAUSTED" in str(error):  # no memory on the device: the file may be whole
+                raise
             raise DamagedCheckpoint(_first_line(error)) from error
 
     @contextlib.contextmanager

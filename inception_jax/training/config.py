@@ -11,14 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
-from annotated_types import Ge, Gt, Lt
 
 from inception_jax.errors import UserError
 
-Count = Annotated[int, Ge(0)]
-Positive = Annotated[int, Ge(1)]
-NonNegative = Annotated[float, Ge(0)]
-Share = Annotated[float, Ge(0), Lt(1)]
+Count = Annotated[int, pydantic.Field(ge=0)]
+Positive = Annotated[int, pydantic.Field(ge=1)]
+NonNegative = Annotated[float, pydantic.Field(ge=0)]
+Share = Annotated[float, pydantic.Field(ge=0, lt=1)]
 Duration = Annotated[str, pydantic.AfterValidator(lambda text: _checked_duration(text))]
 
 
@@ -28,7 +27,7 @@ class _Config(pydantic.BaseModel):
 
 class ModelConfig(_Config):
     name: str
-    width: Annotated[float, Gt(0)]
+    width: Annotated[float, pydantic.Field(gt=0)]
     aux: bool
     dropout: Share | None
     dtype: Literal["float32", "bfloat16"]
@@ -66,29 +65,29 @@ class OptimizerConfig(_Config):
     momentum: Share
     nesterov: bool
     decay: Share
-    epsilon: NonNegative
+    epsilon: NonNegative | None
     beta1: Share
     beta2: Share
     weight_decay: NonNegative
-    clip_norm: Annotated[float, Gt(0)] | None
+    clip_norm: Annotated[float, pydantic.Field(gt=0)] | None
 
 
 class ScheduleConfig(_Config):
     name: Literal["constant", "exponential", "poly", "cosine"]
     warmup: Duration
-    decay_rate: Annotated[float, Gt(0)]
+    decay_rate: Annotated[float, pydantic.Field(gt=0)]
     decay_every: Duration
     power: NonNegative
     end_factor: Share
 
 
 class MeshConfig(_Config):
-    data: Annotated[int, Ge(-1)]
+    data: Annotated[int, pydantic.Field(ge=-1)]
     fsdp: Positive
 
 
 class TrainConfig(_Config):
-    seed: Annotated[int, Ge(0), Lt(2**32)]
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)]
     batch_size: Positive
     duration: Duration
     grad_accum_steps: Positive
@@ -146,8 +145,9 @@ def check_fields(names: Iterable[str]) -> None:
     for name in names:
         path = name.split(".")
         for depth, part in enumerate(path):
-            fields = _section(path[:depth])
-            if fields and part not in fields:
+            if path[:depth] == ["loss", "aux_weights"]:
+                break  # its names are those of the network's heads
+            if part not in _section(path[:depth]):
                 raise UserError(_unknown(path[: depth + 1]))
 
 
@@ -183,6 +183,8 @@ def _fault(error: Mapping[str, Any]) -> str:
     path = "config." + ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return _unknown(error["loc"])
+    if error["type"] == "missing" and isinstance(error["loc"][-1], int):
+        return f"{path.rpartition('.')[0]} is {error['input']!r}: it must be two numbers"
     if error["type"] == "missing":
         return f"{path} is missing; start from configs/default.py"
     message = error["msg"].removeprefix("Value error, ")
@@ -193,7 +195,8 @@ def _unknown(path: Sequence[str | int]) -> str:
     """Returns one line about a path whose last name is no field."""
     siblings = list(_section(path[:-1]))
     nearest = difflib.get_close_matches(str(path[-1]), siblings, n=3, cutoff=0.4) or siblings
-    return f"config.{'.'.join(map(str, path))} is unknown; nearest: {', '.join(nearest)}"
+    hint = f"nearest: {', '.join(nearest)}" if nearest else f"config.{'.'.join(map(str, path[:-1]))} is no section"
+    return f"config.{'.'.join(map(str, path))} is unknown; {hint}"
 
 
 def _section(path: Sequence[str | int]) -> Mapping[str, Any]:

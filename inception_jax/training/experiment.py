@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,10 +54,8 @@ class Experiment:
     def init_state(self) -> TrainState:
         """Returns the state at step 0, sharded from birth."""
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
-        return jax.jit(self._create_state, out_shardings=shardings)()
-
-    def _create_state(self) -> TrainState:
-        return _state_function(self.config, self.model, self.tx, self.preprocess.size)()
+        create = _state_function(self.config, self.model, self.tx, self.preprocess.size)
+        return jax.jit(create, out_shardings=shardings)()
 
     def train_batches(self, first_step: int) -> Generator[Batch, None, None]:
         """Yields this process's part of the batches of the steps from `first_step` on."""
@@ -78,13 +74,24 @@ class Experiment:
         return steps(duration, self.steps_per_epoch)
 
 
+def resolve_workdir(workdir: str | Path) -> Path:
+    """Returns the absolute path of a local folder.
+
+    Raises:
+      UserError: a bucket URL.
+    """
+    if "://" in str(workdir):
+        raise UserError(f"workdir {workdir} is a URL; only local folders can be written so far.")
+    return Path(workdir).expanduser().absolute()
+
+
 def prepare(config: TrainConfig, workdir: Path) -> Experiment:
     """Opens, builds and checks everything that `config` names; compiles nothing.
 
     Raises:
       UserError: the platform, a data set, a divisibility, the image size, the folder or the disk is not as needed.
     """
-    _check_platform(config.platform)
+    _check_devices(config.platform)
     train_source = open_source(config.data.name, config.data.train_split, config.data.data_dir)
     eval_source = open_source(config.data.name, config.data.eval_split, config.data.data_dir)
     model = _build_model(config, num_classes=len(train_source.class_names))
@@ -92,11 +99,10 @@ def prepare(config: TrainConfig, workdir: Path) -> Experiment:
     preprocess = dataclasses.replace(preprocess, size=config.data.image_size or preprocess.size)
     mesh = create_mesh(config.mesh.data, config.mesh.fsdp)
     _check_sizes(config, model, preprocess.size, devices=mesh.size)
+    _check_durations(config, len(train_source) / config.batch_size)
 
     steps_per_epoch = len(train_source) / config.batch_size
     total_steps = steps(config.duration, steps_per_epoch)
-    if not total_steps:
-        raise UserError(f"config.duration is {config.duration!r}; it must be above 0.")
     schedule = make_schedule(config.schedule, config.optimizer.learning_rate, total_steps, steps_per_epoch)
     tx = make_optimizer(config.optimizer, schedule)
     shapes = jax.eval_shape(_state_function(config, model, tx, preprocess.size))
@@ -149,10 +155,13 @@ def _reading(config: DataConfig) -> Reading:
     )
 
 
-def _state_function(config: TrainConfig, model: InceptionNet, tx: optax.GradientTransformation, size: int) -> Any:
-    return functools.partial(
-        create_state, jax.random.key(config.seed), model, tx, size, ema=config.ema_decay is not None
-    )
+def _state_function(
+    config: TrainConfig, model: InceptionNet, tx: optax.GradientTransformation, size: int
+) -> Callable[[], TrainState]:
+    def create() -> TrainState:
+        return create_state(jax.random.key(config.seed), model, tx, size, ema=config.ema_decay is not None)
+
+    return create
 
 
 def _build_model(config: TrainConfig, num_classes: int) -> InceptionNet:
@@ -169,14 +178,20 @@ def _build_model(config: TrainConfig, num_classes: int) -> InceptionNet:
         )
     except ValueError as error:
         raise UserError(f"config.model: {error}") from error
-    taps, weighted = sorted(model.aux_heads), sorted(config.loss.aux_weights)
-    if settings.aux and taps != weighted:
-        raise UserError(f"config.loss.aux_weights names the taps {weighted}; {settings.name} has {taps}.")
+    heads, weighted = sorted(f"aux_{tap}" for tap in model.aux_heads), sorted(config.loss.aux_weights)
+    if settings.aux and heads != weighted:
+        raise UserError(f"config.loss.aux_weights names the heads {weighted}; {settings.name} has {heads}.")
     return model
 
 
-def _check_platform(platform: str | None) -> None:
-    found = jax.default_backend()
+def _check_devices(platform: str | None) -> None:
+    try:
+        found = jax.default_backend()
+    except (RuntimeError, AssertionError) as error:
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        raise UserError(f"JAX cannot start (JAX_PLATFORMS={wanted!r}): {error or 'no such device'}.") from error
+    if jax.process_count() > 1:
+        raise UserError(f"{jax.process_count()} processes were started; only one can train so far.")
     if platform not in (None, found):
         kinds = ", ".join(sorted({device.device_kind for device in jax.devices()}))
         extra = {"gpu": "cuda", "tpu": "tpu"}.get(platform or "")
@@ -205,6 +220,20 @@ def _check_sizes(config: TrainConfig, model: InceptionNet, image_size: int, devi
         )
 
 
+def _check_durations(config: TrainConfig, steps_per_epoch: float) -> None:
+    total = steps(config.duration, steps_per_epoch)
+    warmup = steps(config.schedule.warmup, steps_per_epoch)
+    if not total:
+        raise UserError(f"config.duration is {config.duration!r}; it must be above 0.")
+    if warmup >= total:
+        raise UserError(
+            f"config.schedule.warmup is {config.schedule.warmup!r}, {warmup} steps; "
+            f"it must end before the run, after {total} steps ({config.duration!r})."
+        )
+    if config.schedule.name == "exponential" and not steps(config.schedule.decay_every, steps_per_epoch):
+        raise UserError(f"config.schedule.decay_every is {config.schedule.decay_every!r}; it must be above 0.")
+
+
 def _check_disk(workdir: Path, config: TrainConfig, abstract_state: TrainState) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -214,7 +243,7 @@ def _check_disk(workdir: Path, config: TrainConfig, abstract_state: TrainState) 
         raise UserError(f"workdir {workdir} is not writable.")
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract_state))
     needed = size * (config.keep_checkpoints + 2)  # the best, and the one being written
-    held = sum(file.stat().st_size for file in workdir.glob("checkpoints/**/*") if file.is_file())
+    held = sum(file.stat().st_size for file in workdir.glob("checkpoints/[0-9]*[0-9]/**/*") if file.is_file())
     free = shutil.disk_usage(workdir).free
     if free + held < needed:
         raise UserError(

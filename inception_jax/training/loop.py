@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from inception_jax.data.loader import Batch, skipped
 from inception_jax.errors import Interrupted, NonFiniteLossError, UserError
@@ -20,8 +21,8 @@ from inception_jax.training.checkpoints import Checkpoints
 from inception_jax.training.clock import Clock
 from inception_jax.training.compilation import CompilationLog, compile_steps
 from inception_jax.training.config import TrainConfig
-from inception_jax.training.experiment import Experiment, prepare
-from inception_jax.training.report import draw_curves, print_summary
+from inception_jax.training.experiment import Experiment, prepare, resolve_workdir
+from inception_jax.training.report import draw_curves, print_summary, summarise
 from inception_jax.training.state import TrainState
 from inception_jax.training.stopping import Stop, stop_signal
 from inception_jax.training.writers import Console, MetricsFile, TensorBoard, Writer, read_metrics
@@ -42,10 +43,11 @@ def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | P
       NonFiniteLossError: the loss became NaN or infinite.
       Interrupted: SIGTERM or SIGINT; the state is saved.
     """
-    workdir = Path(workdir).expanduser().absolute()
+    workdir = resolve_workdir(workdir)
     config = config if isinstance(config, TrainConfig) else TrainConfig.parse(config)
     experiment = prepare(config, workdir)
     with (
+        explained_disk_errors(workdir),
         CompilationLog() as compilation,
         Checkpoints(workdir / "checkpoints", config.keep_checkpoints, best_metric(config)) as checkpoints,
     ):
@@ -63,6 +65,17 @@ def best_metric(config: TrainConfig) -> str:
     return "eval/top1" if config.ema_decay is None else "eval_ema/top1"
 
 
+@contextlib.contextmanager
+def explained_disk_errors(workdir: Path) -> Iterator[None]:
+    """Turns an error of writing into a `UserError` that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or workdir}: {error.strerror or error}; the same command resumes from the last save."
+        ) from error
+
+
 class Run:
     """One process's part of a run, from `first_step` to the last."""
 
@@ -76,19 +89,18 @@ class Run:
     ):
         self.experiment, self.config = experiment, experiment.config
         self.workdir, self.checkpoints, self.compilation = workdir, checkpoints, compilation
+        self.metrics_path = workdir / "metrics.jsonl"
         self.first_step = first_step
         self.clock, self.stop = Clock(), Stop()
-        self.skipped = 0
+        self.skipped: set[tuple[str, int]] = set()  # broken images: split and record
         self.recent: list[dict[str, float]] = []  # of the steps since the last written line
 
     def __enter__(self) -> Run:
         total = self.experiment.total_steps
+        metrics_file = MetricsFile(self.metrics_path, self.first_step)
+        tensorboard = TensorBoard(self.workdir / "tensorboard", self.first_step)
         self.console = Console(total, self.first_step, self.config.batch_size)
-        self.writers: list[Writer] = [
-            MetricsFile(self.workdir / "metrics.jsonl", self.first_step),
-            TensorBoard(self.workdir / "tensorboard", self.first_step),
-            self.console,
-        ]
+        self.writers: list[Writer] = [metrics_file, tensorboard, self.console]
         start = f"resumes after step {self.first_step:,}" if self.first_step else "starts"
         mesh = ", ".join(f"{axis} {size}" for axis, size in self.experiment.mesh.shape.items())
         images = len(self.experiment.train_source), len(self.experiment.eval_source)
@@ -100,8 +112,9 @@ class Run:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for writer in self.writers:
-            writer.close()
+        with contextlib.ExitStack() as stack:  # closes all of them, even if one cannot write its rest
+            for writer in self.writers:
+                stack.callback(writer.close)
 
     def train(self, state: TrainState) -> TrainState:
         """Runs the steps that are left; evaluates, writes and saves when they are due.
@@ -110,20 +123,23 @@ class Run:
           NonFiniteLossError, Interrupted, UserError: see `train_and_evaluate`.
         """
         total = self.experiment.total_steps
-        if self.first_step >= total:
+        owed = self._is_due(self.first_step, "eval_every") and not self._evaluated(self.first_step)
+        if self.first_step >= total and not owed:
             self.console.print("Nothing is left to do: raise config.duration, or use another workdir.")
             return state
         sharding = batch_sharding(self.experiment.mesh)
         running: tuple[int, Any] | None = None  # the step whose sums are still on the device
         with stop_signal() as self.stop:
             step_fn, self.eval_fn = compile_steps(self.experiment)
+            if owed and self.first_step:  # a signal came between the step and its evaluation
+                self._evaluate(self.first_step, state)
             batches = self.experiment.train_batches(self.first_step)
             with contextlib.closing(batches), jax.transfer_guard("disallow"):
                 self.clock.lap()
                 for step in range(self.first_step + 1, total + 1):
                     with self.clock.waiting():
                         batch = next(batches)
-                    self._count_skipped(batch)
+                    self._note_skipped("train", batch)
                     state, sums = step_fn(state, shard_batch(batch, sharding))
                     self._collect(running)  # one step late, so that the device never waits for the host
                     running = (step, sums)
@@ -136,56 +152,56 @@ class Run:
 
     def finish(self, step: int) -> None:
         """Draws the curves, and writes and prints the summary."""
-        records = read_metrics(self.workdir / "metrics.jsonl")
-        prefix, _, name = best_metric(self.config).partition("/")
-        evaluations = [record for record in records if f"{prefix}/{name}" in record]
-        speeds = [record["train/images_per_second"] for record in records if record["step"] > self.first_step
-                  and "train/images_per_second" in record]  # fmt: skip
-        best = max(evaluations, key=lambda record: record[f"{prefix}/{name}"])
         summary = {
             "model": self.config.model.name,
             "data": self.config.data.name,
             "step": step,
-            "last": {key: evaluations[-1][f"{prefix}/{key}"] for key in ("top1", "top5", "loss")},
-            "best": {key: best[f"{prefix}/{key}"] for key in ("top1", "top5", "loss")},
-            "best_step": best["step"],
+            **summarise(read_metrics(self.metrics_path), best_metric(self.config), self.first_step),
             "seconds": round(self.clock.seconds, 1),
-            "images_per_second": round(float(np.median(speeds)), 1) if speeds else 0.0,
             "compilation": str(self.compilation),
-            "skipped": self.skipped,
+            "skipped": len(self.skipped),
+            "versions": {package: version(package) for package in ("inception-jax", "jax", "jaxlib", "flax", "optax")},
+            "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
+            "xla_flags": os.environ.get("XLA_FLAGS", ""),
         }
         (self.workdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         draw_curves(
-            self.workdir / "metrics.jsonl", self.workdir / "curves.png", f"{summary['model']} on {summary['data']}"
+            self.metrics_path, self.workdir / "curves.png", f"{self.config.model.name} on {self.config.data.name}"
         )
         print_summary(self.console.console, summary, self.workdir)
+
+    def _evaluated(self, step: int) -> bool:
+        records = read_metrics(self.metrics_path)
+        return any(record["step"] == step and best_metric(self.config) in record for record in records)
 
     def _due(self, step: int) -> bool:
         return any(self._is_due(step, every) for every in ("log_every", "eval_every", "checkpoint_every"))
 
     def _is_due(self, step: int, every: str) -> bool:
         interval = self.experiment.steps(getattr(self.config, every))
-        return step == self.experiment.total_steps or (interval > 0 and step % interval == 0)
+        return step >= self.experiment.total_steps or (interval > 0 and step % interval == 0)
 
     def _collect(self, running: tuple[int, Any] | None) -> None:
         """Fetches the sums of a step.
 
         Raises:
-          NonFiniteLossError: naming the step.
+          NonFiniteLossError: the loss, its gradient or the new parameters are not finite; names the step.
         """
         if running is None:
             return
         step, sums = running
         values = {name: float(value) for name, value in jax.device_get(sums).items()}
-        if not math.isfinite(values["loss"]):
+        broken = [name for name, value in values.items() if not math.isfinite(value)]
+        if broken:
             raise NonFiniteLossError(
-                f"The loss of step {step} is {values['loss']}; saved steps: {self.checkpoints.steps()}. "
+                f"The {broken[0]} of step {step} is {values[broken[0]]}; saved steps: {self.checkpoints.steps()}. "
                 "Try a lower config.optimizer.learning_rate, a clip_norm there, or a longer config.schedule.warmup."
             )
         self.recent.append(values)
         self.console.step(step, values["loss"] / max(values["count"], 1), self.clock.wait_share)
 
     def _write_train(self, step: int) -> None:
+        self.checkpoints.check()
         if not self.recent:
             return
         values = metrics.means(self.recent)
@@ -245,7 +261,7 @@ class Run:
             for batch in batches:
                 if until():
                     return {}
-                left_out += self._count_skipped(batch)
+                left_out += self._note_skipped("eval", batch)
                 sums.append(self.eval_fn(variables, shard_batch(batch, sharding)))
         values = metrics.means([jax.device_get(each) for each in sums])
         if values["count"] != len(self.experiment.eval_source) - left_out:
@@ -254,14 +270,16 @@ class Run:
             )
         return values
 
-    def _count_skipped(self, batch: Batch) -> int:
-        count = skipped(batch)
-        self.skipped += count
-        if self.skipped > self.config.data.max_skipped:
+    def _note_skipped(self, split: str, batch: Batch) -> int:
+        """Returns how many broken images the batch leaves out; the same image counts towards the limit once."""
+        records = skipped(batch)
+        self.skipped |= {(split, record) for record in records}
+        if len(self.skipped) > self.config.data.max_skipped:
             raise UserError(
-                f"{self.skipped} broken images were skipped; config.data.max_skipped is {self.config.data.max_skipped}."
+                f"{len(self.skipped)} broken images were skipped; "
+                f"config.data.max_skipped is {self.config.data.max_skipped}."
             )
-        return count
+        return len(records)
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         for writer in self.writers:

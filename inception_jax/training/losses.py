@@ -20,12 +20,18 @@ def soft_targets(label_B: jax.Array, num_classes: int, label_smoothing: float) -
 def inception_loss(
     output: ModelOutput, targets_BxK: jax.Array, aux_weights: Mapping[str, float]
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns L_main + sum over taps of weight * L_aux per image [B], and its terms by name (1409.4842, section 5)."""
+    """Returns L_main + sum over heads of weight * L_aux per image [B], and its terms by name (1409.4842, section 5).
+
+    Args:
+      output: of the model, in training.
+      targets_BxK: soft targets.
+      aux_weights: by head: "aux_4a" weighs the head on tap 4a.
+    """
     terms = {"main": optax.softmax_cross_entropy(output.logits, targets_BxK)}
     total_B = terms["main"]
     for tap, logits_BxK in output.aux.items():
         terms[f"aux_{tap}"] = optax.softmax_cross_entropy(logits_BxK, targets_BxK)
-        total_B += aux_weights[tap] * terms[f"aux_{tap}"]
+        total_B += aux_weights[f"aux_{tap}"] * terms[f"aux_{tap}"]
     return total_B, terms
 
 

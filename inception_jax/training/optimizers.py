@@ -39,17 +39,18 @@ def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.G
     """
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     decay = optax.add_decayed_weights(config.weight_decay, mask=kernels)
+    epsilon = {"rmsprop_tf": 1.0, "adamw": 1e-8}.get(config.name, 0.0) if config.epsilon is None else config.epsilon
     match config.name:
         case "sgd":
             update = optax.chain(decay, optax.sgd(schedule, config.momentum, config.nesterov))
         case "rmsprop_tf":
             rmsprop = optax.rmsprop(
-                schedule, config.decay, config.epsilon, initial_scale=1.0, eps_in_sqrt=True, momentum=config.momentum
+                schedule, config.decay, epsilon, initial_scale=1.0, eps_in_sqrt=True, momentum=config.momentum
             )
             update = optax.chain(decay, rmsprop)
         case "adamw":
             update = optax.adamw(
-                schedule, config.beta1, config.beta2, config.epsilon, weight_decay=config.weight_decay, mask=kernels
+                schedule, config.beta1, config.beta2, epsilon, weight_decay=config.weight_decay, mask=kernels
             )
         case "lars":
             update = optax.lars(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import rich.console
 import rich.table
+from matplotlib.figure import Figure  # not pyplot, which would choose a backend for the whole process
 
 from inception_jax.training.writers import duration, read_metrics
 
@@ -28,7 +26,8 @@ PANELS = (  # title, axis label, logarithmic, metrics with their labels
 def draw_curves(metrics_file: Path, picture: Path, title: str) -> None:
     """Draws loss, accuracy, learning rate and speed over the steps."""
     records = read_metrics(metrics_file)
-    figure, axes = plt.subplots(2, 2, figsize=(11, 7), sharex=True, layout="constrained")
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True)
     figure.suptitle(title)
     for axis, (panel, label, logarithmic, metrics) in zip(axes.flat, PANELS, strict=True):
         scale = 100 if label.endswith("%") else 1
@@ -50,12 +49,30 @@ def draw_curves(metrics_file: Path, picture: Path, title: str) -> None:
     for axis in axes[1]:
         axis.set_xlabel("step")
     figure.savefig(picture, dpi=120)
-    plt.close(figure)
+
+
+def summarise(records: Sequence[Mapping[str, Any]], metric: str, first_step: int) -> dict[str, Any]:
+    """Returns the last and the best evaluation by `metric`, as "eval/top1", and the median speed after `first_step`."""
+    evaluations = [record for record in records if metric in record]
+    best = max(evaluations, key=lambda record: (record[metric], record["step"]))  # of equals, the one Orbax keeps
+    speeds = [
+        record["train/images_per_second"]
+        for record in records
+        if record["step"] > first_step and "train/images_per_second" in record
+    ]
+    prefix = metric.partition("/")[0]
+    return {
+        "last": {name: evaluations[-1][f"{prefix}/{name}"] for name in ("top1", "top5", "loss")},
+        "best": {name: best[f"{prefix}/{name}"] for name in ("top1", "top5", "loss")},
+        "best_step": best["step"],
+        "images_per_second": round(statistics.median(speeds), 1) if speeds else 0.0,
+    }
 
 
 def print_summary(console: rich.console.Console, summary: Mapping[str, Any], workdir: Path) -> None:
     """Prints the table that ends a run."""
-    table = rich.table.Table(title=f"{summary['model']} on {summary['data']}", show_header=False, title_justify="left")
+    title = f"{summary['model']} on {summary['data']}"
+    table = rich.table.Table(title=title, show_header=False, title_justify="left")
     table.add_row("accuracy, last", _accuracy(summary["last"]))
     table.add_row("accuracy, best", f"{_accuracy(summary['best'])} (step {summary['best_step']:,})")
     table.add_row("steps", f"{summary['step']:,}")
@@ -63,7 +80,10 @@ def print_summary(console: rich.console.Console, summary: Mapping[str, Any], wor
     table.add_row("training speed", f"{summary['images_per_second']:,.0f} images/s")
     table.add_row("compilation", summary["compilation"])
     table.add_row("skipped images", f"{summary['skipped']:,}")
-    table.add_row("files", f"{workdir}: curves.png, metrics.jsonl, summary.json, tensorboard/, checkpoints/")
+    table.add_row(
+        "files",
+        f"{workdir}: curves.png, metrics.jsonl, summary.json, tensorboard/, checkpoints/",
+    )
     console.print(table)
 
 

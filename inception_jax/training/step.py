@@ -1,4 +1,4 @@
-"""The training and the evaluation step: pure functions; the loop alone compiles them. Axis suffixes: B batch."""
+"""The training and the evaluation step: pure functions, compiled by `compilation`. Axis suffixes: B batch."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def train_step(
       ema_decay: of the averaged variables, or None.
 
     Returns:
-      The next state, and sums over the images of the batch: those of `metrics`, every loss term, the gradient norm.
+      The next state, and sums over the images of the batch: those of `metrics`, every loss term, and two norms.
     """
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     count = jnp.sum(batch["mask"] > 0)
@@ -101,7 +101,8 @@ def train_step(
     )
     if ema_decay is not None:
         state = state.replace(ema=update_ema(state.ema, state.variables, state.step, ema_decay))
-    return state, sums | {"grad_norm": optax.tree.norm(grads) * count}  # summed over images, as the others
+    norms = {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(state.params)}
+    return state, sums | {name: norm * count for name, norm in norms.items()}  # summed over images, as the others
 
 
 def accumulate(run_part: Any, batch_stats: Any, batch: Batch, rng: jax.Array, parts: int) -> tuple[Any, Any, Sums]:

@@ -18,13 +18,14 @@ class Stop:
 
 @contextlib.contextmanager
 def stop_signal() -> Iterator[Stop]:
-    """Notes the first SIGTERM or SIGINT, for the loop to stop after its step; the second one acts as usual."""
+    """Notes the first SIGTERM or SIGINT, for the loop to stop after its step; another one acts as usual."""
     stop = Stop()
     previous: dict[signal.Signals, Any] = {}
 
     def note(number: int, _frame: object) -> None:
         stop.name = signal.Signals(number).name
-        signal.signal(number, previous[signal.Signals(number)])
+        for each, handler in previous.items():
+            signal.signal(each, handler)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         try:

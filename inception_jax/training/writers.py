@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -43,11 +44,16 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a metrics file; the last is left out where a killed run cut it short."""
+    """Returns the lines of a metrics file, without those that a killed run or a lost disk cut short."""
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    records = []
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(keepends=True), start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            logging.warning("line %s of %s is damaged and left out", number, path)
+    return records
 
 
 class TensorBoard:
@@ -68,7 +74,7 @@ class Console:
     """Progress for people: a bar with the time left on a terminal, plain lines in a log."""
 
     def __init__(self, total_steps: int, first_step: int, batch_size: int, console: rich.console.Console | None = None):
-        self.console = console or rich.console.Console(highlight=False, soft_wrap=True)
+        self.console = console or rich.console.Console(highlight=False, markup=False, soft_wrap=True)
         self._total, self._first, self._batch_size = total_steps, first_step, batch_size
         self._start: float | None = None
         self._bar = rich.progress.Progress(

@@ -74,11 +74,20 @@ def test_round_trip_is_bit_exact(tmp_path, config):
 
 
 def test_the_last_ones_and_the_best_stay(tmp_path, config):
-    with Checkpoints(tmp_path / "checkpoints", 2, METRIC) as checkpoints:
-        for step, top1 in [(1, 0.5), (2, 0.9), (3, 0.4), (4, None), (5, 0.3)]:
+    """Also over a restart after every save: the metrics are on disk."""
+    for step, top1 in [(1, 0.5), (2, 0.9), (3, 0.4), (4, None), (5, 0.3)]:
+        with Checkpoints(tmp_path / "checkpoints", 2, METRIC) as checkpoints:
             checkpoints.save(state_at(step), config, None if top1 is None else {METRIC: top1})
-        checkpoints.wait()
+    with Checkpoints(tmp_path / "checkpoints", 2, METRIC) as checkpoints:
         assert checkpoints.steps() == [2, 4, 5]
+
+
+def test_of_equally_good_ones_the_latest_stays(tmp_path, config):
+    with Checkpoints(tmp_path / "checkpoints", 1, METRIC) as checkpoints:
+        for step, top1 in [(1, 0.9), (2, 0.9), (3, 0.4), (4, 0.3)]:
+            checkpoints.save(state_at(step), config, {METRIC: top1})
+        checkpoints.wait()
+        assert checkpoints.steps() == [2, 4]
 
 
 @pytest.mark.parametrize(
@@ -125,19 +134,30 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(saved, config, damage,
 @leaves_threads_behind
 def test_damaged_record_counts_as_damage_too(saved, config):
     (saved / "3" / "meta" / "metadata").write_text('{"format_ver')
+    (saved / "2" / "meta" / "metadata").write_text("[]")
     with Checkpoints(saved, 3, METRIC) as checkpoints:
-        assert int(checkpoints.restore(abstract(state_at(0)), config).step) == 2
+        assert int(checkpoints.restore(abstract(state_at(0)), config).step) == 1
 
 
 @leaves_threads_behind
 def test_nothing_whole_is_an_error_not_a_fresh_start(saved, config):
     for step in (1, 2, 3):
         flip(largest_file(saved / str(step)))
-    with (
-        Checkpoints(saved, 3, METRIC) as checkpoints,
-        pytest.raises(UserError, match="Every checkpoint"),
-    ):
-        checkpoints.restore(abstract(state_at(0)), config)
+    for _ in range(2):
+        with Checkpoints(saved, 3, METRIC) as checkpoints, pytest.raises(UserError, match=r"No checkpoint .* is whole"):
+            checkpoints.restore(abstract(state_at(0)), config)
+    assert sorted(entry.name for entry in saved.iterdir()) == ["1", "2", "3"], "nothing is touched"
+
+
+def test_a_device_without_memory_is_not_a_damaged_checkpoint(saved, config, monkeypatch):
+    def restore(*_args, **_keywords):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 bytes.")
+
+    with Checkpoints(saved, 3, METRIC) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "restore", restore)
+        with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+            checkpoints.restore(abstract(state_at(0)), config)
+    assert sorted(entry.name for entry in saved.iterdir()) == ["1", "2", "3"]
 
 
 def test_another_config_is_refused_with_the_fields(saved, tiny):

@@ -74,16 +74,24 @@ def wait_for_line(process, start):
     raise AssertionError(f"the run ended with {process.wait()} before a line {start!r}")
 
 
+def wait_for_save(process, folder):
+    """Returns when a checkpoint is being written, or the process has ended."""
+    while process.poll() is None and not any(folder.glob("*tmp*")):
+        time.sleep(0.01)
+
+
 def test_killed_ten_times(config, start, undisturbed, tmp_path):
+    """Five times at a random moment, five times during a save."""
     moments = random.Random(0)
     begun, hit_saves = [], 0
-    for _ in range(KILLS):
+    for kill in range(KILLS):
         with start(tmp_path) as process:
             line = wait_for_line(process, "googlenet_cifar on digits")
             begun.append(int(line.split("after step ")[1].split()[0]) if "after step" in line else 0)
-            if moments.random() < 0.8:
-                wait_for_line(process, "step ")
-            time.sleep(moments.uniform(0, 4))
+            if kill % 2:
+                wait_for_save(process, tmp_path / "checkpoints")
+            else:
+                time.sleep(moments.uniform(2, 6))
             process.kill()
         hit_saves += any(not entry.name.isdecimal() for entry in (tmp_path / "checkpoints").iterdir())
     process = start(tmp_path)
@@ -92,6 +100,7 @@ def test_killed_ten_times(config, start, undisturbed, tmp_path):
     assert final_checksums(config, tmp_path) == undisturbed
     assert begun == sorted(begun), "a resume never loses a saved step"
     assert len(set(begun)) > 2, f"the kills came at different moments: {begun}"
+    assert hit_saves >= 3
     print(f"resumed after steps {begun}; {hit_saves} kills hit a save")
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps), "no line is written twice"

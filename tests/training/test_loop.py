@@ -1,30 +1,48 @@
 """A whole run: what it leaves, what it refuses, and how it ends."""
 
+import contextlib
+import errno
 import json
 import logging
+import os
+import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from inception_jax.errors import NonFiniteLossError, UserError
-from inception_jax.training import prepare, train_and_evaluate
+from inception_jax.training import loop, prepare, train_and_evaluate
 from inception_jax.training.checkpoints import checksums
 from inception_jax.training.compilation import CompilationLog
-from inception_jax.training.writers import read_metrics
+from inception_jax.training.writers import MetricsFile, read_metrics
 
 
 @pytest.fixture(scope="module")
 def finished(tiny, tmp_path_factory):
-    """Returns (workdir, state, log of compilations) of a run of 8 steps with an average, on 8 devices."""
+    """Returns (workdir, state, log of compilations, log records) of a run of 8 steps with an average, on 8 devices."""
     workdir = tmp_path_factory.mktemp("run")
-    with CompilationLog() as log:
+    with CompilationLog() as log, capture_logs() as logs:
         state = train_and_evaluate(tiny(ema_decay=0.9), workdir)
-    return workdir, state, log
+    return workdir, state, log, logs
+
+
+@contextlib.contextmanager
+def capture_logs():
+    """Yields the list that collects every record of every logger."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logging.getLogger().addHandler(handler)
+    try:
+        yield records
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def test_files_of_a_run(finished):
-    workdir, state, _ = finished
+    workdir, state, *_ = finished
     assert {path.name for path in workdir.iterdir()} == {
         "checkpoints", "curves.png", "metrics.jsonl", "summary.json", "tensorboard",
     }  # fmt: skip
@@ -76,7 +94,7 @@ def test_each_step_function_compiles_once(finished):
 
 
 def test_a_finished_run_is_left_as_it_is(finished, tiny, capsys):
-    workdir, state, _ = finished
+    workdir, state, *_ = finished
     again = train_and_evaluate(tiny(ema_decay=0.9), workdir)
     assert checksums(again) == checksums(state)
     assert "Nothing is left to do" in capsys.readouterr().out
@@ -103,16 +121,15 @@ def test_other_config_in_the_same_workdir_is_refused(finished, tiny):
         train_and_evaluate(tiny(ema_decay=0.9, seed=1), finished[0])
 
 
-def test_non_finite_loss_names_the_step_and_saves_nothing_broken(tiny, tmp_path):
-    config = tiny(optimizer={"learning_rate": 1e30}, schedule={"name": "constant"}, checkpoint_every="1 steps")
-    with pytest.raises(NonFiniteLossError, match=r"The loss of step 2 is (nan|inf); saved steps: \[1\]"):
+@pytest.mark.parametrize(("learning_rate", "name"), [(1e10, "loss"), (1e30, "param_norm")])
+def test_numbers_that_are_not_finite_name_the_step_and_are_not_saved(tiny, tmp_path, learning_rate, name):
+    changes = {"schedule": {"name": "constant"}, "checkpoint_every": "1 steps", "log_every": "1 steps"}
+    config = tiny(optimizer={"learning_rate": learning_rate}, **changes)
+    with pytest.raises(NonFiniteLossError, match=rf"The {name} of step \d is (nan|inf); saved steps: ") as stopped:
         train_and_evaluate(config, tmp_path)
-
-
-def test_tensorflow_is_never_imported():
-    import sys
-
-    assert "tensorflow" not in sys.modules
+    step = int(str(stopped.value).split("of step ")[1].split()[0])
+    saved = sorted(int(entry.name) for entry in (tmp_path / "checkpoints").iterdir())
+    assert saved == list(range(1, step))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +142,15 @@ def test_tensorflow_is_never_imported():
         ({"model": {"name": "inception_v9"}}, r"config\.model: No model is called 'inception_v9'"),
         ({"mesh": {"fsdp": 3}}, r"config\.mesh is data=-1, fsdp=3; their product must be the 8 devices"),
         ({"platform": "tpu"}, r"config\.platform is 'tpu', but JAX runs on 'cpu'"),
-        ({"loss": {"aux_weights": {"4a": 0.3}}}, r"aux_weights names the taps \['4a'\]; .*has \['4a', '4d'\]"),
+        ({"loss": {"aux_weights": {"aux_4a": 0.3}}}, r"aux_weights names the heads \['aux_4a'\]; .*has .*'aux_4d'\]"),
+        (
+            {"schedule": {"warmup": "8 steps"}},
+            r"config\.schedule\.warmup is '8 steps', 8 steps; it must end before the run",
+        ),
+        (
+            {"schedule": {"name": "exponential", "decay_every": "0 steps"}},
+            r"config\.schedule\.decay_every is '0 steps'",
+        ),
         ({"data": {"eval_split": "validation"}}, r"no split 'validation'"),
         ({"data": {"crop_area": (0.5, 0.2)}}, r"config\.data\.crop_area is \(0\.5, 0\.2\)"),
         ({"duration": "0 steps"}, r"config\.duration is '0 steps'; it must be above 0"),
@@ -137,9 +162,15 @@ def test_pre_flight_refuses_before_compiling(tiny, tmp_path, changes, message):
     assert log.compilations == []
 
 
-def test_pre_flight_sees_a_disk_that_is_too_small(tiny, tmp_path, monkeypatch):
-    import shutil
+def test_pre_flight_of_a_good_run_compiles_nothing(tiny, tmp_path):
+    with CompilationLog() as log:
+        experiment = prepare(tiny(), tmp_path)
+    assert log.compilations == []
+    assert experiment.total_steps == 8
+    assert list(tmp_path.iterdir()) == []
 
+
+def test_pre_flight_sees_a_disk_that_is_too_small(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 99, 1))
     with pytest.raises(UserError, match=r"has 0 MiB free; 5 checkpoints of .* need"):
         prepare(tiny(), tmp_path)
@@ -147,7 +178,7 @@ def test_pre_flight_sees_a_disk_that_is_too_small(tiny, tmp_path, monkeypatch):
 
 def test_pre_flight_names_a_folder_that_cannot_be(tiny):
     with pytest.raises(UserError, match="workdir /proc/run cannot be created"):
-        prepare(tiny(), __import__("pathlib").Path("/proc/run"))
+        prepare(tiny(), Path("/proc/run"))
 
 
 def test_broken_images_are_skipped_up_to_the_limit(tiny, tmp_path):
@@ -176,11 +207,35 @@ def test_broken_images_are_skipped_up_to_the_limit(tiny, tmp_path):
         train_and_evaluate(limited, tmp_path / "limited")
 
 
-def test_transfers_in_the_loop_are_all_on_purpose(finished):
-    """The loop ran under jax.transfer_guard("disallow"); the guard is real."""
-    with jax.transfer_guard("disallow"), pytest.raises(Exception, match="Disallowed host-to-device transfer"):
-        jax.jit(lambda x: x + 1)(np.ones(3))
+def test_an_accidental_transfer_in_the_loop_is_an_error(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "shard_batch", lambda batch, sharding: jax.jit(lambda x: x)(batch))
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        train_and_evaluate(tiny(), tmp_path)
 
 
-def test_logging_is_quiet(finished, caplog):
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+def test_nothing_is_logged_as_a_warning(finished):
+    assert [record.getMessage() for record in finished[3] if record.levelno >= logging.WARNING] == []
+
+
+def test_evaluation_that_a_signal_cut_off_is_made_up(finished, tiny, tmp_path):
+    """The state of step 8 is saved and its evaluation is not written: the next start writes it."""
+    shutil.copytree(finished[0], tmp_path / "run")
+    path = tmp_path / "run" / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    train_and_evaluate(tiny(ema_decay=0.9), tmp_path / "run")
+    assert path.read_text().splitlines(keepends=True) == lines
+
+
+def test_full_disk_is_one_line_that_says_how_to_go_on(tiny, tmp_path, monkeypatch):
+    def write(self, step, values):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "metrics.jsonl"))
+
+    monkeypatch.setattr(MetricsFile, "write", write)
+    with pytest.raises(UserError, match=r"metrics\.jsonl: No space left on device; the same command resumes"):
+        train_and_evaluate(tiny(), tmp_path)
+
+
+def test_bucket_workdir_is_refused(tiny):
+    with pytest.raises(UserError, match=r"workdir gs://bucket/run is a URL"):
+        train_and_evaluate(tiny(), "gs://bucket/run")

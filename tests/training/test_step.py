@@ -41,7 +41,7 @@ def make(dtype="float32", ema_decay=None):
         model=model,
         preprocess=PREPROCESS,
         label_smoothing=0.1,
-        aux_weights={"4a": 0.3, "4d": 0.3},
+        aux_weights={"aux_4a": 0.3, "aux_4d": 0.3},
         mixup=0.0,
         cutmix=0.0,
     )
@@ -146,7 +146,7 @@ def test_dropout_differs_between_steps_and_is_a_function_of_seed_and_step(batch)
     model = create_model("googlenet_cifar", CLASSES, width=0.05, dropout=0.5)
     loss_fn = functools.partial(
         batch_loss, model=model, preprocess=PREPROCESS, label_smoothing=0.0,
-        aux_weights={"4a": 0.3, "4d": 0.3}, mixup=0.0, cutmix=0.0,
+        aux_weights={"aux_4a": 0.3, "aux_4d": 0.3}, mixup=0.0, cutmix=0.0,
     )  # fmt: skip
     step = functools.partial(train_step, loss_fn=loss_fn, tx=optax.sgd(0.0, momentum=0.9), seed=0)
     step_fn = jax.jit(functools.partial(step, grad_accum_steps=1, ema_decay=None))

@@ -1,0 +1,49 @@
+"""What the documents say of the code is true: the table of models, the example, the links, the configs."""
+
+import functools
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+from inception_jax import list_models
+from inception_jax.models.summary import summarize
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+        assert (document.parent / target).exists(), target
+
+
+def test_table_of_models_is_the_zoo():
+    rows = re.findall(
+        r"^\| `(\w+)` \|.*\| ([\d,]+) / ([\d,]+) \| ([\d.]+) at (\d+) \|$", (ROOT / "README.md").read_text(), re.M
+    )
+    assert sorted(row[0] for row in rows) == sorted(list_models())
+    for name, params, params_with_aux, gmacs, _ in rows:
+        totals = summarize(name).totals
+        assert f"{totals['params']:,}" == params
+        assert f"{totals['params_with_aux']:,}" == params_with_aux
+        assert f"{totals['macs'] / 1e9:.3f}" == gmacs
+
+
+def test_example_of_the_readme_runs(monkeypatch):
+    """With `jit` replaced by tracing: the shapes are the point, and compiling takes half a minute."""
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    monkeypatch.setattr(jax, "jit", lambda function: functools.partial(jax.eval_shape, function))
+    names: dict = {}
+    exec(example, names)
+    output = names["output"]
+    assert (output.logits.shape, output.logits.dtype) == ((8, 1000), "float32")
+    assert output.endpoints["4e"].shape == (8, 14, 14, 832)
+
+
+def test_every_config_has_its_row():
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "TRAINING.md").read_text(), re.M)
+    configs = {path.stem for path in (ROOT / "configs").glob("[a-z]*.py")} - {"default"}
+    assert configs <= set(rows)

@@ -1,0 +1,60 @@
+"""train.py as its users start it: one line and an exit code for every fault."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def train(*flags, timeout=120):
+    command = [sys.executable, "train.py", "--compile_cache=", *flags]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config=configs/digit.py"], "No such file or directory: 'configs/digit.py'"),
+        (["--config=configs/digits.py", "--config.batchsize=3"], "config.batchsize is unknown; nearest: batch_size"),
+        (["--config=configs/digits.py", "--config.batch_size.x=3"], "config.batch_size is no section"),
+        (["--config=configs/digits.py", "--config.batch_size=many"], "flag --config.batch_size=many: invalid literal"),
+        (
+            ["--config=configs/digits.py", "--config.loss.aux_weights.aux_4a=-1.0"],
+            "config.loss.aux_weights.aux_4a is -1.0",
+        ),
+        (["--config=configs/digits.py", "--batch_size=3"], "Unknown command line flag 'batch_size'"),
+        (["--config=configs/digits.py", "digits"], "Unknown arguments: digits"),
+        (["--config=configs/digits.py", "--config.data.name=mnits", "--dry_run"], "Nearest: mnist"),
+    ],
+)
+def test_fault_is_one_line_and_exit_code_2(tmp_path, flags, message):
+    result = train(f"--workdir={tmp_path}", *flags)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+def test_missing_workdir_is_named():
+    result = train("--config=configs/digits.py")
+    assert result.returncode == 2
+    assert "--workdir" in result.stderr
+
+
+def test_broken_config_file_is_one_line(tmp_path):
+    (tmp_path / "mine.py").write_text("def get_config():\n    return 1 +\n")
+    result = train(f"--config={tmp_path / 'mine.py'}", f"--workdir={tmp_path / 'run'}")
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "invalid syntax" in result.stderr
+
+
+def test_dry_run_checks_and_stops(tmp_path, digits_dir):
+    flags = ["--config=configs/digits.py", f"--workdir={tmp_path}", "--dry_run", f"--config.data.data_dir={digits_dir}"]
+    result = train(*flags, "--config.loss.aux_weights.aux_4a=0.2")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "as the run needs them" in result.stdout
+    assert list(tmp_path.iterdir()) == []
