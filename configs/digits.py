@@ -12,7 +12,7 @@ from configs import default
 
 def get_config() -> ml_collections.ConfigDict:
     config = default.get_config()
-    config.duration = "14 epochs"
+    config.duration = "12 epochs"
     config.batch_size = 64
     config.ema_decay = 0.98
     config.log_every = "1 epochs"
@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.dropout = 0.2
     config.data.image_size = 16
     config.data.flip = False  # a mirrored digit is another sign
-    config.data.crop_pad = 2
+    config.data.crop_pad = 1
     config.optimizer.learning_rate = 0.05
     config.optimizer.nesterov = True
     config.schedule.warmup = "2 epochs"

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import functools
 import logging
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -43,19 +44,16 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int, best_metric: str):
-        self.folder = folder
+        self.folder, self.best_metric = folder, best_metric
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(keep),
-                checkpoint_managers.BestN(
-                    get_metric_fn=lambda metrics: metrics[best_metric], n=1, keep_checkpoints_without_metrics=False
-                ),
+                checkpoint_managers.BestN(get_metric_fn=lambda metrics: metrics[best_metric], n=1),
             ]
         )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
             best_fn=lambda metrics: metrics[best_metric],  # else Orbax keeps no metrics on disk
-            keep_checkpoints_without_metrics=True,
             cleanup_tmp_directories=True,  # a complete one is renamed into place: what else is there is waste
         )
         self._manager = ocp.CheckpointManager(folder, options=options)
@@ -83,7 +81,7 @@ class Checkpoints:
         Args:
           state: of the run; the caller may donate it as soon as this returns.
           config: of the run, kept to compare with when it resumes.
-          metrics: of an evaluation of this very state, or None.
+          metrics: of an evaluation of this very state; without it, it is never the best.
 
         Raises:
           UserError: this save, or the one before, failed; the checkpoints before it are whole.
@@ -100,7 +98,7 @@ class Checkpoints:
         }
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         with self._explained(f"step {step}"):
-            self._manager.save(step, args=args, metrics=dict(metrics) if metrics else None)
+            self._manager.save(step, args=args, metrics=dict(metrics or {self.best_metric: -math.inf}))
 
     def check(self) -> None:
         """Raises a `UserError` if a save in the background has failed."""

@@ -16,6 +16,8 @@ TINY = {
     "log_every": "2 steps",
     "eval_every": "4 steps",
     "checkpoint_every": "2 steps",
+    "ema_decay": 0.9,
+    "schedule": {"name": "constant"},  # with any duration the same program
     "model": {"width": 0.05},
     "data": {"image_size": 12, "crop_pad": 1, "flip": False, "eval_split": "test[:96]", "threads": 2},
     "optimizer": {"learning_rate": 0.05},

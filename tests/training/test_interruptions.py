@@ -23,7 +23,7 @@ KILLS = 10
 @pytest.fixture(scope="module")
 def config(tiny):
     """Saves at every other step, so that kills often hit a save."""
-    return tiny(duration=f"{STEPS} steps", eval_every="10 steps", ema_decay=0.9)
+    return tiny(duration=f"{STEPS} steps", eval_every="10 steps")
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ def finished(tiny, tmp_path_factory):
     """Returns (workdir, state, log of compilations, log records) of a run of 8 steps with an average, on 8 devices."""
     workdir = tmp_path_factory.mktemp("run")
     with CompilationLog() as log, capture_logs() as logs:
-        state = train_and_evaluate(tiny(ema_decay=0.9), workdir)
+        state = train_and_evaluate(tiny(), workdir)
     return workdir, state, log, logs
 
 
@@ -95,37 +95,32 @@ def test_each_step_function_compiles_once(finished):
 
 def test_a_finished_run_is_left_as_it_is(finished, tiny, capsys):
     workdir, state, *_ = finished
-    again = train_and_evaluate(tiny(ema_decay=0.9), workdir)
+    again = train_and_evaluate(tiny(), workdir)
     assert checksums(again) == checksums(state)
     assert "Nothing is left to do" in capsys.readouterr().out
     assert [record["step"] for record in read_metrics(workdir / "metrics.jsonl")] == [2, 4, 4, 6, 8, 8]
 
 
 def test_resumed_run_equals_the_uninterrupted_one(finished, tiny, tmp_path):
-    train_and_evaluate(tiny(ema_decay=0.9, duration="4 steps", schedule={"name": "constant"}), tmp_path)
-    whole = tmp_path / "whole"
-    expected = train_and_evaluate(tiny(ema_decay=0.9, schedule={"name": "constant"}), whole)
-    resumed = train_and_evaluate(tiny(ema_decay=0.9, schedule={"name": "constant"}), tmp_path)
-    assert checksums(resumed) == checksums(expected)
-    names = {name for record in read_metrics(whole / "metrics.jsonl") for name in record} - {
-        "train/images_per_second", "train/data_wait",
-    }  # fmt: skip
-    for ours, theirs in zip(
-        read_metrics(tmp_path / "metrics.jsonl"), read_metrics(whole / "metrics.jsonl"), strict=True
-    ):
-        assert {name: ours.get(name) for name in names} == {name: theirs.get(name) for name in names}
+    train_and_evaluate(tiny(duration="4 steps"), tmp_path)
+    resumed = train_and_evaluate(tiny(), tmp_path)
+    assert checksums(resumed) == checksums(finished[1])
+    ours, theirs = (read_metrics(workdir / "metrics.jsonl") for workdir in (tmp_path, finished[0]))
+    for records in (ours, theirs):
+        for record in records:
+            record.pop("train/images_per_second", None)
+            record.pop("train/data_wait", None)
+    assert ours == theirs
 
 
 def test_other_config_in_the_same_workdir_is_refused(finished, tiny):
     with pytest.raises(UserError, match=r"config\.seed: 0 then, 1 now"):
-        train_and_evaluate(tiny(ema_decay=0.9, seed=1), finished[0])
+        train_and_evaluate(tiny(seed=1), finished[0])
 
 
-@pytest.mark.parametrize(("learning_rate", "name"), [(1e10, "loss"), (1e30, "param_norm")])
-def test_numbers_that_are_not_finite_name_the_step_and_are_not_saved(tiny, tmp_path, learning_rate, name):
-    changes = {"schedule": {"name": "constant"}, "checkpoint_every": "1 steps", "log_every": "1 steps"}
-    config = tiny(optimizer={"learning_rate": learning_rate}, **changes)
-    with pytest.raises(NonFiniteLossError, match=rf"The {name} of step \d is (nan|inf); saved steps: ") as stopped:
+def test_numbers_that_are_not_finite_name_the_step_and_are_not_saved(tiny, tmp_path):
+    config = tiny(optimizer={"learning_rate": 1e10}, checkpoint_every="1 steps", log_every="1 steps")
+    with pytest.raises(NonFiniteLossError, match=r"The \w+ of step \d is (nan|inf); saved steps: ") as stopped:
         train_and_evaluate(config, tmp_path)
     step = int(str(stopped.value).split("of step ")[1].split()[0])
     saved = sorted(int(entry.name) for entry in (tmp_path / "checkpoints").iterdir())
@@ -185,14 +180,14 @@ def test_broken_images_are_skipped_up_to_the_limit(tiny, tmp_path):
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    for split, count in (("train", 40), ("test", 10)):
-        for label in ("cat", "dog"):
-            folder = tmp_path / "images" / split / label
+    for split, count in (("train", 8), ("test", 2)):
+        for label in range(10):  # as many classes as digits has: the same program
+            folder = tmp_path / "images" / split / str(label)
             folder.mkdir(parents=True)
             for i in range(count):
                 Image.fromarray(rng.integers(0, 256, (12, 12, 3), np.uint8)).save(folder / f"{i}.png")
-    (tmp_path / "images" / "train" / "cat" / "3.png").write_bytes(b"not a picture")
-    (tmp_path / "images" / "test" / "dog" / "7.png").write_bytes(b"")
+    (tmp_path / "images" / "train" / "4" / "3.png").write_bytes(b"not a picture")
+    (tmp_path / "images" / "test" / "7" / "1.png").write_bytes(b"")
     data = {"name": f"folder:{tmp_path / 'images'}", "data_dir": None, "eval_split": "test"}
 
     with pytest.raises(UserError, match=r"\.png|record \d+"):
@@ -201,7 +196,7 @@ def test_broken_images_are_skipped_up_to_the_limit(tiny, tmp_path):
     train_and_evaluate(skipping, tmp_path / "skip")
     records = read_metrics(tmp_path / "skip" / "metrics.jsonl")
     assert [record["eval/count"] for record in records if "eval/count" in record] == [19, 19]
-    assert json.loads((tmp_path / "skip" / "summary.json").read_text())["skipped"] >= 4
+    assert json.loads((tmp_path / "skip" / "summary.json").read_text())["skipped"] == 2, "each image counts once"
     limited = tiny(duration="5 steps", data=data | {"on_error": "skip", "max_skipped": 1})
     with pytest.raises(UserError, match=r"config\.data\.max_skipped is 1"):
         train_and_evaluate(limited, tmp_path / "limited")
@@ -223,7 +218,7 @@ def test_evaluation_that_a_signal_cut_off_is_made_up(finished, tiny, tmp_path):
     path = tmp_path / "run" / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-1]))
-    train_and_evaluate(tiny(ema_decay=0.9), tmp_path / "run")
+    train_and_evaluate(tiny(), tmp_path / "run")
     assert path.read_text().splitlines(keepends=True) == lines
 
 
