@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -26,6 +27,7 @@ from inception_jax.training.report import draw_curves, print_summary, summarise
 from inception_jax.training.state import TrainState
 from inception_jax.training.stopping import Stop, stop_signal
 from inception_jax.training.writers import Console, MetricsFile, TensorBoard, Writer, read_metrics
+from inception_jax.version import __version__
 
 
 def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | Path) -> TrainState:
@@ -48,6 +50,7 @@ def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | P
     experiment = prepare(config, workdir)
     with (
         explained_disk_errors(workdir),
+        locked(workdir),
         CompilationLog() as compilation,
         Checkpoints(workdir / "checkpoints", config.keep_checkpoints, best_metric(config)) as checkpoints,
     ):
@@ -63,6 +66,23 @@ def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | P
 def best_metric(config: TrainConfig) -> str:
     """Returns the metric that picks the best checkpoint: the accuracy of the averaged parameters where they exist."""
     return "eval/top1" if config.ema_decay is None else "eval_ema/top1"
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Keeps other processes out of `workdir`; the system frees the lock of a killed one.
+
+    Raises:
+      UserError: another process is training there.
+    """
+    with (workdir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"Another process is training in {workdir}; wait for it, or use another workdir."
+            ) from error
+        yield
 
 
 @contextlib.contextmanager
@@ -160,7 +180,8 @@ class Run:
             "seconds": round(self.clock.seconds, 1),
             "compilation": str(self.compilation),
             "skipped": len(self.skipped),
-            "versions": {package: version(package) for package in ("inception-jax", "jax", "jaxlib", "flax", "optax")},
+            "versions": {"inception_jax": __version__}
+            | {package: version(package) for package in ("jax", "jaxlib", "flax", "optax")},
             "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
             "xla_flags": os.environ.get("XLA_FLAGS", ""),
         }

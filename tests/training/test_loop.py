@@ -44,7 +44,7 @@ def capture_logs():
 def test_files_of_a_run(finished):
     workdir, state, *_ = finished
     assert {path.name for path in workdir.iterdir()} == {
-        "checkpoints", "curves.png", "metrics.jsonl", "summary.json", "tensorboard",
+        ".lock", "checkpoints", "curves.png", "metrics.jsonl", "summary.json", "tensorboard",
     }  # fmt: skip
     assert int(state.step) == 8
     summary = json.loads((workdir / "summary.json").read_text())
@@ -228,6 +228,11 @@ def test_full_disk_is_one_line_that_says_how_to_go_on(tiny, tmp_path, monkeypatc
 
     monkeypatch.setattr(MetricsFile, "write", write)
     with pytest.raises(UserError, match=r"metrics\.jsonl: No space left on device; the same command resumes"):
+        train_and_evaluate(tiny(), tmp_path)
+
+
+def test_two_processes_do_not_share_a_workdir(tiny, tmp_path):
+    with loop.locked(tmp_path), pytest.raises(UserError, match=r"Another process is training in"):
         train_and_evaluate(tiny(), tmp_path)
 
 
