@@ -74,17 +74,6 @@ class Experiment:
         return steps(duration, self.steps_per_epoch)
 
 
-def resolve_workdir(workdir: str | Path) -> Path:
-    """Returns the absolute path of a local folder.
-
-    Raises:
-      UserError: a bucket URL.
-    """
-    if "://" in str(workdir):
-        raise UserError(f"workdir {workdir} is a URL; only local folders can be written so far.")
-    return Path(workdir).expanduser().absolute()
-
-
 def prepare(config: TrainConfig, workdir: Path) -> Experiment:
     """Opens, builds and checks everything that `config` names; compiles nothing.
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,11 @@ from inception_jax.training.checkpoints import Checkpoints
 from inception_jax.training.clock import Clock
 from inception_jax.training.compilation import CompilationLog, compile_steps
 from inception_jax.training.config import TrainConfig
-from inception_jax.training.experiment import Experiment, prepare, resolve_workdir
+from inception_jax.training.experiment import Experiment, prepare
 from inception_jax.training.report import draw_curves, print_summary, summarise
 from inception_jax.training.state import TrainState
 from inception_jax.training.stopping import Stop, stop_signal
+from inception_jax.training.workdir import explained_disk_errors, locked, resolve_workdir
 from inception_jax.training.writers import Console, MetricsFile, TensorBoard, Writer, read_metrics
 from inception_jax.version import __version__
 
@@ -66,34 +66,6 @@ def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | P
 def best_metric(config: TrainConfig) -> str:
     """Returns the metric that picks the best checkpoint: the accuracy of the averaged parameters where they exist."""
     return "eval/top1" if config.ema_decay is None else "eval_ema/top1"
-
-
-@contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
-    """Keeps other processes out of `workdir`; the system frees the lock of a killed one.
-
-    Raises:
-      UserError: another process is training there.
-    """
-    with (workdir / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"Another process is training in {workdir}; wait for it, or use another workdir."
-            ) from error
-        yield
-
-
-@contextlib.contextmanager
-def explained_disk_errors(workdir: Path) -> Iterator[None]:
-    """Turns an error of writing into a `UserError` that says how to go on."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or workdir}: {error.strerror or error}; the same command resumes from the last save."
-        ) from error
 
 
 class Run:

@@ -16,6 +16,7 @@ from inception_jax.errors import NonFiniteLossError, UserError
 from inception_jax.training import loop, prepare, train_and_evaluate
 from inception_jax.training.checkpoints import checksums
 from inception_jax.training.compilation import CompilationLog
+from inception_jax.training.workdir import locked
 from inception_jax.training.writers import MetricsFile, read_metrics
 
 
@@ -232,7 +233,7 @@ def test_full_disk_is_one_line_that_says_how_to_go_on(tiny, tmp_path, monkeypatc
 
 
 def test_two_processes_do_not_share_a_workdir(tiny, tmp_path):
-    with loop.locked(tmp_path), pytest.raises(UserError, match=r"Another process is training in"):
+    with locked(tmp_path), pytest.raises(UserError, match=r"Another process is training in"):
         train_and_evaluate(tiny(), tmp_path)
 
 
