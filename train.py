@@ -1,10 +1,11 @@
 """Trains an Inception network: python train.py --config configs/digits.py --workdir DIR [--config.batch_size=...].
 
-Run the same command again to resume. Exit codes: 0 finished, 2 bad input or environment, 3 the loss became NaN or
+Run the same command again to resume. Exit codes: 0 finished, 2 bad input or environment, 3 a number became NaN or
 infinite, 75 stopped by a signal with its state saved, 1 anything else.
 """
 
 import sys
+from logging import getLogger
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -45,9 +46,9 @@ def main(_: list[str]) -> None:
 
 
 def run() -> None:
-    """Runs `main`; an error that the user can act on is one line and an exit code."""
     flags.mark_flag_as_required("config")
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(logging.FATAL)  # what Orbax logs as an error it also raises
+    getLogger("inception_jax").setLevel("WARNING")
     try:
         app.run(main, flags_parser=parse_flags)
     except EXPECTED as error:

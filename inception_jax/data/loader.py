@@ -24,6 +24,8 @@ from inception_jax.data.sources import ImageSource
 from inception_jax.data.transforms import BrokenImage, Transform, decode
 from inception_jax.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 Batch = dict[str, np.ndarray]
 """image uint8 [b, H, W, 3], label int32 [b], mask float32 [b] (0: padding or skipped), index int32 [b] (-1: padding).
 
@@ -123,7 +125,7 @@ class LoadImage(grain.transforms.RandomMap):
                 message = f"{self.describe(record['index'])}: {error}"
                 if self.on_error == "raise":
                     raise BrokenImage(f'Broken image, {message}. data.on_error="skip" leaves such out.') from error
-                logging.warning("skipped broken image, %s", message)
+                logger.warning("skipped broken image, %s", message)
         if image is None:
             image = np.zeros((self.transform.size, self.transform.size, 3), np.uint8)
         return {

@@ -26,6 +26,8 @@ from inception_jax.errors import UserError
 from inception_jax.training.config import TrainConfig, changes_that_forbid_resuming
 from inception_jax.training.state import TrainState
 
+logger = logging.getLogger(__name__)
+
 FORMAT_VERSION = 1
 META_FIELDS = {"format_version", "config", "next_image", "arrays", "checksums"}
 
@@ -69,7 +71,7 @@ class Checkpoints:
         except Exception as failure:  # of a save, while another error is on its way
             if kind is None:
                 raise
-            logging.warning("the last checkpoint failed too: %s", failure)
+            logger.warning("the last checkpoint failed too: %s", failure)
 
     def steps(self) -> list[int]:
         """Returns the steps of the complete checkpoints, oldest first."""
@@ -147,7 +149,7 @@ class Checkpoints:
         shutil.rmtree(aside, ignore_errors=True)
         (self.folder / str(step)).rename(aside)
         self._manager.reload()
-        logging.warning("checkpoint %s is damaged (%s); it is now %s.", step, damage, aside.name)
+        logger.warning("checkpoint %s is damaged (%s); it is now %s.", step, damage, aside.name)
 
     def _restore_step(self, step: int, abstract_state: TrainState, config: TrainConfig) -> TrainState:
         meta = self._read(step, meta=ocp.args.JsonRestore())["meta"]

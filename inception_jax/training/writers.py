@@ -14,6 +14,8 @@ import rich.console
 import rich.progress
 import tensorboardX
 
+logger = logging.getLogger(__name__)
+
 Values = Mapping[str, float]
 
 
@@ -52,7 +54,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:
-            logging.warning("line %s of %s is damaged and left out", number, path)
+            logger.warning("line %s of %s is damaged and left out", number, path)
     return records
 
 
