@@ -143,8 +143,16 @@ class Run:
         return state
 
     def finish(self, step: int) -> None:
-        """Draws the curves, and writes and prints the summary."""
-        summary = {
+        """Draws the curves, and writes and prints the summary; that of a run that had ended before is left as it is."""
+        path = self.workdir / "summary.json"
+        if step > self.first_step or not path.exists():
+            path.write_text(json.dumps(self._summary(step), indent=2) + "\n")
+            title = f"{self.config.model.name} on {self.config.data.name}"
+            draw_curves(self.metrics_path, self.workdir / "curves.png", title)
+        print_summary(self.console.console, json.loads(path.read_text()), self.workdir)
+
+    def _summary(self, step: int) -> dict[str, Any]:
+        return {
             "model": self.config.model.name,
             "data": self.config.data.name,
             "step": step,
@@ -157,11 +165,6 @@ class Run:
             "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
             "xla_flags": os.environ.get("XLA_FLAGS", ""),
         }
-        (self.workdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        draw_curves(
-            self.metrics_path, self.workdir / "curves.png", f"{self.config.model.name} on {self.config.data.name}"
-        )
-        print_summary(self.console.console, summary, self.workdir)
 
     def _evaluated(self, step: int) -> bool:
         records = read_metrics(self.metrics_path)
