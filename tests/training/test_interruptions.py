@@ -16,7 +16,7 @@ from inception_jax.training import prepare
 from inception_jax.training.checkpoints import Checkpoints, checksums
 from tests.training.conftest import ROOT, flags
 
-STEPS = 30
+STEPS = 40
 KILLS = 10
 
 
@@ -88,10 +88,12 @@ def test_killed_ten_times(config, start, undisturbed, tmp_path):
         with start(tmp_path) as process:
             line = wait_for_line(process, "googlenet_cifar on digits")
             begun.append(int(line.split("after step ")[1].split()[0]) if "after step" in line else 0)
+            for _ in range(moments.randint(1, 2)):  # a step line, and with it a save, every other step
+                wait_for_line(process, "step ")
             if kill % 2:
                 wait_for_save(process, tmp_path / "checkpoints")
             else:
-                time.sleep(moments.uniform(2, 6))
+                time.sleep(moments.uniform(0, 1.5))
             process.kill()
         hit_saves += any(not entry.name.isdecimal() for entry in (tmp_path / "checkpoints").iterdir())
     process = start(tmp_path)
