@@ -64,7 +64,7 @@ class InceptionNet(nn.Module):
         endpoints, aux = {}, {}
         maps = images.astype(self.dtype)
         for name, row in self.table.items():
-            maps = endpoints[name] = layers.run_row(row, maps, train, conv, pool, name)
+            maps = endpoints[name] = layers.run_row(row, maps, train, conv, pool, spec.module_name(name, row))
             if name in self.aux_heads and (train or self.is_initializing()):
                 head = layers.AuxHead(
                     self.aux_heads[name], self.num_classes, self.numerics, conv, pool, self.dtype, name=f"aux_{name}"

@@ -1,8 +1,8 @@
 """The words an architecture table is written in. Plain Python: no JAX, no arrays.
 
-A table maps row names to rows. A row is a convolution, a pool, a local response normalisation, or a block: a tuple of
-branches that read the same input and are concatenated along the channel axis. `Numerics` says how the rows are read:
-two lineages of one network share the table and differ here.
+A table maps row names to rows. A row is a convolution, a pool, a normalisation, a residual, or a block: a tuple of
+branches that read the same input and are concatenated along the channel axis. A branch is a chain of rows, blocks among
+them. `Numerics` says how the rows are read: two lineages of one network share the table and differ here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,18 @@ SAME: Padding = "SAME"
 VALID: Padding = "VALID"
 
 
+class Init(NamedTuple):
+    """Weight initialisation: `scale` is a standard deviation, or with a `fan` the variance times that fan.
+
+    "truncated" is cut at two standard deviations; with a fan what is left has the variance asked for. "uniform" needs a
+    fan.
+    """
+
+    distribution: Literal["normal", "truncated", "uniform"]
+    scale: float
+    fan: Literal["fan_in", "fan_out", "fan_avg"] | None = None
+
+
 class Conv(NamedTuple):
     """Convolution, then batch norm or a bias, then ReLU."""
 
@@ -22,6 +34,22 @@ class Conv(NamedTuple):
     kernel: tuple[int, int] = (1, 1)
     stride: int = 1
     padding: Padding = SAME
+    relu: bool = True
+    norm: bool = True  # False: a bias in its place, whatever the lineage
+    init: Init | None = None  # None: the lineage's
+
+
+class SeparableConv(NamedTuple):
+    """Depthwise convolution, 1x1 convolution, nothing between them (1610.02357, section 3.2); then as after `Conv`."""
+
+    features: int
+    kernel: tuple[int, int] = (3, 3)
+    stride: int = 1
+    padding: Padding = SAME
+    relu: bool = True
+    norm: bool = True
+    init: Init | None = None
+    multiplier: int = 1  # maps that the depthwise convolution makes of each channel
 
 
 class Pool(NamedTuple):
@@ -48,18 +76,39 @@ class LocalResponseNorm(NamedTuple):
     k: float = 1.0
 
 
-Row = Conv | Pool | AdaptivePool | LocalResponseNorm
-Branch = tuple[Row, ...]
+class Relu(NamedTuple):
+    """ReLU alone, where a table puts one in front of a convolution."""
+
+
+class Residual(NamedTuple):
+    """ReLU(shortcut(x) + scale * up(rows(x))), each part but the sum optional; only the rows are scaled.
+
+    `up` is a 1x1 convolution with a bias, without norm and ReLU, to as many maps as x has (1602.07261, section 3.2).
+    """
+
+    rows: Branch
+    scale: float = 1.0
+    up: bool = False
+    relu: bool = False
+    shortcut: Conv | None = None
+
+
+Row = Conv | SeparableConv | Pool | AdaptivePool | LocalResponseNorm | Relu | Residual
+Branch = tuple["Row | Block", ...]
 Block = tuple[Branch, ...]
 Table = Mapping[str, Row | Block]
 
 
 class AuxHead(NamedTuple):
-    """Auxiliary classifier: rows, a hidden layer with ReLU, dropout, a linear layer (1409.4842, section 5)."""
+    """Auxiliary classifier: rows, a hidden layer with ReLU, dropout, a linear layer (1409.4842, section 5).
 
-    rows: tuple[Row, ...] = (Pool("avg", 5, 3, VALID), Conv(128))
-    hidden: int = 1024
+    Without a hidden layer the linear layer reads the average of the map (1512.00567, fig. 8).
+    """
+
+    rows: Branch = (Pool("avg", 5, 3, VALID), Conv(128))
+    hidden: int | None = 1024
     dropout: float = 0.7
+    init: Init | None = None  # of the linear layer; None: the lineage's
 
 
 class BatchNorm(NamedTuple):
@@ -71,13 +120,6 @@ class BatchNorm(NamedTuple):
     unbiased: bool = True  # the running variance divides by n - 1, the normalisation always by n
 
 
-class Init(NamedTuple):
-    """Weight initialisation: `scale` is the standard deviation of "normal", the gain of "uniform" over fan-in."""
-
-    distribution: Literal["normal", "uniform"]
-    scale: float
-
-
 class Numerics(NamedTuple):
     """How a lineage reads the rows of a table.
 
@@ -86,6 +128,7 @@ class Numerics(NamedTuple):
     pool_same     the same for a strided SAME pool; "ceil" pads nothing and clips the last window at the border instead
     count_padding whether an average pool divides by the whole window at the border, or by what it sees
     norm          batch normalisation, or None: the convolutions then have biases
+    conv_bias     whether they have biases beside the norm, too
     """
 
     conv_same: Literal["symmetric", "tf"]
@@ -94,11 +137,21 @@ class Numerics(NamedTuple):
     norm: BatchNorm | None
     kernel_init: Init
     bias_init: float = 0.0  # of convolutions and hidden layers; classifiers start at zero
+    conv_bias: bool = False
 
 
-CAFFE = Numerics("symmetric", "ceil", True, None, Init("uniform", 1.0), bias_init=0.2)
+GLOROT = Init("uniform", 1.0, "fan_avg")
+HE_SLIM = Init("truncated", 2.012, "fan_in")  # 1.3 * 2, times the 0.774 that the cut leaves of a variance
+
+CAFFE = Numerics("symmetric", "ceil", True, None, Init("uniform", 1.0, "fan_in"), bias_init=0.2)
 TORCH = Numerics("symmetric", "ceil", True, BatchNorm(), Init("normal", 0.01))
 TF = Numerics("tf", "tf", False, BatchNorm(decay=0.9997, scale=False, unbiased=False), Init("normal", 0.01))
+KERAS = TF._replace(norm=BatchNorm(decay=0.99, scale=False, unbiased=False), kernel_init=GLOROT)
+
+
+def module_name(name: str, row: Row | Block) -> str:
+    """Returns what the row `name` of a table is called among the parameters: `3a` is no name for a module."""
+    return name if isinstance(row, Row) else f"inception_{name}"
 
 
 def border(size: int, window: int, stride: int, padding: Padding, rule: str) -> tuple[int, int]:
@@ -116,11 +169,13 @@ def border(size: int, window: int, stride: int, padding: Padding, rule: str) -> 
 def output_size(row: Row | Block, size: int, numerics: Numerics) -> int:
     """Returns the height (= width) of the map that `row` makes of one of `size` pixels; 0 or less: it does not fit."""
     match row:
-        case LocalResponseNorm():
+        case LocalResponseNorm() | Relu():
             return size
         case AdaptivePool():
             return row.output if size >= 1 else 0
-        case Conv():
+        case Residual():
+            return _chain(row.rows, size, numerics)
+        case Conv() | SeparableConv():
             return min(_windows(size, k, row.stride, row.padding, numerics.conv_same) for k in row.kernel)
         case Pool():
             return _windows(size, row.window, row.stride, row.padding, numerics.pool_same)
@@ -139,9 +194,12 @@ def minimum_input(table: Table, numerics: Numerics, aux: Mapping[str, AuxHead] |
 def scale_width(row: Row | Block, width: float) -> Row | Block:
     """Returns the row with its features multiplied by `width`, at least 16 of them (the rule of TF-slim)."""
     match row:
-        case Conv():
+        case Conv() | SeparableConv():
             return row._replace(features=scale_features(row.features, width))
-        case Pool() | AdaptivePool() | LocalResponseNorm():
+        case Residual():
+            shortcut = row.shortcut and row.shortcut._replace(features=scale_features(row.shortcut.features, width))
+            return row._replace(rows=scale_rows(row.rows, width), shortcut=shortcut)
+        case Pool() | AdaptivePool() | LocalResponseNorm() | Relu():
             return row
         case branches:
             return tuple(scale_rows(branch, width) for branch in branches)
@@ -149,9 +207,7 @@ def scale_width(row: Row | Block, width: float) -> Row | Block:
 
 def scale_rows(rows: Branch, width: float) -> Branch:
     """Returns the chain of rows with its features multiplied by `width`, by the same rule."""
-    return tuple(
-        row._replace(features=scale_features(row.features, width)) if isinstance(row, Conv) else row for row in rows
-    )
+    return tuple(scale_width(row, width) for row in rows)
 
 
 def scale_features(features: int, width: float) -> int:

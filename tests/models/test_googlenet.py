@@ -152,7 +152,7 @@ def test_headings_follow_the_blocks_of_the_variant():
 
 
 def test_blocks_of_any_shape_are_described_by_branch(summaries):
-    rows = {row.name: summary.branches(row) for row in summaries["googlenet"].rows}
+    rows = {row.name: row.branches for row in summaries["googlenet"].rows}
     assert rows["3a"] == "64 | 96-128 | 16-32 | 32"
     assert rows["conv2"] == "64-192"
     assert rows["pool1"] == ""

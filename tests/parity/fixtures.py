@@ -39,6 +39,8 @@ def _leaf(path, shape, hidden_map):
     match path[-1], path[-2]:
         case "kernel", "hidden":
             return _linear_after_flatten(shape, hidden_map)
+        case "kernel", "depthwise":
+            return _weight((shape[-1], 1, *shape[:2]), gain=3).transpose(2, 3, 1, 0)
         case "kernel", "linear":
             return _weight(shape[::-1]).T
         case "kernel", _:
@@ -57,9 +59,9 @@ def _leaf(path, shape, hidden_map):
     raise AssertionError(f"no filling rule for {path}")
 
 
-def _weight(shape):
+def _weight(shape, gain=6):
     fan_in = int(np.prod(shape[1:]))
-    return ((2 * uniform(int(np.prod(shape)), 1) - 1) * np.sqrt(6 / fan_in)).reshape(shape)
+    return ((2 * uniform(int(np.prod(shape)), 1) - 1) * np.sqrt(gain / fan_in)).reshape(shape)
 
 
 def _linear_after_flatten(shape, hidden_map):
