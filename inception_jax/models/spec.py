@@ -148,6 +148,16 @@ TORCH = Numerics("symmetric", "ceil", True, BatchNorm(), Init("normal", 0.01))
 TF = Numerics("tf", "tf", False, BatchNorm(decay=0.9997, scale=False, unbiased=False), Init("normal", 0.01))
 KERAS = TF._replace(norm=BatchNorm(decay=0.99, scale=False, unbiased=False), kernel_init=GLOROT)
 
+CADENE = Numerics("symmetric", "ceil", True, BatchNorm(1e-5, decay=0.1), CAFFE.kernel_init, conv_bias=True)
+TORCH_V3 = TORCH._replace(kernel_init=Init("normal", 0.1))
+TF_V3 = TF._replace(kernel_init=HE_SLIM)
+TIMM = TORCH._replace(count_padding=False)
+FACENET = TF._replace(norm=BatchNorm(decay=0.995, scale=False, unbiased=False), kernel_init=Init("truncated", 0.1))
+KERAS_XCEPTION = KERAS._replace(norm=BatchNorm(decay=0.99, unbiased=False))
+TIMM_XCEPTION = TORCH._replace(
+    pool_same="symmetric", norm=BatchNorm(epsilon=1e-5), kernel_init=Init("normal", 2.0, "fan_out")
+)
+
 
 def module_name(name: str, row: Row | Block) -> str:
     """Returns what the row `name` of a table is called among the parameters: `3a` is no name for a module."""

@@ -65,20 +65,6 @@ INCEPTION_INPUT = dataclasses.replace(SLIM_224_INPUT, size=299)
 INCEPTION_BICUBIC = dataclasses.replace(INCEPTION_INPUT, interpolation="bicubic")
 RESNET_INPUT = dataclasses.replace(INCEPTION_BICUBIC, crop_fraction=0.8975)
 
-CADENE = spec.Numerics(
-    "symmetric", "ceil", True, spec.BatchNorm(1e-5, decay=0.1), spec.CAFFE.kernel_init, conv_bias=True
-)
-TORCH_V3 = spec.TORCH._replace(kernel_init=spec.Init("normal", 0.1))
-TF_V3 = spec.TF._replace(kernel_init=spec.HE_SLIM)
-TIMM = spec.TORCH._replace(count_padding=False)
-FACENET = spec.TF._replace(
-    norm=spec.BatchNorm(decay=0.995, scale=False, unbiased=False), kernel_init=spec.Init("truncated", 0.1)
-)
-KERAS_XCEPTION = spec.KERAS._replace(norm=spec.BatchNorm(decay=0.99, unbiased=False))
-TIMM_XCEPTION = spec.TORCH._replace(
-    pool_same="symmetric", norm=spec.BatchNorm(epsilon=1e-5), kernel_init=spec.Init("normal", 2.0, "fan_out")
-)
-
 _CARDS = (
     ModelCard(
         name="googlenet",
@@ -145,7 +131,7 @@ _CARDS = (
         summary="the paper's table in the numerics of its Caffe weights: biases beside the norm",
         paper="1502.03167",
         table=inception_v2.BN_INCEPTION,
-        numerics=CADENE,
+        numerics=spec.CADENE,
         aux_heads={},
         dropout=0.0,
         preprocess=BGR_MEANS_INPUT,
@@ -155,7 +141,7 @@ _CARDS = (
         summary="TF-slim's BN-Inception: a separable stem, 576 channels throughout",
         paper="1502.03167",
         table=inception_v2.INCEPTION_V2,
-        numerics=TF_V3,
+        numerics=spec.TF_V3,
         aux_heads={},
         dropout=0.2,
         preprocess=SLIM_224_INPUT,
@@ -165,7 +151,7 @@ _CARDS = (
         summary="torchvision's network: average pools count padding",
         paper="1512.00567",
         table=inception_v3.INCEPTION_V3,
-        numerics=TORCH_V3,
+        numerics=spec.TORCH_V3,
         aux_heads=inception_v3.AUX,
         dropout=0.5,
         preprocess=INCEPTION_INPUT,
@@ -175,7 +161,7 @@ _CARDS = (
         summary="TF-slim's and Keras's numerics: average pools do not count padding, no gamma",
         paper="1512.00567",
         table=inception_v3.INCEPTION_V3,
-        numerics=TF_V3,
+        numerics=spec.TF_V3,
         aux_heads=inception_v3.AUX,
         dropout=0.2,
         preprocess=INCEPTION_INPUT,
@@ -185,7 +171,7 @@ _CARDS = (
         summary="the network of the FID: a max pool in Mixed_7c, features in pool3; its weights have 1008 classes",
         paper="1512.00567",
         table=inception_v3.INCEPTION_V3_FID,
-        numerics=TORCH_V3._replace(count_padding=False),
+        numerics=spec.TORCH_V3._replace(count_padding=False),
         aux_heads={},
         dropout=0.0,
         preprocess=INCEPTION_INPUT,
@@ -195,7 +181,7 @@ _CARDS = (
         summary="timm's numerics, with TF-slim's auxiliary head",
         paper="1602.07261",
         table=inception_v4.INCEPTION_V4,
-        numerics=TIMM._replace(kernel_init=spec.HE_SLIM),
+        numerics=spec.TIMM._replace(kernel_init=spec.HE_SLIM),
         aux_heads=inception_v4.AUX,
         dropout=0.2,
         preprocess=INCEPTION_BICUBIC,
@@ -205,7 +191,7 @@ _CARDS = (
         summary="the body of facenet, with a final linear block",
         paper="1602.07261",
         table=inception_resnet.INCEPTION_RESNET_V1,
-        numerics=FACENET,
+        numerics=spec.FACENET,
         aux_heads={},
         dropout=0.2,
         preprocess=INCEPTION_INPUT,
@@ -215,7 +201,7 @@ _CARDS = (
         summary="timm's numerics, with TF-slim's auxiliary head",
         paper="1602.07261",
         table=inception_resnet.INCEPTION_RESNET_V2,
-        numerics=TIMM._replace(kernel_init=spec.GLOROT),
+        numerics=spec.TIMM._replace(kernel_init=spec.GLOROT),
         aux_heads=inception_resnet.V2_AUX,
         dropout=0.2,
         preprocess=RESNET_INPUT,
@@ -225,7 +211,7 @@ _CARDS = (
         summary="the paper's network in Keras's numerics: pools pad as TensorFlow does",
         paper="1610.02357",
         table=xception.XCEPTION,
-        numerics=KERAS_XCEPTION,
+        numerics=spec.KERAS_XCEPTION,
         aux_heads={},
         dropout=0.5,
         preprocess=INCEPTION_INPUT,
@@ -235,7 +221,7 @@ _CARDS = (
         summary="timm's legacy_xception: pools pad both sides, epsilon 1e-5",
         paper="1610.02357",
         table=xception.XCEPTION,
-        numerics=TIMM_XCEPTION,
+        numerics=spec.TIMM_XCEPTION,
         aux_heads={},
         dropout=0.5,
         preprocess=RESNET_INPUT,

@@ -193,7 +193,7 @@ def test_pool3_of_fid_is_what_the_classifier_reads():
     output = jax.jit(model.apply, compiler_options={"xla_backend_optimization_level": 0})(variables, images)
     linear = variables["params"]["classifier"]["linear"]
     assert output.endpoints["pool3"].shape == (1, 1, 1, 203)
-    logits = output.endpoints["pool3"][:, 0, 0] @ linear["kernel"] + linear["bias"]
+    logits = np.asarray(output.endpoints["pool3"])[:, 0, 0] @ linear["kernel"] + linear["bias"]
     np.testing.assert_allclose(output.logits, logits, rtol=1e-4, atol=1e-5)
 
 
