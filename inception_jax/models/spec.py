@@ -177,28 +177,41 @@ def border(size: int, window: int, stride: int, padding: Padding, rule: str) -> 
 
 
 def output_size(row: Row | Block, size: int, numerics: Numerics) -> int:
-    """Returns the height (= width) of the map that `row` makes of one of `size` pixels; 0 or less: it does not fit."""
+    """Returns the height (= width) of the map that `row` makes of one of `size` pixels.
+
+    0 or less: it does not fit, or the branches of a block, or a residual and its shortcut, make maps of several sizes.
+    """
     match row:
         case LocalResponseNorm() | Relu():
             return size
         case AdaptivePool():
             return row.output if size >= 1 else 0
         case Residual():
-            return _chain(row.rows, size, numerics)
+            shortcut = size if row.shortcut is None else output_size(row.shortcut, size, numerics)
+            return _common(_chain(row.rows, size, numerics), shortcut)
         case Conv() | SeparableConv():
             return min(_windows(size, k, row.stride, row.padding, numerics.conv_same) for k in row.kernel)
         case Pool():
             return _windows(size, row.window, row.stride, row.padding, numerics.pool_same)
         case branches:
-            return min(_chain(branch, size, numerics) for branch in branches)
+            return _common(*(_chain(branch, size, numerics) for branch in branches))
 
 
 def minimum_input(table: Table, numerics: Numerics, aux: Mapping[str, AuxHead] | None = None) -> int:
     """Returns the smallest square image, in pixels, that every row of the table (and every aux head) can read."""
     size = 1
-    while not _fits(table, numerics, aux or {}, size):
+    while not fits(table, numerics, aux or {}, size):
         size += 1
     return size
+
+
+def fits(table: Table, numerics: Numerics, aux: Mapping[str, AuxHead], size: int) -> bool:
+    """Returns whether every row of the table, and every head, can read an image of `size` pixels."""
+    for name, row in table.items():
+        size = output_size(row, size, numerics)
+        if size < 1 or (name in aux and _chain(aux[name].rows, size, numerics) < 1):
+            return False
+    return True
 
 
 def scale_width(row: Row | Block, width: float) -> Row | Block:
@@ -235,9 +248,5 @@ def _chain(rows: Branch, size: int, numerics: Numerics) -> int:
     return size
 
 
-def _fits(table: Table, numerics: Numerics, aux: Mapping[str, AuxHead], size: int) -> bool:
-    for name, row in table.items():
-        size = output_size(row, size, numerics)
-        if size < 1 or (name in aux and _chain(aux[name].rows, size, numerics) < 1):
-            return False
-    return True
+def _common(*sizes: int) -> int:
+    return sizes[0] if len(set(sizes)) == 1 else 0

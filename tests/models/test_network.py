@@ -267,3 +267,14 @@ def test_numerics_can_be_replaced():
     model = _model("googlenet_bn", numerics=spec.TF)
     params = jax.eval_shape(model.init, jax.random.key(0), _images("googlenet_bn"))["params"]
     assert set(params["conv1"]["bn"]) == {"bias"}
+
+
+def test_images_whose_branches_would_disagree_are_refused():
+    """Its convolutions halve 37 pixels to 19 and its pools to 18: so do the original's, deep inside."""
+    model = _model("bn_inception")
+    message = "bn_inception reads no images of 299 pixels: .*The nearest size is 294"
+    for shape in ((299, 224), (224, 299)):
+        with pytest.raises(ValueError, match=message):
+            model.init(jax.random.key(0), jnp.zeros((1, *shape, 3)))
+    images = jnp.zeros((1, 294, 224, 3))
+    assert jax.eval_shape(model.apply, _variables("bn_inception"), images).endpoints["5b"].shape[1:3] == (9, 7)
