@@ -1,6 +1,8 @@
-"""Inception-v3, -v4, Inception-ResNet-v2 and Xception under synthetic weights, as tests/models/test_golden.py does it.
+"""The descendants of GoogLeNet under synthetic weights, as tests/models/test_golden.py does it.
 
-The values come from torchvision and timm in float64. What the lineages do differently must miss the other's values.
+The values come from torchvision, timm, pretrainedmodels, facenet-pytorch and pytorch-fid in float64, those of TF's and
+Keras's numerics from these networks so changed, those of Inception-v2 from tests/parity/slim_v2.py. What the lineages
+do differently must miss the other's values.
 """
 
 import functools
@@ -33,15 +35,33 @@ TAPS = {  # mean and standard deviation (N - 1)
         "block17_20": (11.9986483, 15.5531048),
         "Conv2d_7b_1x1": (77.1438311, 116.768996),
     },
+    "inception_resnet_v1": {
+        "block35_5": (1.00482107, 1.15216947),
+        "Mixed_6a": (1.01706692, 1.29964588),
+        "block17_10": (1.85280138, 2.35410217),
+        "block8_5": (3.57908421, 4.24828373),
+        "Block8": (3.65206834, 11.4688885),
+    },
+    "inception_v3_fid": {
+        "Mixed_5d": (0.664936333, 0.94892449),
+        "Mixed_7b": (0.966806712, 1.46829857),
+        "Mixed_7c": (0.961697329, 1.44990603),
+    },
     "xception_timm": {
         "block4": (1.64862693, 6.81403192),
         "block12": (-29.0227795, 1356.4203),
         "block14_sepconv2": (1184.15662, 1928.98675),
     },
 }
-# Model and what its lineage is replaced by: logits 0 to 3, sum of the 1000 logits, argmax.
+CHANGES = {"inception_resnet_v1": "gamma"}  # the values of the other taps are those of the model as it is
+CLASSES = {"inception_v3_fid": 1008}
+SAME_PARAMETERS = {"inception_v3_tf": "inception_v3", "xception": "xception_timm"}  # under the changes below
+# Model and what is changed in its numerics: logits 0 to 3, sum of all logits, argmax.
 LOGITS = {
     ("inception_v1_slim", "gamma"): ((-3.8009924, 1.80037916, 4.87897576, -2.46944179), -67.1123771, 509),
+    ("inception_v2", ""): ((-0.0269248143, -2.77051907, 2.57371926, -5.12493433), -35.0006303, 139),
+    ("bn_inception", ""): ((1.14963354, -4.98203651, 1.09467194, -8.54216704), -81.2035015, 635),
+    ("inception_v3_fid", ""): ((-0.850659787, -1.09806605, 0.436541235, -2.37758741), 28.4096292, 366),
     ("inception_v3", ""): ((-0.886445225, -1.11102407, 0.19602853, -2.18603092), 4.02328212, 556),
     ("inception_v3_tf", "gamma"): ((-0.871022839, -1.07262969, 0.262498353, -2.25334136), 9.2748776, 556),
     ("inception_v4", ""): ((-2.18852932, 0.742910431, -0.730109164, -1.17903976), -1.34464724, 197),
@@ -65,13 +85,22 @@ def _numerics(name, change=""):
             return numerics._replace(norm=numerics.norm._replace(epsilon=other))
         case "count":
             return numerics._replace(count_padding=not numerics.count_padding)
+        case "convolutions":
+            return numerics._replace(conv_same="symmetric" if numerics.conv_same == "tf" else "tf")
+        case "pools":
+            return numerics._replace(pool_same="symmetric")
     return numerics
 
 
-@functools.lru_cache(maxsize=4)  # all of them would be 3 GB
-def _filled(name, gamma, dtype):
-    model = zoo.create_model(name, numerics=_numerics(name, gamma))
-    return fixtures.fill(fixtures.shapes(model, zoo.MODELS[name].preprocess.size), dtype)
+@functools.lru_cache(maxsize=2)  # the largest is 450 MB
+def _double(name, gamma):
+    model = zoo.create_model(name, CLASSES.get(name, 1000), numerics=_numerics(name, gamma))
+    return fixtures.fill(fixtures.shapes(model, zoo.MODELS[name].preprocess.size), "float64")
+
+
+@functools.cache
+def _single(name, gamma):
+    return jax.tree.map(lambda leaf: leaf.astype(np.float32), _double(name, gamma))
 
 
 def _compiled(function, *args):
@@ -80,14 +109,19 @@ def _compiled(function, *args):
 
 def _inputs(name, change="", dtype="float32"):
     gamma = "gamma" if change == "gamma" else ""
-    return _filled(name, gamma, dtype), fixtures.image(zoo.MODELS[name].preprocess.size, dtype)
+    if name in SAME_PARAMETERS:
+        name, gamma = SAME_PARAMETERS[name], ""
+    return (_double if dtype == "float64" else _single)(name, gamma), fixtures.image(
+        zoo.MODELS[name].preprocess.size, dtype
+    )
 
 
 @functools.cache
 def _run(name, change, dtype):
     """Returns the logits of the synthetic image, and the statistics of the taps."""
     with jax.enable_x64(dtype == "float64"):
-        model = zoo.create_model(name, numerics=_numerics(name, change), dtype=jnp.dtype(dtype))
+        numerics = _numerics(name, change)
+        model = zoo.create_model(name, CLASSES.get(name, 1000), numerics=numerics, dtype=jnp.dtype(dtype))
 
         def outputs(*args):
             output = model.apply(*args)
@@ -103,8 +137,7 @@ def _tap(name, tap, change="", table=None):
     return _statistics(_compiled(lambda *args: model.apply(*args).endpoints[tap], *_inputs(name)))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("name", "change"), LOGITS)
+@pytest.mark.parametrize(("name", "change", "dtype"), [(*key, dtype) for key in LOGITS for dtype in DTYPES])
 def test_logits(name, change, dtype):
     first, total, best = LOGITS[name, change]
     logits = np.asarray(_run(name, change, dtype)[0])
@@ -114,10 +147,9 @@ def test_logits(name, change, dtype):
     assert logits.argmax() == best
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", TAPS)
+@pytest.mark.parametrize(("name", "dtype"), [(name, dtype) for name in TAPS for dtype in DTYPES])
 def test_endpoint_statistics(name, dtype):
-    _, maps = _run(name, "", dtype)
+    _, maps = _run(name, CHANGES.get(name, ""), dtype)
     for tap, expected in TAPS[name].items():
         _assert_close(np.array(_statistics(maps[tap])), np.array(expected), dtype)
 
@@ -169,6 +201,12 @@ def test_wrong_numerics_miss_the_golden_values(name, tap, change):
 def test_lineages_miss_each_others_logits(name, other):
     for one, values in ((name, other), (other, name)):
         assert _misses(_run(*one, "float32")[0][:4], LOGITS[values][0])
+
+
+@pytest.mark.parametrize("change", ["count", "epsilon", "convolutions", "pools"])
+@pytest.mark.parametrize("name", ["bn_inception", "inception_v2"])
+def test_wrong_numerics_miss_the_logits(name, change):
+    assert _misses(_run(name, change, "float32")[0][:4], LOGITS[name, ""][0])
 
 
 def test_strides_pad_nothing_from_v3_to_inception_resnet():

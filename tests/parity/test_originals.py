@@ -73,6 +73,17 @@ def test_body_of_facenet(torch, record):
     _compare(record, model, "facenet: body", lambda output: output.endpoints["Block8"], cases)
 
 
+def test_slim_v2(torch, record):
+    from tests.parity import slim_v2
+
+    cases = []
+    for shape in ((1, 224, 224), (2, 225, 130), (3, 97, 97)):
+        images = _images(*shape)
+        cases.append((images, slim_v2.logits(images, CLASSES)))
+    model = zoo.create_model("inception_v2", CLASSES)
+    _compare(record, model, "TF-slim, line by line", lambda output: output.logits, cases)
+
+
 def _with_gains(numerics, scale=True):
     return numerics._replace(norm=numerics.norm._replace(scale=scale))
 
