@@ -76,6 +76,7 @@ class Summary:
         return dataclasses.asdict(self) | {"totals": self.totals}
 
 
+@functools.cache  # tracing the largest takes seconds
 def summarize(
     name: str, image_size: int | None = None, width: float = 1.0, num_classes: int = 1000, aux: bool = True
 ) -> Summary:

@@ -1,7 +1,5 @@
 """The descendants of GoogLeNet: counts, costs and maps as their papers and originals state them, by `summarize`."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -129,18 +127,13 @@ SHAPES = {  # height and channels of the endpoints of the networks without figur
 }
 
 
-@functools.cache
-def _summary(name):
-    return summary.summarize(name)
-
-
 def test_every_model_of_the_zoo_is_counted():
     assert {**COUNTS, **test_googlenet.COUNTS}.keys() == set(zoo.list_models())
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameters_and_multiply_adds(name):
-    totals = _summary(name).totals
+    totals = summary.summarize(name).totals
     assert (totals["params"], totals["params_with_aux"], totals["macs"]) == COUNTS[name]
     assert totals["params"] == totals["weights"] + totals["biases"] + totals["norm"]
     if name in GIGA_MACS:
@@ -156,13 +149,13 @@ def test_without_its_head_a_network_has_its_other_parameters_only(name):
 
 @pytest.mark.parametrize("name", SLIM_BASE)
 def test_variables_of_slim_without_the_classifier(name):
-    rows = [row for row in _summary(name).rows if row.name != "linear"]
+    rows = [row for row in summary.summarize(name).rows if row.name != "linear"]
     assert sum(row.params + 2 * row.norm for row in rows) == SLIM_BASE[name]  # as many means and variances as betas
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_rows(name):
-    found = _summary(name)
+    found = summary.summarize(name)
     rows = {row.name: row for row in (*found.rows, *found.aux) if row.kind not in ("dropout", "average pool")}
     if name != "inception_v3":
         rows = {key: row for key, row in rows.items() if not key.startswith("aux")}
@@ -172,14 +165,14 @@ def test_rows(name):
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_endpoints(name):
-    found = {row.name: (row.output[0], row.output[2]) for row in _summary(name).rows}
+    found = {row.name: (row.output[0], row.output[2]) for row in summary.summarize(name).rows}
     assert {key: shape for key, shape in found.items() if key not in ("pool5", "drop", "linear")} == SHAPES[name]
 
 
 def test_variants_share_their_endpoints():
     for one, other in (("inception_v3", "inception_v3_tf"), ("xception", "xception_timm")):
-        assert [(row.name, row.output, row.macs) for row in _summary(one).rows if row.kind != "dropout"] == [
-            (row.name, row.output, row.macs) for row in _summary(other).rows if row.kind != "dropout"
+        assert [(row.name, row.output, row.macs) for row in summary.summarize(one).rows if row.kind != "dropout"] == [
+            (row.name, row.output, row.macs) for row in summary.summarize(other).rows if row.kind != "dropout"
         ]
 
 
@@ -202,13 +195,15 @@ def test_map_sizes_of_v3(size, expected):
 
 def test_depth_counts_layers_on_the_longest_path():
     # Xception: 36 convolutions (1610.02357, section 4) and the classifier; a separable one counts once.
-    depths = {name: _summary(name).totals["depth"] for name in ("inception_v1_slim", "inception_v3", "xception")}
+    depths = {
+        name: summary.summarize(name).totals["depth"] for name in ("inception_v1_slim", "inception_v3", "xception")
+    }
     assert depths == {"inception_v1_slim": 22, "inception_v3": 48, "xception": 37}
 
 
 def test_forks_residuals_and_separable_convolutions_in_words():
     words = {
-        name: {row.name: row.branches for row in (*_summary(name).rows, *_summary(name).aux)}
+        name: {row.name: row.branches for row in (*summary.summarize(name).rows, *summary.summarize(name).aux)}
         for name in ("inception_v3", "inception_resnet_v2", "xception")
     }
     assert words["inception_v3"]["Mixed_7b"] == "320 | 384-(384 | 384) | 448-384-(384 | 384) | 192"
@@ -219,8 +214,8 @@ def test_forks_residuals_and_separable_convolutions_in_words():
     assert words["xception"]["block14_sepconv2"] == "2048"
 
 
-@pytest.mark.parametrize("name", ["inception_resnet_v1", "inception_resnet_v2", "xception", "inception_v4"])
-@pytest.mark.parametrize("width", [0.05, 0.3, 1.1])
+@pytest.mark.parametrize("name", ["inception_resnet_v1", "inception_resnet_v2", "xception"])
+@pytest.mark.parametrize("width", [0.05, 0.3])
 def test_any_width_keeps_residuals_addable(name, width):
     model = zoo.create_model(name, width=width, aux=False)
     output = jax.eval_shape(lambda key: model.init_with_output(key, jnp.zeros((1, 75, 75, 3)))[0], jax.random.key(0))
