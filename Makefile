@@ -41,10 +41,10 @@ $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
 	$(VENV)/bin/python -m pip install $(PIP_FLAGS) --requirement requirements-dev.txt
 	touch $@
 
-# torchvision comes without its dependencies: they would replace the CPU build of torch.
-$(PARITY_VENV)/installed: requirements-dev.txt requirements-parity.txt requirements.txt pyproject.toml | $(PARITY_VENV)/bin/python
+# The originals come without their dependencies: those would replace the CPU build of torch.
+$(PARITY_VENV)/installed: requirements-dev.txt requirements-parity.txt requirements-originals.txt requirements.txt pyproject.toml | $(PARITY_VENV)/bin/python
 	$(PARITY_VENV)/bin/python -m pip install $(PIP_FLAGS) --requirement requirements-dev.txt
 	$(PARITY_VENV)/bin/python -m pip install $(PIP_FLAGS) --requirement requirements-parity.txt
-	$(PARITY_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-deps "torchvision==0.28.*"
+	$(PARITY_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-deps --requirement requirements-originals.txt
 	$(PARITY_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-deps --editable .
 	touch $@

@@ -98,7 +98,7 @@ def show_summary(
     middle = [column.replace(" ", "\n") for column in columns or ("branches",)]
     table = _table("row", "patch/\nstride", "output", "depth", *middle, "params", "MACs\n(M)", left=("row", "branches"))
     for row in found.rows + found.aux:
-        by_column = summary.features(row, columns) if columns else {0: summary.branches(row)}
+        by_column = summary.features(row, columns) if columns else {0: row.branches}
         table.add_row(
             row.name,
             row.patch,
@@ -132,9 +132,11 @@ def _user_errors() -> Iterator[None]:
 
 
 def _table(*columns: str, left: tuple[str, ...]) -> Table:
-    """Returns an empty table; `left` aligns words to the left, and only a summary may wrap."""
+    """Returns an empty table; `left` aligns words to the left; summaries and branches may wrap."""
     gap = 2 if Console().width >= 100 else 1
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap - 1, 0, 0))
     for column in columns:
-        table.add_column(column, justify="left" if column in left else "right", no_wrap=column != "summary")
+        table.add_column(
+            column, justify="left" if column in left else "right", no_wrap=column not in ("summary", "branches")
+        )
     return table

@@ -87,3 +87,12 @@ GOOGLENET_NAIVE = table1(STEM, inception_naive)
 GOOGLENET_BN = table1(STEM_BN)
 GOOGLENET_TORCHVISION = table1(STEM_BN, inception_torchvision, pool4=Pool("max", 2, 2))
 GOOGLENET_CIFAR = table1(STEM_CIFAR)
+
+SLIM_NAMES = {  # TF-slim's names; the letters of its modules are one further than the paper's
+    **{"conv1": "Conv2d_1a_7x7", "pool1": "MaxPool_2a_3x3", "conv2_reduce": "Conv2d_2b_1x1", "conv2": "Conv2d_2c_3x3"},
+    **{"pool2": "MaxPool_3a_3x3", "pool3": "MaxPool_4a_3x3", "pool4": "MaxPool_5a_2x2"},
+    **{"3a": "Mixed_3b", "3b": "Mixed_3c"},
+    **{"4a": "Mixed_4b", "4b": "Mixed_4c", "4c": "Mixed_4d", "4d": "Mixed_4e", "4e": "Mixed_4f"},
+    **{"5a": "Mixed_5b", "5b": "Mixed_5c"},
+}
+INCEPTION_V1_SLIM = {SLIM_NAMES[name]: row for name, row in GOOGLENET_TORCHVISION.items()}

@@ -5,6 +5,7 @@ All images and maps are NHWC. Modules get `conv` and `pool` ready-made (see `net
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -70,9 +71,12 @@ def _normalise(
 
 
 class ConvNormAct(nn.Module):
-    """Convolution, batch norm (or a bias where the lineage has none), ReLU: [B, H, W, C] -> [B, H', W', features]."""
+    """Convolution, batch norm (or a bias where the row or the lineage has none), ReLU unless the row has none.
 
-    row: spec.Conv
+    [B, H, W, C] -> [B, H', W', features]. A separable convolution is the two convolutions `depthwise` and `pointwise`.
+    """
+
+    row: spec.Conv | spec.SeparableConv
     numerics: spec.Numerics
     bn_group_size: int | None = None
     dtype: Any = jnp.float32
@@ -80,30 +84,34 @@ class ConvNormAct(nn.Module):
     @nn.compact
     def __call__(self, maps: jax.Array, train: bool) -> jax.Array:
         row, numerics = self.row, self.numerics
+        norm = numerics.norm if row.norm else None
         borders = [
             spec.border(size, window, row.stride, row.padding, numerics.conv_same)
             for size, window in zip(maps.shape[1:3], row.kernel, strict=True)
         ]
-        maps = nn.Conv(
-            row.features,
-            row.kernel,
-            row.stride,
-            borders,
-            use_bias=numerics.norm is None,
-            kernel_init=initializer(numerics.kernel_init),
+        conv = functools.partial(
+            nn.Conv,
+            use_bias=norm is None or numerics.conv_bias,
+            kernel_init=initializer(row.init or numerics.kernel_init),
             bias_init=nn.initializers.constant(numerics.bias_init),
             dtype=self.dtype,
-            name="conv",
-        )(maps)
-        if numerics.norm is not None:
-            maps = BatchNorm(numerics.norm, self.bn_group_size, name="bn")(maps, train)
-        return nn.relu(maps)
+        )
+        if isinstance(row, spec.SeparableConv):
+            channels = maps.shape[-1]
+            depthwise = functools.partial(conv, feature_group_count=channels, use_bias=False, name="depthwise")
+            maps = depthwise(channels * row.multiplier, row.kernel, row.stride, borders)(maps)
+            maps = conv(row.features, (1, 1), name="pointwise")(maps)
+        else:
+            maps = conv(row.features, row.kernel, row.stride, borders, name="conv")(maps)
+        if norm is not None:
+            maps = BatchNorm(norm, self.bn_group_size, name="bn")(maps, train)
+        return nn.relu(maps) if row.relu else maps
 
 
 class Inception(nn.Module):
     """Runs every branch on the same input and concatenates them along the channel axis (1409.4842, fig. 2).
 
-    The convolution at place j of branch i is the sub-module `branch{i}_{j}`: i counts from 1, j from 0, pools included.
+    The row at place j of branch i is the sub-module `branch{i}_{j}`: i counts from 1, j from 0, pools included.
     """
 
     branches: spec.Block
@@ -121,6 +129,29 @@ class Inception(nn.Module):
         )
 
 
+class Residual(nn.Module):
+    """Adds what the rows make of [B, H, W, C] to it, or to its shortcut (1602.07261, figs. 10 to 19; 1610.02357).
+
+    The row at place j is the sub-module `rows_{j}`.
+    """
+
+    row: spec.Residual
+    conv: ConvFn
+    pool: PoolFn
+
+    @nn.compact
+    def __call__(self, maps: jax.Array, train: bool) -> jax.Array:
+        row = self.row
+        residual = run_rows(row.rows, maps, train, self.conv, self.pool, prefix="rows")
+        if row.up:
+            up = spec.Conv(maps.shape[-1], relu=False, norm=False)
+            residual = self.conv(up, name="up")(residual, train)
+        if row.shortcut is not None:
+            maps = self.conv(row.shortcut, name="shortcut")(maps, train)
+        maps = maps + row.scale * residual
+        return nn.relu(maps) if row.relu else maps
+
+
 class AuxHead(nn.Module):
     """Auxiliary classifier on a tap (1409.4842, section 5): [B, H, W, C] -> logits [B, K] in float32 or better."""
 
@@ -134,16 +165,19 @@ class AuxHead(nn.Module):
     @nn.compact
     def __call__(self, maps: jax.Array, train: bool) -> jax.Array:
         maps = run_rows(self.head.rows, maps, train, self.conv, self.pool, prefix="rows")
-        features = nn.Dense(
-            self.head.hidden,
-            kernel_init=initializer(self.numerics.kernel_init),
-            bias_init=nn.initializers.constant(self.numerics.bias_init),
-            dtype=self.dtype,
-            name="hidden",
-        )(maps.reshape(len(maps), -1))
-        return Classifier(self.num_classes, self.head.dropout, self.numerics.kernel_init, name="classifier")(
-            nn.relu(features), train
-        )
+        if self.head.hidden is None:
+            features = maps.mean((1, 2), dtype=jnp.promote_types(maps.dtype, jnp.float32))
+        else:
+            hidden = nn.Dense(
+                self.head.hidden,
+                kernel_init=initializer(self.numerics.kernel_init),
+                bias_init=nn.initializers.constant(self.numerics.bias_init),
+                dtype=self.dtype,
+                name="hidden",
+            )
+            features = nn.relu(hidden(maps.reshape(len(maps), -1)))
+        init = self.head.init or self.numerics.kernel_init
+        return Classifier(self.num_classes, self.head.dropout, init, name="classifier")(features, train)
 
 
 class Classifier(nn.Module):
@@ -163,7 +197,7 @@ class Classifier(nn.Module):
 
 
 def run_rows(rows: spec.Branch, maps: jax.Array, train: bool, conv: ConvFn, pool: PoolFn, prefix: str) -> jax.Array:
-    """Runs a chain of rows; the convolution at place j becomes the sub-module `{prefix}_{j}` of the caller."""
+    """Runs a chain of rows; the row at place j becomes the sub-module `{prefix}_{j}` of the caller."""
     for j, row in enumerate(rows):
         maps = run_row(row, maps, train, conv, pool, name=f"{prefix}_{j}")
     return maps
@@ -174,7 +208,7 @@ def run_row(
 ) -> jax.Array:
     """Runs one row of a table; rows with parameters become the sub-module `name` of the caller."""
     match row:
-        case spec.Conv():
+        case spec.Conv() | spec.SeparableConv():
             return conv(row, name=name)(maps, train)
         case spec.Pool():
             return pool(maps, row)
@@ -182,8 +216,12 @@ def run_row(
             return adaptive_avg_pool(maps, row.output)
         case spec.LocalResponseNorm():
             return local_response_norm(maps, row)
+        case spec.Relu():
+            return nn.relu(maps)
+        case spec.Residual():
+            return Residual(row, conv, pool, name=name)(maps, train)
         case branches:
-            return Inception(branches, conv, pool, name=f"inception_{name}")(maps, train)
+            return Inception(branches, conv, pool, name=name)(maps, train)
 
 
 def pool(maps: jax.Array, row: spec.Pool, numerics: spec.Numerics) -> jax.Array:
@@ -213,9 +251,15 @@ def local_response_norm(maps: jax.Array, row: spec.LocalResponseNorm) -> jax.Arr
 
 def initializer(init: spec.Init) -> nn.initializers.Initializer:
     """Returns the Flax initializer that a table names."""
-    if init.distribution == "normal":
-        return nn.initializers.normal(init.scale)
-    return nn.initializers.variance_scaling(init.scale, "fan_in", "uniform")
+    if init.fan is not None:
+        distribution = "truncated_normal" if init.distribution == "truncated" else init.distribution
+        return nn.initializers.variance_scaling(init.scale, init.fan, distribution)
+    match init.distribution:
+        case "normal":
+            return nn.initializers.normal(init.scale)
+        case "truncated":
+            return nn.initializers.truncated_normal(init.scale)
+    raise ValueError(f"{init} needs a fan.")
 
 
 def _averages(size: int, output: int) -> np.ndarray:

@@ -64,7 +64,7 @@ class InceptionNet(nn.Module):
         endpoints, aux = {}, {}
         maps = images.astype(self.dtype)
         for name, row in self.table.items():
-            maps = endpoints[name] = layers.run_row(row, maps, train, conv, pool, name)
+            maps = endpoints[name] = layers.run_row(row, maps, train, conv, pool, spec.module_name(name, row))
             if name in self.aux_heads and (train or self.is_initializing()):
                 head = layers.AuxHead(
                     self.aux_heads[name], self.num_classes, self.numerics, conv, pool, self.dtype, name=f"aux_{name}"
@@ -83,10 +83,21 @@ class InceptionNet(nn.Module):
             raise ValueError(
                 f"{self.name_in_zoo} reads normalised floats [B, H, W, 3], not {images.dtype}{list(images.shape)}."
             )
-        minimum = self.minimum_input(train or self.is_initializing())
+        heads = train or self.is_initializing()
+        minimum = self.minimum_input(heads)
         if min(images.shape[1:3]) < minimum:
             hint = f"; aux=False needs {self.minimum_input()}" if minimum > self.minimum_input() else ""
             raise ValueError(
                 f"{self.name_in_zoo} reads images of at least {minimum} x {minimum} pixels{hint}, "
                 f"not {images.shape[1]} x {images.shape[2]}."
             )
+        for size in images.shape[1:3]:
+            if not self._reads(size, heads):
+                nearest = next(n for gap in range(size) for n in (size - gap, size + gap) if self._reads(n, heads))
+                raise ValueError(
+                    f"{self.name_in_zoo} reads no images of {size} pixels: its branches make maps of several sizes of "
+                    f"them. The nearest size is {nearest}."
+                )
+
+    def _reads(self, size: int, heads: bool) -> bool:
+        return spec.fits(self.table, self.numerics, self.aux_heads if heads else {}, size)

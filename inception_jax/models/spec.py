@@ -1,8 +1,8 @@
 """The words an architecture table is written in. Plain Python: no JAX, no arrays.
 
-A table maps row names to rows. A row is a convolution, a pool, a local response normalisation, or a block: a tuple of
-branches that read the same input and are concatenated along the channel axis. `Numerics` says how the rows are read:
-two lineages of one network share the table and differ here.
+A table maps row names to rows. A row is a convolution, a pool, a normalisation, a residual, or a block: a tuple of
+branches that read the same input and are concatenated along the channel axis. A branch is a chain of rows, blocks among
+them. `Numerics` says how the rows are read: two lineages of one network share the table and differ here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,18 @@ SAME: Padding = "SAME"
 VALID: Padding = "VALID"
 
 
+class Init(NamedTuple):
+    """Weight initialisation: `scale` is a standard deviation, or with a `fan` the variance times that fan.
+
+    "truncated" is cut at two standard deviations; with a fan what is left has the variance asked for. "uniform" needs a
+    fan.
+    """
+
+    distribution: Literal["normal", "truncated", "uniform"]
+    scale: float
+    fan: Literal["fan_in", "fan_out", "fan_avg"] | None = None
+
+
 class Conv(NamedTuple):
     """Convolution, then batch norm or a bias, then ReLU."""
 
@@ -22,6 +34,22 @@ class Conv(NamedTuple):
     kernel: tuple[int, int] = (1, 1)
     stride: int = 1
     padding: Padding = SAME
+    relu: bool = True
+    norm: bool = True  # False: a bias in its place, whatever the lineage
+    init: Init | None = None  # None: the lineage's
+
+
+class SeparableConv(NamedTuple):
+    """Depthwise convolution, 1x1 convolution, nothing between them (1610.02357, section 3.2); then as after `Conv`."""
+
+    features: int
+    kernel: tuple[int, int] = (3, 3)
+    stride: int = 1
+    padding: Padding = SAME
+    relu: bool = True
+    norm: bool = True
+    init: Init | None = None
+    multiplier: int = 1  # maps that the depthwise convolution makes of each channel
 
 
 class Pool(NamedTuple):
@@ -48,18 +76,39 @@ class LocalResponseNorm(NamedTuple):
     k: float = 1.0
 
 
-Row = Conv | Pool | AdaptivePool | LocalResponseNorm
-Branch = tuple[Row, ...]
+class Relu(NamedTuple):
+    """ReLU alone, where a table puts one in front of a convolution."""
+
+
+class Residual(NamedTuple):
+    """ReLU(shortcut(x) + scale * up(rows(x))), each part but the sum optional; only the rows are scaled.
+
+    `up` is a 1x1 convolution with a bias, without norm and ReLU, to as many maps as x has (1602.07261, section 3.2).
+    """
+
+    rows: Branch
+    scale: float = 1.0
+    up: bool = False
+    relu: bool = False
+    shortcut: Conv | None = None
+
+
+Row = Conv | SeparableConv | Pool | AdaptivePool | LocalResponseNorm | Relu | Residual
+Branch = tuple["Row | Block", ...]
 Block = tuple[Branch, ...]
 Table = Mapping[str, Row | Block]
 
 
 class AuxHead(NamedTuple):
-    """Auxiliary classifier: rows, a hidden layer with ReLU, dropout, a linear layer (1409.4842, section 5)."""
+    """Auxiliary classifier: rows, a hidden layer with ReLU, dropout, a linear layer (1409.4842, section 5).
 
-    rows: tuple[Row, ...] = (Pool("avg", 5, 3, VALID), Conv(128))
-    hidden: int = 1024
+    Without a hidden layer the linear layer reads the average of the map (1512.00567, fig. 8).
+    """
+
+    rows: Branch = (Pool("avg", 5, 3, VALID), Conv(128))
+    hidden: int | None = 1024
     dropout: float = 0.7
+    init: Init | None = None  # of the linear layer; None: the lineage's
 
 
 class BatchNorm(NamedTuple):
@@ -71,13 +120,6 @@ class BatchNorm(NamedTuple):
     unbiased: bool = True  # the running variance divides by n - 1, the normalisation always by n
 
 
-class Init(NamedTuple):
-    """Weight initialisation: `scale` is the standard deviation of "normal", the gain of "uniform" over fan-in."""
-
-    distribution: Literal["normal", "uniform"]
-    scale: float
-
-
 class Numerics(NamedTuple):
     """How a lineage reads the rows of a table.
 
@@ -86,6 +128,7 @@ class Numerics(NamedTuple):
     pool_same     the same for a strided SAME pool; "ceil" pads nothing and clips the last window at the border instead
     count_padding whether an average pool divides by the whole window at the border, or by what it sees
     norm          batch normalisation, or None: the convolutions then have biases
+    conv_bias     whether they have biases beside the norm, too
     """
 
     conv_same: Literal["symmetric", "tf"]
@@ -94,11 +137,31 @@ class Numerics(NamedTuple):
     norm: BatchNorm | None
     kernel_init: Init
     bias_init: float = 0.0  # of convolutions and hidden layers; classifiers start at zero
+    conv_bias: bool = False
 
 
-CAFFE = Numerics("symmetric", "ceil", True, None, Init("uniform", 1.0), bias_init=0.2)
+GLOROT = Init("uniform", 1.0, "fan_avg")
+HE_SLIM = Init("truncated", 2.012, "fan_in")  # 1.3 * 2, times the 0.774 that the cut leaves of a variance
+
+CAFFE = Numerics("symmetric", "ceil", True, None, Init("uniform", 1.0, "fan_in"), bias_init=0.2)
 TORCH = Numerics("symmetric", "ceil", True, BatchNorm(), Init("normal", 0.01))
 TF = Numerics("tf", "tf", False, BatchNorm(decay=0.9997, scale=False, unbiased=False), Init("normal", 0.01))
+KERAS = TF._replace(norm=BatchNorm(decay=0.99, scale=False, unbiased=False), kernel_init=GLOROT)
+
+CADENE = Numerics("symmetric", "ceil", True, BatchNorm(1e-5, decay=0.1), CAFFE.kernel_init, conv_bias=True)
+TORCH_V3 = TORCH._replace(kernel_init=Init("normal", 0.1))
+TF_V3 = TF._replace(kernel_init=HE_SLIM)
+TIMM = TORCH._replace(count_padding=False)
+FACENET = TF._replace(norm=BatchNorm(decay=0.995, scale=False, unbiased=False), kernel_init=Init("truncated", 0.1))
+KERAS_XCEPTION = KERAS._replace(norm=BatchNorm(decay=0.99, unbiased=False))
+TIMM_XCEPTION = TORCH._replace(
+    pool_same="symmetric", norm=BatchNorm(epsilon=1e-5), kernel_init=Init("normal", 2.0, "fan_out")
+)
+
+
+def module_name(name: str, row: Row | Block) -> str:
+    """Returns what the row `name` of a table is called among the parameters: `3a` is no name for a module."""
+    return name if isinstance(row, Row) else f"inception_{name}"
 
 
 def border(size: int, window: int, stride: int, padding: Padding, rule: str) -> tuple[int, int]:
@@ -114,34 +177,52 @@ def border(size: int, window: int, stride: int, padding: Padding, rule: str) -> 
 
 
 def output_size(row: Row | Block, size: int, numerics: Numerics) -> int:
-    """Returns the height (= width) of the map that `row` makes of one of `size` pixels; 0 or less: it does not fit."""
+    """Returns the height (= width) of the map that `row` makes of one of `size` pixels.
+
+    0 or less: it does not fit, or the branches of a block, or a residual and its shortcut, make maps of several sizes.
+    """
     match row:
-        case LocalResponseNorm():
+        case LocalResponseNorm() | Relu():
             return size
         case AdaptivePool():
             return row.output if size >= 1 else 0
-        case Conv():
+        case Residual():
+            shortcut = size if row.shortcut is None else output_size(row.shortcut, size, numerics)
+            return _common(_chain(row.rows, size, numerics), shortcut)
+        case Conv() | SeparableConv():
             return min(_windows(size, k, row.stride, row.padding, numerics.conv_same) for k in row.kernel)
         case Pool():
             return _windows(size, row.window, row.stride, row.padding, numerics.pool_same)
         case branches:
-            return min(_chain(branch, size, numerics) for branch in branches)
+            return _common(*(_chain(branch, size, numerics) for branch in branches))
 
 
 def minimum_input(table: Table, numerics: Numerics, aux: Mapping[str, AuxHead] | None = None) -> int:
     """Returns the smallest square image, in pixels, that every row of the table (and every aux head) can read."""
     size = 1
-    while not _fits(table, numerics, aux or {}, size):
+    while not fits(table, numerics, aux or {}, size):
         size += 1
     return size
+
+
+def fits(table: Table, numerics: Numerics, aux: Mapping[str, AuxHead], size: int) -> bool:
+    """Returns whether every row of the table, and every head, can read an image of `size` pixels."""
+    for name, row in table.items():
+        size = output_size(row, size, numerics)
+        if size < 1 or (name in aux and _chain(aux[name].rows, size, numerics) < 1):
+            return False
+    return True
 
 
 def scale_width(row: Row | Block, width: float) -> Row | Block:
     """Returns the row with its features multiplied by `width`, at least 16 of them (the rule of TF-slim)."""
     match row:
-        case Conv():
+        case Conv() | SeparableConv():
             return row._replace(features=scale_features(row.features, width))
-        case Pool() | AdaptivePool() | LocalResponseNorm():
+        case Residual():
+            shortcut = row.shortcut and row.shortcut._replace(features=scale_features(row.shortcut.features, width))
+            return row._replace(rows=scale_rows(row.rows, width), shortcut=shortcut)
+        case Pool() | AdaptivePool() | LocalResponseNorm() | Relu():
             return row
         case branches:
             return tuple(scale_rows(branch, width) for branch in branches)
@@ -149,9 +230,7 @@ def scale_width(row: Row | Block, width: float) -> Row | Block:
 
 def scale_rows(rows: Branch, width: float) -> Branch:
     """Returns the chain of rows with its features multiplied by `width`, by the same rule."""
-    return tuple(
-        row._replace(features=scale_features(row.features, width)) if isinstance(row, Conv) else row for row in rows
-    )
+    return tuple(scale_width(row, width) for row in rows)
 
 
 def scale_features(features: int, width: float) -> int:
@@ -169,9 +248,5 @@ def _chain(rows: Branch, size: int, numerics: Numerics) -> int:
     return size
 
 
-def _fits(table: Table, numerics: Numerics, aux: Mapping[str, AuxHead], size: int) -> bool:
-    for name, row in table.items():
-        size = output_size(row, size, numerics)
-        if size < 1 or (name in aux and _chain(aux[name].rows, size, numerics) < 1):
-            return False
-    return True
+def _common(*sizes: int) -> int:
+    return sizes[0] if len(set(sizes)) == 1 else 0

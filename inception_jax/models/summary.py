@@ -36,11 +36,13 @@ class Row:
     weights, biases  of convolutions and linear layers
     norm             gains and biases of batch normalisation
     macs             multiply-adds of one image
+    branches         features of each branch in words: "64 | 96-128 | 16-32 | 32"; "384-(384 | 384)" where one forks
     """
 
     name: str
     kind: str
     patch: str
+    branches: str
     output: tuple[int, ...]
     depth: int
     weights: int
@@ -74,6 +76,7 @@ class Summary:
         return dataclasses.asdict(self) | {"totals": self.totals}
 
 
+@functools.cache  # tracing the largest takes seconds
 def summarize(
     name: str, image_size: int | None = None, width: float = 1.0, num_classes: int = 1000, aux: bool = True
 ) -> Summary:
@@ -91,7 +94,16 @@ def summarize(
     rows += _head_rows(model, rows[-1].output, shapes)
     logits = (1, 1, num_classes)
     heads = tuple(
-        _row(f"aux {tap}", "auxiliary head", "", logits, _depth(head.rows) + 2, (f"aux_{tap}",), shapes)
+        _row(
+            name=f"aux {tap}",
+            kind="auxiliary head",
+            patch="",
+            branches=_chain(*map(_words, head.rows), head.hidden, num_classes),
+            output=logits,
+            depth=_depth(head.rows) + (head.hidden is not None) + 1,
+            modules=(f"aux_{tap}",),
+            shapes=shapes,
+        )
         for tap, head in model.aux_heads.items()
     )
     return Summary(name, size, width, num_classes, tuple(rows), heads)
@@ -99,7 +111,7 @@ def summarize(
 
 def headings(table: spec.Table) -> tuple[str, ...] | None:
     """Returns the paper's column names for the convolutions of a block, or None if the blocks are of several shapes."""
-    shapes = {_block_headings(row) for row in table.values() if _is_block(row)}
+    shapes = {_block_headings(row) for row in table.values() if not isinstance(row, spec.Row)}
     return shapes.pop() if len(shapes) == 1 else None
 
 
@@ -112,15 +124,6 @@ def features(row: Row, columns: tuple[str, ...]) -> dict[int, int]:
         wanted = {f"{heading} reduce": row.layers[0].features, heading: row.layers[1].features}
         return {columns.index(name): value for name, value in wanted.items() if name in columns}
     return {}
-
-
-def branches(row: Row) -> str:
-    """Returns the features of each branch in words: "64 | 96-128 | 16-32 | 32"."""
-    chains: dict[str, list[str]] = {}
-    for layer in row.layers:
-        branch = layer.path[1].split("_")[0] if row.kind == "inception" else ""
-        chains.setdefault(branch, []).append(f"{layer.features}")
-    return " | ".join("-".join(chain) for chain in chains.values())
 
 
 class _Shapes(NamedTuple):
@@ -159,6 +162,7 @@ def _row(
     name: str,
     kind: str,
     patch: str,
+    branches: str,
     output: tuple[int, ...],
     depth: int,
     modules: tuple[str, ...],
@@ -172,6 +176,7 @@ def _row(
         name=name,
         kind=kind,
         patch=patch,
+        branches=branches,
         output=output,
         depth=depth,
         weights=weights,
@@ -185,16 +190,26 @@ def _row(
 
 def _body_rows(model: InceptionNet, shapes: _Shapes) -> list[Row]:
     rows: list[Row] = []
-    reductions: tuple[str, ...] = ()
+    reduction: tuple[tuple[str, spec.Row | spec.Block], ...] = ()
     for name, table_row in model.table.items():
-        module = f"inception_{name}" if _is_block(table_row) else name
         if name.endswith("_reduce"):  # the paper counts it with the convolution it feeds
-            reductions = (*reductions, module)
+            reduction = (*reduction, (name, table_row))
             continue
-        kind, patch, depth = _describe(table_row)
-        output = shapes.output.endpoints[name].shape[1:]
-        rows.append(_row(name, kind, patch, output, depth + len(reductions), (*reductions, module), shapes))
-        reductions = ()
+        parts = (*reduction, (name, table_row))
+        kind, patch = _describe(table_row)
+        rows.append(
+            _row(
+                name=name,
+                kind=kind,
+                patch=patch,
+                branches=_chain(*(_words(part) for _, part in parts)),
+                output=shapes.output.endpoints[name].shape[1:],
+                depth=_depth(tuple(part for _, part in parts)),
+                modules=tuple(spec.module_name(*part) for part in parts),
+                shapes=shapes,
+            )
+        )
+        reduction = ()
     return rows
 
 
@@ -202,33 +217,67 @@ def _head_rows(model: InceptionNet, last: tuple[int, ...], shapes: _Shapes) -> l
     height, width, channels = last
     pooled = (1, 1, channels)
     return [
-        _row("pool5", "average pool", f"{height}x{width}/1", pooled, 0, (), shapes),
-        _row("drop", "dropout", f"{model.dropout:.0%}", pooled, 0, (), shapes),
-        _row("linear", "linear", "", (1, 1, model.num_classes), 1, ("classifier",), shapes),
+        _row("pool5", "average pool", f"{height}x{width}/1", "", pooled, 0, (), shapes),
+        _row("drop", "dropout", f"{model.dropout:.0%}", "", pooled, 0, (), shapes),
+        _row("linear", "linear", "", f"{model.num_classes}", (1, 1, model.num_classes), 1, ("classifier",), shapes),
     ]
 
 
-def _describe(row: spec.Row | spec.Block) -> tuple[str, str, int]:
-    """Returns kind, patch size / stride, and the number of weighted layers on the longest path."""
+def _describe(row: spec.Row | spec.Block) -> tuple[str, str]:
+    """Returns kind, and patch size / stride."""
     match row:
         case spec.Conv():
-            return "convolution", f"{_size(row.kernel)}/{row.stride}", 1
+            return "convolution", f"{_size(row.kernel)}/{row.stride}"
+        case spec.SeparableConv():
+            return "separable convolution", f"{_size(row.kernel)}/{row.stride}"
         case spec.Pool():
-            return f"{row.kind} pool", f"{row.window}x{row.window}/{row.stride}", 0
+            return f"{row.kind} pool", f"{row.window}x{row.window}/{row.stride}"
         case spec.AdaptivePool():
-            return "average pool", "", 0
+            return "average pool", ""
         case spec.LocalResponseNorm():
-            return "local response norm", "", 0
-        case block:
-            return "inception", "", max(_depth(branch) for branch in block)
+            return "local response norm", ""
+        case spec.Relu():
+            return "relu", ""
+        case spec.Residual():
+            return "residual", ""
+        case _:
+            return "inception", ""
 
 
 def _depth(rows: spec.Branch) -> int:
-    return sum(isinstance(row, spec.Conv) for row in rows)
+    """Returns the number of weighted layers on the longest path; a separable convolution counts as one."""
+    return sum(_row_depth(row) for row in rows)
 
 
-def _is_block(row: spec.Row | spec.Block) -> bool:
-    return not isinstance(row, spec.Row)
+def _row_depth(row: spec.Row | spec.Block) -> int:
+    match row:
+        case spec.Conv() | spec.SeparableConv():
+            return 1
+        case spec.Residual():
+            return _depth(row.rows) + row.up
+        case spec.Pool() | spec.AdaptivePool() | spec.LocalResponseNorm() | spec.Relu():
+            return 0
+        case block:
+            return max(_depth(branch) for branch in block)
+
+
+def _words(row: spec.Row | spec.Block) -> str:
+    """Returns the features of the row's convolutions in words, those of a shortcut after a plus."""
+    match row:
+        case spec.Conv() | spec.SeparableConv():
+            return f"{row.features}"
+        case spec.Residual():
+            rows = _chain(*map(_words, row.rows))
+            return f"{rows} + {row.shortcut.features}" if row.shortcut else rows
+        case spec.Pool() | spec.AdaptivePool() | spec.LocalResponseNorm() | spec.Relu():
+            return ""
+        case block:
+            chains = (_chain(*(f"({w})" if "|" in w else w for w in map(_words, branch))) for branch in block)
+            return " | ".join(chain for chain in chains if chain)
+
+
+def _chain(*features: str | int | None) -> str:
+    return "-".join(f"{part}" for part in features if part)
 
 
 def _block_headings(block: Any) -> tuple[str, ...]:

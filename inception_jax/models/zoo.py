@@ -9,7 +9,15 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from inception_jax.models import googlenet, spec
+from inception_jax.models import (
+    googlenet,
+    inception_resnet,
+    inception_v2,
+    inception_v3,
+    inception_v4,
+    spec,
+    xception,
+)
 from inception_jax.models.network import InceptionNet
 
 
@@ -49,6 +57,13 @@ class ModelCard:
 PAPER_INPUT = Preprocess(224, mean=(123.0, 117.0, 104.0), std=(1.0, 1.0, 1.0))
 IMAGENET_INPUT = Preprocess(224, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 CIFAR_INPUT = Preprocess(32, mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7), crop_fraction=1.0)
+
+BGR_MEANS_INPUT = Preprocess(224, mean=(128.0, 117.0, 104.0), std=(1.0, 1.0, 1.0))
+SLIM_224_INPUT = Preprocess(224, mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5))
+# torchvision's ImageNet constants and the `transform_input` of its weights compose to this, too.
+INCEPTION_INPUT = dataclasses.replace(SLIM_224_INPUT, size=299)
+INCEPTION_BICUBIC = dataclasses.replace(INCEPTION_INPUT, interpolation="bicubic")
+RESNET_INPUT = dataclasses.replace(INCEPTION_BICUBIC, crop_fraction=0.8975)
 
 _CARDS = (
     ModelCard(
@@ -101,6 +116,116 @@ _CARDS = (
         dropout=0.4,
         preprocess=CIFAR_INPUT,
     ),
+    ModelCard(
+        name="inception_v1_slim",
+        summary="TF-slim's network: torchvision's table, padded as TensorFlow does",
+        paper="1409.4842",
+        table=googlenet.INCEPTION_V1_SLIM,
+        numerics=spec.TF._replace(kernel_init=spec.Init("truncated", 0.01)),
+        aux_heads={},
+        dropout=0.2,
+        preprocess=SLIM_224_INPUT,
+    ),
+    ModelCard(
+        name="bn_inception",
+        summary="the paper's table in the numerics of its Caffe weights: biases beside the norm",
+        paper="1502.03167",
+        table=inception_v2.BN_INCEPTION,
+        numerics=spec.CADENE,
+        aux_heads={},
+        dropout=0.0,
+        preprocess=BGR_MEANS_INPUT,
+    ),
+    ModelCard(
+        name="inception_v2",
+        summary="TF-slim's BN-Inception: a separable stem, 576 channels throughout",
+        paper="1502.03167",
+        table=inception_v2.INCEPTION_V2,
+        numerics=spec.TF_V3,
+        aux_heads={},
+        dropout=0.2,
+        preprocess=SLIM_224_INPUT,
+    ),
+    ModelCard(
+        name="inception_v3",
+        summary="torchvision's network: average pools count padding",
+        paper="1512.00567",
+        table=inception_v3.INCEPTION_V3,
+        numerics=spec.TORCH_V3,
+        aux_heads=inception_v3.AUX,
+        dropout=0.5,
+        preprocess=INCEPTION_INPUT,
+    ),
+    ModelCard(
+        name="inception_v3_tf",
+        summary="TF-slim's and Keras's numerics: average pools do not count padding, no gamma",
+        paper="1512.00567",
+        table=inception_v3.INCEPTION_V3,
+        numerics=spec.TF_V3,
+        aux_heads=inception_v3.AUX,
+        dropout=0.2,
+        preprocess=INCEPTION_INPUT,
+    ),
+    ModelCard(
+        name="inception_v3_fid",
+        summary="the network of the FID: a max pool in Mixed_7c, features in pool3; its weights have 1008 classes",
+        paper="1512.00567",
+        table=inception_v3.INCEPTION_V3_FID,
+        numerics=spec.TORCH_V3._replace(count_padding=False),
+        aux_heads={},
+        dropout=0.0,
+        preprocess=INCEPTION_INPUT,
+    ),
+    ModelCard(
+        name="inception_v4",
+        summary="timm's numerics, with TF-slim's auxiliary head",
+        paper="1602.07261",
+        table=inception_v4.INCEPTION_V4,
+        numerics=spec.TIMM._replace(kernel_init=spec.HE_SLIM),
+        aux_heads=inception_v4.AUX,
+        dropout=0.2,
+        preprocess=INCEPTION_BICUBIC,
+    ),
+    ModelCard(
+        name="inception_resnet_v1",
+        summary="the body of facenet, with a final linear block",
+        paper="1602.07261",
+        table=inception_resnet.INCEPTION_RESNET_V1,
+        numerics=spec.FACENET,
+        aux_heads={},
+        dropout=0.2,
+        preprocess=INCEPTION_INPUT,
+    ),
+    ModelCard(
+        name="inception_resnet_v2",
+        summary="timm's numerics, with TF-slim's auxiliary head",
+        paper="1602.07261",
+        table=inception_resnet.INCEPTION_RESNET_V2,
+        numerics=spec.TIMM._replace(kernel_init=spec.GLOROT),
+        aux_heads=inception_resnet.V2_AUX,
+        dropout=0.2,
+        preprocess=RESNET_INPUT,
+    ),
+    ModelCard(
+        name="xception",
+        summary="the paper's network in Keras's numerics: pools pad as TensorFlow does",
+        paper="1610.02357",
+        table=xception.XCEPTION,
+        numerics=spec.KERAS_XCEPTION,
+        aux_heads={},
+        dropout=0.5,
+        preprocess=INCEPTION_INPUT,
+    ),
+    ModelCard(
+        name="xception_timm",
+        summary="timm's legacy_xception: pools pad both sides, epsilon 1e-5",
+        paper="1610.02357",
+        table=xception.XCEPTION,
+        numerics=spec.TIMM_XCEPTION,
+        aux_heads={},
+        dropout=0.5,
+        preprocess=RESNET_INPUT,
+    ),
 )
 MODELS: dict[str, ModelCard] = {card.name: card for card in _CARDS}
 
@@ -151,7 +276,9 @@ def create_model(
     card = model_card(name)
     _check(num_classes, width, dropout, bn_group_size)
     heads = {
-        tap: head._replace(rows=spec.scale_rows(head.rows, width), hidden=spec.scale_features(head.hidden, width))
+        tap: head._replace(
+            rows=spec.scale_rows(head.rows, width), hidden=head.hidden and spec.scale_features(head.hidden, width)
+        )
         for tap, head in (card.aux_heads.items() if aux else ())
     }
     return InceptionNet(

@@ -4,7 +4,15 @@ import pytest
 
 from inception_jax.models import zoo
 
-NAMES = ["googlenet", "googlenet_naive", "googlenet_bn", "googlenet_torchvision", "googlenet_cifar"]
+NAMES_224 = [
+    *("googlenet", "googlenet_naive", "googlenet_bn", "googlenet_torchvision"),
+    *("inception_v1_slim", "bn_inception", "inception_v2"),
+]
+NAMES_299 = [
+    *("inception_v3", "inception_v3_tf", "inception_v3_fid", "inception_v4"),
+    *("inception_resnet_v1", "inception_resnet_v2", "xception", "xception_timm"),
+]
+NAMES = [*NAMES_224[:4], "googlenet_cifar", *NAMES_224[4:], *NAMES_299]
 
 
 def test_names():
@@ -16,7 +24,7 @@ def test_cards_say_what_the_input_is(name):
     card = zoo.model_card(name)
     assert card.name == name
     assert card.summary
-    assert card.preprocess.size == (32 if name == "googlenet_cifar" else 224)
+    assert card.preprocess.size == (32 if name == "googlenet_cifar" else 224 if name in NAMES_224 else 299)
     assert len(card.preprocess.mean) == len(card.preprocess.std) == 3
     assert all(0 <= value <= 255 for value in card.preprocess.mean)
     assert all(value > 0 for value in card.preprocess.std)
@@ -24,7 +32,8 @@ def test_cards_say_what_the_input_is(name):
 
 def test_evaluation_geometry():
     assert zoo.model_card("googlenet_torchvision").preprocess.resize == 256
-    assert zoo.Preprocess(299, (0, 0, 0), (1, 1, 1), 0.875).resize == 342
+    assert zoo.model_card("inception_v3").preprocess.resize == 342
+    assert zoo.model_card("inception_resnet_v2").preprocess.resize == 333
 
 
 @pytest.mark.parametrize(
@@ -33,6 +42,9 @@ def test_evaluation_geometry():
         ("googlnet", "googlenet,"),
         ("googlenet_tv", "googlenet"),
         ("GoogLeNet_BN", "googlenet"),
+        ("inceptionv3", "inception_v3,"),
+        ("inception_resnet", "inception_resnet_v"),
+        ("legacy_xception", "xception"),
         ("zzz", ", ".join(NAMES)),
     ],
 )

@@ -39,3 +39,17 @@ def record(request):
         return check
 
     return recorder
+
+
+@pytest.fixture(scope="session")
+def torch():
+    import torch
+
+    register = torch.library.register_fake
+    # torchvision registers shapes for compiled operators of its own, which this build of it need not have.
+    torch.library.register_fake = lambda op, *args, **kwargs: (
+        (lambda function: function) if str(op).startswith("torchvision::") else register(op, *args, **kwargs)
+    )
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+    return torch

@@ -39,11 +39,13 @@ def _leaf(path, shape, hidden_map):
     match path[-1], path[-2]:
         case "kernel", "hidden":
             return _linear_after_flatten(shape, hidden_map)
+        case "kernel", "depthwise":
+            return weight((shape[-1], 1, *shape[:2]), gain=3).transpose(2, 3, 1, 0)
         case "kernel", "linear":
-            return _weight(shape[::-1]).T
+            return weight(shape[::-1]).T
         case "kernel", _:
             height, width, inputs, outputs = shape
-            return _weight((outputs, inputs, height, width)).transpose(2, 3, 1, 0)
+            return weight((outputs, inputs, height, width)).transpose(2, 3, 1, 0)
         case "bias", "bn":
             return 0.2 * (uniform(n, 4) - 0.5)
         case "bias", _:
@@ -57,16 +59,17 @@ def _leaf(path, shape, hidden_map):
     raise AssertionError(f"no filling rule for {path}")
 
 
-def _weight(shape):
+def weight(shape, gain=6):
+    """Returns a weight in its PyTorch layout, uniform with the variance gain / (3 fan-in)."""
     fan_in = int(np.prod(shape[1:]))
-    return ((2 * uniform(int(np.prod(shape)), 1) - 1) * np.sqrt(6 / fan_in)).reshape(shape)
+    return ((2 * uniform(int(np.prod(shape)), 1) - 1) * np.sqrt(gain / fan_in)).reshape(shape)
 
 
 def _linear_after_flatten(shape, hidden_map):
     inputs, outputs = shape
     channels = inputs // int(np.prod(hidden_map))
-    weight = _weight((outputs, inputs)).reshape(outputs, channels, *hidden_map)
-    return weight.transpose(2, 3, 1, 0).reshape(inputs, outputs)
+    kernel = weight((outputs, inputs)).reshape(outputs, channels, *hidden_map)
+    return kernel.transpose(2, 3, 1, 0).reshape(inputs, outputs)
 
 
 def shapes(model, size: int):

@@ -24,20 +24,6 @@ GRADIENTS = (
 )
 
 
-@pytest.fixture(scope="module")
-def torch():
-    import torch
-
-    register = torch.library.register_fake
-    # torchvision registers shapes for compiled operators of its own, which this build of it need not have.
-    torch.library.register_fake = lambda op, *args, **kwargs: (
-        (lambda function: function) if str(op).startswith("torchvision::") else register(op, *args, **kwargs)
-    )
-    torch.manual_seed(0)
-    torch.set_num_threads(2)
-    return torch
-
-
 @pytest.fixture
 def theirs(torch):
     """GoogLeNet of torchvision with aux heads, no dropout, and weights under which no signal fades."""
