@@ -169,7 +169,10 @@ def _build_model(config: TrainConfig, num_classes: int) -> InceptionNet:
         raise UserError(f"config.model: {error}") from error
     heads, weighted = sorted(f"aux_{tap}" for tap in model.aux_heads), sorted(config.loss.aux_weights)
     if settings.aux and heads != weighted:
-        raise UserError(f"config.loss.aux_weights names the heads {weighted}; {settings.name} has {heads}.")
+        raise UserError(
+            f"config.loss.aux_weights names the heads {weighted}; {settings.name} has {heads}: "
+            "weigh these in the config file, or set config.model.aux=False."
+        )
     return model
 
 
