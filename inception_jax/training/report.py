@@ -22,6 +22,8 @@ PANELS = (  # title, axis label, logarithmic, metrics with their labels
     ("Speed", "images / s", False, {"train/images_per_second": ""}),
 )  # fmt: skip
 
+COLOURS = {"train": "C0", "eval": "C1", "eval_ema": "C2"}
+
 
 def draw_curves(metrics_file: Path, picture: Path, title: str) -> None:
     """Draws loss, accuracy, learning rate and speed over the steps."""
@@ -36,7 +38,9 @@ def draw_curves(metrics_file: Path, picture: Path, title: str) -> None:
             points = [(record["step"], scale * record[name]) for record in records if name in record]
             if points:
                 marker = "o" if name.startswith("eval") else None
-                axis.plot(*zip(*points, strict=True), label=legend, marker=marker, markersize=3, linewidth=1.2)
+                line = "--" if name == "train/loss_main" else "-"
+                colour = COLOURS[name.partition("/")[0]]
+                axis.plot(*zip(*points, strict=True), line, c=colour, label=legend, marker=marker, ms=3, lw=1.2)
                 drawn += 1
         axis.set(title=panel, ylabel=label)
         axis.grid(alpha=0.3)
