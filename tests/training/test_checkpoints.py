@@ -17,8 +17,6 @@ from inception_jax.training.checkpoints import Checkpoints, checksums
 from inception_jax.training.state import TrainState
 
 METRIC = "eval/top1"
-# After a failure, the threads of Orbax that still run complain that their event loop is closed.
-leaves_threads_behind = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def state_at(step: int, mesh=None) -> TrainState:
@@ -118,7 +116,6 @@ def cut(path: Path):
 
 
 @pytest.mark.parametrize("damage", [flip, cut, Path.unlink], ids=["flipped byte", "cut file", "lost file"])
-@leaves_threads_behind
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(saved, config, damage, caplog):
     damage(largest_file(saved / "3"))
     with caplog.at_level(logging.WARNING), Checkpoints(saved, 3, METRIC) as checkpoints:
@@ -131,7 +128,6 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(saved, config, damage,
         chex.assert_trees_all_equal(checkpoints.restore(abstract(state_at(0)), config), state_at(3))
 
 
-@leaves_threads_behind
 def test_damaged_record_counts_as_damage_too(saved, config):
     (saved / "3" / "meta" / "metadata").write_text('{"format_ver')
     (saved / "2" / "meta" / "metadata").write_text("[]")
@@ -139,7 +135,6 @@ def test_damaged_record_counts_as_damage_too(saved, config):
         assert int(checkpoints.restore(abstract(state_at(0)), config).step) == 1
 
 
-@leaves_threads_behind
 def test_nothing_whole_is_an_error_not_a_fresh_start(saved, config):
     for step in (1, 2, 3):
         flip(largest_file(saved / str(step)))
@@ -176,7 +171,6 @@ def test_other_arrays_are_refused_by_name(saved, config):
         checkpoints.restore(abstract(jax.device_put(state, jax.devices()[0])), config)
 
 
-@leaves_threads_behind
 def test_a_failed_save_is_an_error_and_the_ones_before_stay(saved, config):
     """A file size limit stands in for the full disk: the kernel refuses the write in the same place."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

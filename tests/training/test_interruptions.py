@@ -75,9 +75,12 @@ def wait_for_line(process, start):
     raise AssertionError(f"the run ended with {process.wait()} before a line {start!r}")
 
 
-def wait_for_save(process, folder):
-    """Returns when a checkpoint is being written, or the process has ended."""
-    while process.poll() is None and not any(folder.glob("*tmp*")):
+def wait_for_save(process, folder, complete_after):
+    """Returns when a checkpoint is being written, or, with a step, when a later one is complete."""
+    while process.poll() is None:
+        steps = [int(entry.name) for entry in folder.glob("*") if entry.name.isdecimal()]
+        if any(folder.glob("*tmp*")) if complete_after is None else max(steps, default=0) > complete_after:
+            return
         time.sleep(0.01)
 
 
@@ -89,11 +92,8 @@ def test_killed_ten_times(config, start, undisturbed, tmp_path):
         with start(tmp_path) as process:
             line = wait_for_line(process, "googlenet_cifar on digits")
             begun.append(int(line.split("after step ")[1].split()[0]) if "after step" in line else 0)
-            wait_for_line(process, "step ")  # and a save begins
-            if kill % 2:
-                wait_for_save(process, tmp_path / "checkpoints")
-            else:
-                wait_for_line(process, "step ")  # that save is mostly complete, and the next begins
+            wait_for_save(process, tmp_path / "checkpoints", complete_after=None if kill % 2 else begun[-1])
+            if kill % 2 == 0:
                 time.sleep(moments.uniform(0, 1))
             process.kill()
         hit_saves += any(not entry.name.isdecimal() for entry in (tmp_path / "checkpoints").iterdir())
@@ -102,7 +102,7 @@ def test_killed_ten_times(config, start, undisturbed, tmp_path):
     assert process.returncode == 0, output
     assert final_checksums(config, tmp_path) == undisturbed
     assert begun == sorted(begun), "a resume never loses a saved step"
-    assert len(set(begun)) > 2, f"some kills leave progress: {begun}"
+    assert len(set(begun)) > 4, f"every other kill leaves progress: {begun}"
     assert hit_saves >= 3
     print(f"resumed after steps {begun}; {hit_saves} kills hit a save")
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
