@@ -8,7 +8,7 @@ class UserError(ValueError):
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became NaN or infinite; the message names the step."""
+    """The loss, its gradient or a parameter became NaN or infinite; the message names which, and the step."""
 
     exit_code = 3
 

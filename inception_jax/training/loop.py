@@ -42,7 +42,7 @@ def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | P
 
     Raises:
       UserError: bad config, data, folder or disk; nothing has been compiled yet, or an earlier checkpoint is whole.
-      NonFiniteLossError: the loss became NaN or infinite.
+      NonFiniteLossError: the loss, its gradient or a parameter became NaN or infinite.
       Interrupted: SIGTERM or SIGINT; the state is saved.
     """
     workdir = resolve_workdir(workdir)
