@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -112,6 +113,26 @@ def save(path: str | Path, weights: Weights) -> None:
         raise UserError(f"{path}: weights are written as .safetensors files.")
     arrays = {name: np.ascontiguousarray(array) for name, array in weights.flat().items()}
     write_whole(path, safetensors.numpy.save(arrays, _metadata(weights.info)))
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes the tensors of `export` as PyTorch reads them: .safetensors, or .pth (which needs PyTorch to write).
+
+    Raises:
+      UserError: another suffix, no PyTorch, or it cannot be written.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return write_whole(path, safetensors.numpy.save(dict(tensors), {"format": "pt"}))
+    if path.suffix != ".pth":
+        raise UserError(f"{path}: tensors for others are written as .safetensors or .pth files.")
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(f"{path}: writing .pth files needs PyTorch; .safetensors files do not.") from error
+    buffer = io.BytesIO()
+    torch.save({name: torch.from_numpy(tensor) for name, tensor in tensors.items()}, buffer)
+    write_whole(path, buffer.getvalue())
 
 
 def write_whole(path: Path, data: bytes) -> None:
