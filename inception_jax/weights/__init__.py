@@ -1,0 +1,1 @@
+"""Published weights: what there is."""
