@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +69,17 @@ def load(
 
 
 def weights_folder() -> Path:
-    """Returns where the files of cards are kept: $INCEPTION_JAX_WEIGHTS, or ~/.cache/inception_jax/weights."""
+    """Returns where the files of cards are kept, each in a folder named as the card's id.
+
+    It is $INCEPTION_JAX_WEIGHTS, or ~/.cache/inception_jax/weights.
+    """
     return Path(os.environ.get(FOLDER_VARIABLE) or "~/.cache/inception_jax/weights").expanduser()
 
 
 def _from_file(source: str | Path, name: str | None, origin: str | None, raw: bool, unverified: bool) -> Weights:
     """Returns what a published file holds, or with `unverified` any file."""
     card = CARDS.get(str(source))
-    path = weights_folder() / card.file if card else Path(source)
+    path = weights_folder() / card.id / card.file if card else Path(source)
     if card and not path.exists():
         raise UserError(f"{card.id} needs {_describe(card)} as {path}: fetch it from {card.url}.")
     digests = _digests(path)
@@ -97,12 +105,31 @@ def _from_file(source: str | Path, name: str | None, origin: str | None, raw: bo
 def _from_tensors(
     source: Any, name: str | None, origin: str | None, raw: bool, card: WeightCard | None, source_name: str
 ) -> Weights:
-    tensors = read_tensors(source)
+    with _unpacked(source) as file:
+        tensors = read_tensors(file)
     lineage = find_lineage(tensors, name, origin or (card.lineage if card else None))
     offset = 0 if raw else (card.label_offset if card else None)
     return convert(
         tensors, lineage, source=source_name, preprocess=card.preprocess if card else None, label_offset=offset
     )
+
+
+@contextlib.contextmanager
+def _unpacked(source: Any) -> Iterator[Any]:
+    """Yields the checkpoint in a .tar.gz archive of TF-slim, for as long as it is needed; all else as it is."""
+    if not (isinstance(source, Path) and source.name.endswith(".tar.gz") and source.is_file()):
+        yield source
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with tarfile.open(source) as archive:
+                archive.extractall(folder, filter="data")
+        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+            raise UserError(f"{source} cannot be unpacked: {error}.") from error
+        checkpoints = sorted(path for pattern in ("*.ckpt", "*.index") for path in Path(folder).rglob(pattern))
+        if len(checkpoints) != 1:
+            raise UserError(f"{source} holds {len(checkpoints)} checkpoints; it must hold one.")
+        yield checkpoints[0]
 
 
 def _check_name(name: str) -> None:
@@ -118,7 +145,7 @@ def _check_card(card: WeightCard, path: Path, digests: dict[str, str]) -> None:
             f"{card.id} is published without a checksum: unverified=True (--unverified) takes {path} as it is."
         )
     if not _matches(card, digests):
-        found = ", ".join(f"{kind}:{digest}" for kind, digest in digests.items())
+        found = ", ".join(f"{kind}:{digests.get(kind)}" for kind in (stated.split(":")[0] for stated in card.hashes))
         raise UserError(f"{path} ({found}) is not {card.id}: {_describe(card)}.")
 
 
@@ -132,7 +159,7 @@ def _digests(path: Path) -> dict[str, str]:
     """Returns the checksums of a file by algorithm; none of what is no single file, such as a checkpoint's prefix."""
     if not path.is_file():
         return {}
-    hashes = {kind: hashlib.new(kind, usedforsecurity=False) for kind in ("sha256", "sha1", "md5")}
+    hashes = {kind: hashlib.new(kind, usedforsecurity=False) for kind in ("sha256", "sha384", "sha1", "md5")}
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             for each in hashes.values():
