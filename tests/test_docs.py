@@ -41,6 +41,11 @@ def test_example_of_the_readme_runs(monkeypatch):
     output = names["output"]
     assert (output.logits.shape, output.logits.dtype) == ((8, 1000), "float32")
     assert output.endpoints["4e"].shape == (8, 14, 14, 832)
+    assert {name: maps.shape[1:] for name, maps in names["features"].items()} == {
+        "3b": (28, 28, 480),
+        "4e": (14, 14, 832),
+        "5b": (7, 7, 1024),
+    }
 
 
 def test_every_config_has_its_row():

@@ -233,6 +233,12 @@ def scale_rows(rows: Branch, width: float) -> Branch:
     return tuple(scale_width(row, width) for row in rows)
 
 
+def scale_head(head: AuxHead, width: float) -> AuxHead:
+    """Returns the head with its features multiplied by `width`, by the same rule."""
+    hidden = head.hidden and scale_features(head.hidden, width)
+    return head._replace(rows=scale_rows(head.rows, width), hidden=hidden)
+
+
 def scale_features(features: int, width: float) -> int:
     """Returns max(int(features * width), 16), and `features` itself for a width of 1."""
     return features if width == 1 else max(int(features * width), 16)

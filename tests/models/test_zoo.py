@@ -56,8 +56,7 @@ def test_unknown_names_are_answered_with_the_nearest(name, nearest):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 0}, "num_classes is 0; it must be at least 1"),
-        ({"num_classes": -3}, "num_classes is -3"),
+        ({"num_classes": -1}, "num_classes is -1; it must be at least 0"),
         ({"width": 0}, "width is 0; it must be above 0"),
         ({"width": -0.5}, "width is -0.5"),
         ({"width": float("nan")}, "width is nan"),
