@@ -102,13 +102,15 @@ Table = Mapping[str, Row | Block]
 class AuxHead(NamedTuple):
     """Auxiliary classifier: rows, a hidden layer with ReLU, dropout, a linear layer (1409.4842, section 5).
 
-    Without a hidden layer the linear layer reads the average of the map (1512.00567, fig. 8).
+    Without a hidden layer the linear layer reads the average of the map (1512.00567, fig. 8). In training
+    its loss counts `weight` times.
     """
 
     rows: Branch = (Pool("avg", 5, 3, VALID), Conv(128))
     hidden: int | None = 1024
     dropout: float = 0.7
     init: Init | None = None  # of the linear layer; None: the lineage's
+    weight: float = 0.3
 
 
 class BatchNorm(NamedTuple):

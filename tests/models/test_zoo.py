@@ -30,6 +30,13 @@ def test_cards_say_what_the_input_is(name):
     assert all(value > 0 for value in card.preprocess.std)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_of_auxiliary_losses(name):
+    """0.3 in 1409.4842, section 5; TF-slim trains the heads of the later networks with 0.4."""
+    weights = {head.weight for head in zoo.model_card(name).aux_heads.values()}
+    assert weights <= {0.3 if name.startswith("googlenet") else 0.4}
+
+
 def test_evaluation_geometry():
     assert zoo.model_card("googlenet_torchvision").preprocess.resize == 256
     assert zoo.model_card("inception_v3").preprocess.resize == 342
