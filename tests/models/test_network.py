@@ -27,7 +27,8 @@ NO_GRADIENT = {  # what the batch norm behind it takes out again
     "bn_inception": lambda path: path[-2:] == ("conv", "bias"),
     "inception_resnet_v2": lambda path: path == ("Block8", "up", "conv", "bias"),
 }
-MINIMUM = {  # evaluation, and with heads
+# The smallest image in pixels, in evaluation and with heads.
+MINIMUM = {
     "googlenet": (31, 79),
     "googlenet_naive": (31, 79),
     "googlenet_bn": (31, 79),
@@ -187,7 +188,7 @@ def test_without_heads_the_other_parameters_stay_the_same():
 
 
 @pytest.mark.parametrize("heads", [False, True])
-@pytest.mark.parametrize("name", MINIMUM)
+@pytest.mark.parametrize("name", zoo.list_models())
 def test_smallest_image(name, heads):
     bound = MINIMUM[name][heads]
     model = _model(name, aux=heads)
