@@ -107,6 +107,13 @@ def test_summary_takes_size_width_and_classes(run):
     assert found["rows"][-1]["params"] == 512 * 10 + 10
 
 
+def test_summary_without_classes_is_that_of_the_body(run):
+    _, out, _ = run("summary", "googlenet", "--json", "--aux", "--num-classes", "0")
+    found = json.loads(out)
+    assert found["rows"][-1]["name"] == "5b"
+    assert found["totals"]["params_with_aux"] == found["totals"]["params"] == 6_998_552 - 1_025_000
+
+
 @pytest.mark.parametrize("name", zoo.list_models())
 def test_every_model_has_a_summary(run, name):
     code, out, _ = run("summary", name)
@@ -122,7 +129,7 @@ def test_every_model_has_a_summary(run, name):
         (("googlenet", "--image-size", "78", "--aux"), "at least 79 x 79 pixels; aux=False needs 31, not 78 x 78."),
         (("googlenet", "--image-size", "0"), "image_size is 0; it must be at least 1."),
         (("googlenet", "--width", "0"), "width is 0.0; it must be above 0."),
-        (("googlenet", "--num-classes", "0"), "num_classes is 0; it must be at least 1."),
+        (("googlenet", "--num-classes", "-1"), "num_classes is -1; it must be at least 0."),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(run, arguments, message):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from inception_jax.models import (
     spec,
     xception,
 )
+from inception_jax.models.endpoints import Endpoint, cut, trace
 from inception_jax.models.inputs import Preprocess as Preprocess
 from inception_jax.models.network import InceptionNet
 
@@ -219,6 +220,16 @@ def model_card(name: str) -> ModelCard:
     return MODELS[name]
 
 
+def endpoints(model: InceptionNet | str) -> tuple[Endpoint, ...]:
+    """Returns name, stride and channels of each endpoint that a model returns, in order; a name stands for its model.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    net = create_model(model) if isinstance(model, str) else model
+    return tuple(end for end in trace(net.table) if net.features is None or end.name in net.features)
+
+
 def create_model(
     name: str,
     num_classes: int = 1000,
@@ -229,45 +240,49 @@ def create_model(
     dropout: float | None = None,
     numerics: spec.Numerics | None = None,
     bn_group_size: int | None = None,
+    features_only: bool | str | Collection[str] = False,
 ) -> InceptionNet:
     """Returns a model of the zoo as a Flax module; parameters are float32 and come from `init`.
 
     Args:
       name: one of `list_models()`.
-      num_classes: outputs of the classifier and of the auxiliary heads.
+      num_classes: outputs of the classifier and of the auxiliary heads; 0: neither exists, logits are [B, 0], and the
+        pooled features are the mean over height and width of the last endpoint.
       dtype: of the computation; bfloat16 on accelerators.
       aux: whether the auxiliary heads exist.
       width: multiplies the features of all convolutions and hidden layers, at least 16 each.
       dropout: before the classifier; None takes the card's.
       numerics: how the table is read; None takes the card's lineage.
       bn_group_size: images that share their batch-norm statistics; None is the whole batch.
+      features_only: endpoints (see `endpoints`) to return; the network ends at the last of them, without classifier.
+        True: the last endpoint of each stride. The parameters are some of the whole model's: its variables serve, too.
 
     Raises:
       ValueError: an unknown name, or a value out of range.
     """
     card = model_card(name)
     _check(num_classes, width, dropout, bn_group_size)
-    heads = {
-        tap: head._replace(
-            rows=spec.scale_rows(head.rows, width), hidden=head.hidden and spec.scale_features(head.hidden, width)
-        )
-        for tap, head in (card.aux_heads.items() if aux else ())
-    }
+    table, features = card.table, None
+    if features_only is not False:
+        num_classes = 0
+        table, features = cut(name, card.table, features_only)
+    heads = card.aux_heads if aux and num_classes else {}
     return InceptionNet(
         name_in_zoo=name,
-        table={key: spec.scale_width(row, width) for key, row in card.table.items()},
+        table={key: spec.scale_width(row, width) for key, row in table.items()},
         numerics=numerics or card.numerics,
-        aux_heads=heads,
+        aux_heads={tap: spec.scale_head(head, width) for tap, head in heads.items()},
         num_classes=num_classes,
         dropout=card.dropout if dropout is None else dropout,
         dtype=dtype,
         bn_group_size=bn_group_size,
+        features=features,
     )
 
 
 def _check(num_classes: int, width: float, dropout: float | None, bn_group_size: int | None) -> None:
-    if num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}; it must be at least 1.")
+    if num_classes < 0:
+        raise ValueError(f"num_classes is {num_classes}; it must be at least 0.")
     if not 0 < width < float("inf"):
         raise ValueError(f"width is {width}; it must be above 0.")
     if dropout is not None and not 0 <= dropout < 1:

@@ -33,6 +33,7 @@ class Experiment:
       config: of the run.
       train_source, eval_source: the images.
       model, preprocess: the network, and how its input is made; `preprocess.size` is the image size of the run.
+      aux_weights: of the losses of its heads, such as "aux_4a".
       mesh: of the devices.
       schedule, tx: the learning rate by step, and the optimizer.
       steps_per_epoch, total_steps: of training.
@@ -44,6 +45,7 @@ class Experiment:
     eval_source: ImageSource
     model: InceptionNet
     preprocess: Preprocess
+    aux_weights: dict[str, float]
     mesh: Mesh
     schedule: optax.Schedule
     tx: optax.GradientTransformation
@@ -107,6 +109,7 @@ def prepare(config: TrainConfig, workdir: Path) -> Experiment:
         eval_source=eval_source,
         model=model,
         preprocess=preprocess,
+        aux_weights=_aux_weights(config, model),
         mesh=mesh,
         schedule=schedule,
         tx=tx,
@@ -170,13 +173,20 @@ def _build_model(config: TrainConfig, num_classes: int) -> InceptionNet:
         )
     except ValueError as error:
         raise UserError(f"config.model: {error}") from error
-    heads, weighted = sorted(f"aux_{tap}" for tap in model.aux_heads), sorted(config.loss.aux_weights)
-    if settings.aux and heads != weighted:
-        raise UserError(
-            f"config.loss.aux_weights names the heads {weighted}; {settings.name} has {heads}: "
-            "weigh these in the config file, or set config.model.aux=False."
-        )
     return model
+
+
+def _aux_weights(config: TrainConfig, model: InceptionNet) -> dict[str, float]:
+    """Returns the weight of each head: the model's own, or the config's if it names the head."""
+    own = {f"aux_{tap}": head.weight for tap, head in model.aux_heads.items()}
+    named = config.loss.aux_weights if config.model.aux else {}
+    if unknown := ", ".join(sorted(named.keys() - own.keys())):
+        heads = ", ".join(own) or "no heads"
+        raise UserError(
+            f"config.loss.aux_weights names {unknown}; {config.model.name} has {heads}: "
+            "name these in the config file, or none, or set config.model.aux=False."
+        )
+    return own | named
 
 
 def _check_devices(platform: str | None) -> None:

@@ -123,7 +123,8 @@ def adapt(
     """
     classes = weights.info.num_classes if num_classes is None else num_classes
     new_head = reset_head or classes != weights.info.num_classes
-    model = weights.info.create_model(aux=weights.info.aux if aux is None else aux).clone(num_classes=classes)
+    info = dataclasses.replace(weights.info, num_classes=classes, aux=weights.info.aux if aux is None else aux)
+    model = info.create_model()
     shapes = variable_shapes(model)
     flat = traverse_util.flatten_dict(weights.variables)
     kept = {path: leaf for path, leaf in flat.items() if path in shapes and not (new_head and _is_head(path))}
@@ -136,12 +137,8 @@ def adapt(
         reinitialised=tuple(sorted("/".join(path) for path in fresh)),
         dropped=(*weights.report.dropped, *dropped),
     )
-    info = dataclasses.replace(
-        weights.info,
-        num_classes=classes,
-        aux=bool(model.aux_heads),
-        label_offset=0 if new_head else weights.info.label_offset,
-    )
+    offset = 0 if new_head else info.label_offset
+    info = dataclasses.replace(info, aux=bool(model.aux_heads), label_offset=offset)
     return Weights.of(info, {path: {**kept, **fresh}[path] for path in shapes}, report)
 
 
@@ -187,7 +184,7 @@ def export(weights: Weights, origin: str) -> dict[str, np.ndarray]:
 
 def _model_of(tensors: Tensors, lineage: Lineage, outputs: int) -> InceptionNet:
     """Returns the model that these tensors are of: with the heads they have, and with gains if they have some."""
-    model = zoo.create_model(lineage.model, max(outputs, 1)).clone(num_classes=outputs)
+    model = zoo.create_model(lineage.model, outputs)
     named = lineage.naming(model)
     norms = [unit.norm for units in named.values() for unit in units if unit.norm]
     if model.numerics.norm and any(norm + lineage.layout.leaves["bn", "scale"] in tensors for norm in norms):

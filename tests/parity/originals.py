@@ -40,10 +40,10 @@ def _construct(name, classes):
             return models.GoogLeNet(num_classes=classes, init_weights=False, dropout=0.0, dropout_aux=0.0)
         return models.Inception3(num_classes=classes, init_weights=False, dropout=0.0)
     if package == "cadene":
-        from pretrainedmodels.models import bninception, inceptionresnetv2
+        from pretrainedmodels.models.bninception import BNInception
+        from pretrainedmodels.models.inceptionresnetv2 import InceptionResNetV2
 
-        constructor = bninception.BNInception if model == "bn_inception" else inceptionresnetv2.InceptionResNetV2
-        return constructor(num_classes=classes)
+        return (BNInception if model == "bn_inception" else InceptionResNetV2)(num_classes=classes)
     if package == "facenet_pytorch":
         from facenet_pytorch import InceptionResnetV1
 
