@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -39,13 +39,24 @@ def compare(weights: Weights, dump: str | Path, tolerance: float = 1e-4) -> list
     images = reference.pop("images", None)
     if images is None or not reference:
         raise UserError(f"{dump} holds {sorted(reference)}; it must hold `images` and at least one endpoint.")
-    model = weights.create_model(aux=False)
-    output = cast(ModelOutput, jax.jit(model.apply)(weights.variables, np.float32(images)))
-    ours = {**output.endpoints, "logits": output.logits}
-    unknown = sorted(reference.keys() - ours.keys())
+    model, images = weights.create_model(aux=False), images.astype(np.float32)
+
+    def run(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+        output = cast(ModelOutput, model.apply(variables, images))
+        return {**output.endpoints, "logits": output.logits}
+
+    shapes = jax.eval_shape(run, weights.variables, images)
+    unknown = sorted(reference.keys() - shapes.keys())
     if unknown:
-        raise UserError(f"{dump} names {', '.join(unknown)}; {weights.info.model} has {', '.join(ours)}.")
-    found = [_difference(name, ours[name], reference[name], tolerance) for name in ours if name in reference]
+        raise UserError(
+            f"{dump} names {', '.join(unknown)}; {weights.info.model} has {', '.join(model.table)}, logits."
+        )
+    for name, array in reference.items():
+        if array.shape != shapes[name].shape:
+            raise UserError(f"{name} of {dump} is {array.shape}; the network makes {shapes[name].shape}.")
+    ours = jax.jit(run)(weights.variables, images)
+    order = [name for name in (*model.table, "logits") if name in reference]  # JAX sorts the keys of dicts
+    found = [_difference(name, ours[name], reference[name], tolerance) for name in order]
     return sorted(found, key=lambda difference: not difference.diverges)
 
 
@@ -58,8 +69,6 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _difference(name: str, ours: jax.Array, reference: np.ndarray, tolerance: float) -> Difference:
-    if ours.shape != reference.shape:
-        raise UserError(f"{name} of the dump is {reference.shape}; the network makes {ours.shape}.")
     scale = max(float(np.abs(reference).max()), float(np.finfo(np.float32).tiny))
     difference = float(np.abs(np.asarray(ours) - reference).max()) / scale
     return Difference(name, difference, not (math.isfinite(difference) and difference <= tolerance))
