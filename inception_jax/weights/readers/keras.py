@@ -72,7 +72,7 @@ def read_model(model: Any) -> Pairs:
             yield f"{layer.name}/{_last(variable.name)}", value
 
 
-# ---- Keras 1 and 2: groups and tensors by name -----------------------------------------------------------------------
+# ---- Keras 1 and 2: groups and tensors by name ---------------------------------------------------------------------
 
 
 def _read_named(group: h5py.Group) -> Pairs:
@@ -109,7 +109,7 @@ def _last(name: str) -> str:
     return name.rpartition("/")[2].removesuffix(":0")
 
 
-# ---- Keras 3: layers by class and number, variables by number --------------------------------------------------------
+# ---- Keras 3: layers by class and number, variables by number ------------------------------------------------------
 
 
 def _read_numbered(group: h5py.Group, config: Mapping[str, Any]) -> Pairs:
@@ -171,12 +171,13 @@ def _variables(kind: str, count: int, config: Mapping[str, Any]) -> tuple[str, .
         return tuple(f"vars/{i}" for i in range(count))
     if kind != "batchnormalization":
         return VARIABLES[kind][:count]
-    # Where no config says so, three variables are those of a norm without gains: none is published without offsets.
-    scale, center = config.get("scale", count == 4), config.get("center", count >= 3)
+    # Where no config says it, three variables are those of a norm without gains: none is published without offsets.
+    scale = config.get("scale", True) if config else count == 4
+    center = config.get("center", True) if config else count >= 3
     return tuple(name for name in VARIABLES[kind] if {"gamma": scale, "beta": center}.get(name, True))
 
 
-# ---- HDF5 ------------------------------------------------------------------------------------------------------------
+# ---- HDF5 ----------------------------------------------------------------------------------------------------------
 
 
 def _child(group: h5py.Group, path: str) -> Any:
