@@ -15,7 +15,7 @@ import pytest
 import safetensors.numpy
 
 from inception_jax.errors import UserError
-from inception_jax.weights.readers import read_tensors
+from inception_jax.weights.readers import keras, read_tensors
 
 RNG = np.random.default_rng(0)
 KERNEL, BIAS = RNG.normal(size=(3, 3, 2, 4)).astype(np.float32), np.arange(4, dtype=np.float32)
@@ -95,10 +95,10 @@ def test_the_content_tells_the_kind_before_the_suffix(tmp_path):
 @pytest.mark.parametrize(("package", "extra"), [("torch", "torch"), ("tensorflow", "slim")])
 def test_a_missing_package_is_named(tmp_path, monkeypatch, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
-    sources = {"torch": ["x.pth"], "tensorflow": ["v1.ckpt", "v2.ckpt", "v2.ckpt.index", "v2.ckpt.data-00000-of-00001"]}
-    (tmp_path / "x.pth").write_bytes(pickle.dumps({}, protocol=2))
+    sources = {"torch": ["x"], "tensorflow": ["v1", "v2.ckpt", "v2.ckpt.index", "v2.ckpt.data-00000-of-00001"]}
+    (tmp_path / "x").write_bytes(pickle.dumps({}, protocol=2))
     end = bytes.fromhex("57fb808b247547db")
-    for name in ("v1.ckpt", "v2.ckpt.index"):
+    for name in ("v1", "v2.ckpt.index"):
         (tmp_path / name).write_bytes(bytes(48) + end)
     (tmp_path / "v2.ckpt.data-00000-of-00001").write_bytes(bytes(9))
     for name in sources[package]:
@@ -246,7 +246,7 @@ KERAS_3 = {
     "separable_conv2d": ("sep", (KERNEL, KERNEL[:1, :1])),
     "batch_normalization": ("bn", (BIAS, BIAS + 1, BIAS + 2, BIAS + 3)),
     "batch_normalization_1": ("bn_1", (BIAS, BIAS + 1, BIAS + 2)),
-    "custom": ("mine", (BIAS,)),
+    "custom": ("mine", [BIAS + i for i in range(11)]),
 }
 NUMBERED = {
     "stem/kernel": KERNEL,
@@ -262,7 +262,7 @@ NUMBERED = {
     "bn_1/beta": BIAS,
     "bn_1/moving_mean": BIAS + 1,
     "bn_1/moving_variance": BIAS + 2,
-    "mine/vars/0": BIAS,
+    **{f"mine/vars/{i}": BIAS + i for i in range(11)},
 }
 
 
@@ -272,7 +272,10 @@ def test_weights_h5_takes_the_names_from_the_file(tmp_path):
         write_numbered(file, KERAS_3)
         write_numbered(file, {"dense": ("head", (BIAS,))}, container="layers/functional/layers")
         file["optimizer/vars/0"] = np.array(1)
-    assert_equal(dict(sorted(read_tensors(path).items())), dict(sorted((NUMBERED | {"head/kernel": BIAS}).items())))
+    found = read_tensors(path)
+    in_order = ["stem/kernel", "conv2d_7/kernel", "conv2d_1/kernel", "head/kernel"]
+    assert [name for name in found if "kernel" in name][:4] == in_order
+    assert_equal(dict(sorted(found.items())), dict(sorted((NUMBERED | {"head/kernel": BIAS}).items())))
 
 
 def test_weights_h5_without_names_is_refused(tmp_path):
@@ -351,6 +354,15 @@ def test_a_live_model():
     model.layers.append(model.layers[1])
     with pytest.raises(UserError, match="The model 'net' cannot be taken: it holds 'conv/kernel' twice"):
         read_tensors(model)
+
+
+def test_the_error_of_a_library_is_told_in_one_line():
+    def fail():
+        raise RuntimeError("not built.\nHere is how:\n...")
+
+    layers = [types.SimpleNamespace(name="conv", weights=[], get_weights=fail)]
+    with pytest.raises(UserError, match=r"cannot be taken: it cannot be read: not built\.$"):
+        read_tensors(types.SimpleNamespace(name="net", layers=layers))
 
 
 # ---- HDF5 that is up to no good ------------------------------------------------------------------------------------
@@ -440,6 +452,18 @@ def test_hdf5_that_is_not_of_keras_or_not_whole(tmp_path):
         path.write_bytes(data)
         with pytest.raises(UserError, match="cannot be read"):
             read_tensors(path)
+
+
+def test_an_archive_that_lacks_its_weights_or_claims_too_many(tmp_path, monkeypatch):
+    path = tmp_path / "x.keras"
+    archive(path, {}, KERAS_3)
+    monkeypatch.setattr(keras, "MAX_BYTES", 1000)
+    with pytest.raises(UserError, match=r"its model\.weights\.h5 claims \d+,\d+ bytes"):
+        read_tensors(path)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("config.json", "{}")
+    with pytest.raises(UserError, match=r"has no model\.weights\.h5"):
+        read_tensors(path)
 
 
 def test_a_truncated_archive(tmp_path):

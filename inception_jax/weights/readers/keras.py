@@ -24,7 +24,7 @@ Pairs = Iterator[tuple[str, np.ndarray]]
 Place = tuple[str, int]  # class of a layer in lower case, number among those of its class in `model.layers`
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"  # members of a .keras archive
 LAYERS = ("layers", "_layer_checkpoint_dependencies")  # groups of Keras 3, and of .keras in 2.12 and 2.13
-MAX_BYTES = 2**30  # of a tensor; a few bytes of HDF5 can declare any size
+MAX_BYTES = 2**30  # of a tensor or a member; a few bytes of HDF5 or zip can claim any size
 VARIABLES = {  # Keras 3 numbers the variables of a layer, those that it has
     "conv2d": ("kernel", "bias"),
     "dense": ("kernel", "bias"),
@@ -43,10 +43,8 @@ def read(path: Path) -> Pairs:
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            if WEIGHTS not in archive.namelist():
-                raise Refused(f"it has no {WEIGHTS}")
-            config = json.loads(archive.read(CONFIG))
-            weights = io.BytesIO(archive.read(WEIGHTS))
+            config = json.loads(_member(archive, CONFIG))
+            weights = io.BytesIO(_member(archive, WEIGHTS))
         with h5py.File(weights, "r") as file:
             yield from _read_numbered(file, config)
         return
@@ -60,6 +58,15 @@ def read(path: Path) -> Pairs:
             yield from _read_numbered(file, {})
         else:
             raise Refused(f"it holds no layers, only {members[:4]}")
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    if name not in archive.namelist():
+        raise Refused(f"it has no {name}")
+    size = archive.getinfo(name).file_size
+    if size > MAX_BYTES:
+        raise Refused(f"its {name} claims {size:,} bytes")
+    return archive.read(name)
 
 
 def read_model(model: Any) -> Pairs:
