@@ -26,7 +26,10 @@ def parse_flags(argv: list[str]) -> list[str]:
         positional = flags.FLAGS(argv)
         CONFIG.value.keys()  # a file that did not load says so at its first use
     except Exception as error:  # of a flag, or of the code of the config file
-        raise UserError(f"{type(error).__name__}: {' '.join(str(error).split())[-300:]}") from error
+        hint = ""
+        if isinstance(error, AttributeError) and any("config.loss.aux_weights." in arg for arg in argv):
+            hint = "; a flag changes the weights of heads that the config file names"
+        raise UserError(f"{type(error).__name__}: {' '.join(str(error).split())[-300:]}{hint}") from error
     if positional[1:]:
         raise UserError(f"Unknown arguments: {' '.join(positional[1:])}. Flags start with --; see --help.")
     return positional

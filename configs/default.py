@@ -65,7 +65,7 @@ def _data() -> ml_collections.ConfigDict:
 def _loss() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.label_smoothing = 0.0
-    config.aux_weights = {"aux_4a": 0.3, "aux_4d": 0.3}  # loss = main + sum of weight * auxiliary loss, by head
+    config.aux_weights = {}  # loss = main + sum of weight * auxiliary loss; name a head to change the model's weight
     return config
 
 

@@ -21,6 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.image_size = 16
     config.data.flip = False  # a mirrored digit is another sign
     config.data.crop_pad = 1
+    config.loss.aux_weights = {"aux_4a": 0.3, "aux_4d": 0.3}
     config.optimizer.learning_rate = 0.05
     config.optimizer.nesterov = True
     config.schedule.warmup = "2 epochs"

@@ -24,6 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.photometric = False
     config.data.workers = 8
     config.loss.label_smoothing = 0.1
+    config.loss.aux_weights = {"aux_4a": 0.3, "aux_4d": 0.3}
     config.optimizer.learning_rate = 0.4
     config.optimizer.nesterov = True
     config.optimizer.weight_decay = 5e-5

@@ -23,6 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.eval_split = "validation"
     config.data.augmentation = "inception"
     config.data.threads = 16
+    config.loss.aux_weights = {"aux_4a": 0.3, "aux_4d": 0.3}  # section 5
     config.optimizer.learning_rate = 0.01
     config.optimizer.weight_decay = 2e-4
     config.schedule.name = "exponential"

@@ -11,34 +11,40 @@ from typing import TYPE_CHECKING, Any
 from inception_jax.version import __version__
 
 if TYPE_CHECKING:
-    from inception_jax import data, models, parallel, training
+    from inception_jax import data, models, parallel, training, weights
+    from inception_jax.models.endpoints import Endpoint
     from inception_jax.models.network import InceptionNet, ModelOutput
-    from inception_jax.models.zoo import MODELS, ModelCard, create_model, list_models, model_card
+    from inception_jax.models.zoo import MODELS, ModelCard, create_model, endpoints, list_models, model_card
 
 _HOME = {
+    "Endpoint": "inception_jax.models.endpoints",
     "InceptionNet": "inception_jax.models.network",
     "ModelOutput": "inception_jax.models.network",
     "MODELS": "inception_jax.models.zoo",
     "ModelCard": "inception_jax.models.zoo",
     "create_model": "inception_jax.models.zoo",
+    "endpoints": "inception_jax.models.zoo",
     "list_models": "inception_jax.models.zoo",
     "model_card": "inception_jax.models.zoo",
 }
-_SUBPACKAGES = ("data", "models", "parallel", "training")
+_SUBPACKAGES = ("data", "models", "parallel", "training", "weights")
 
 __all__ = [
     "__version__",
+    "Endpoint",
     "InceptionNet",
     "ModelOutput",
     "MODELS",
     "ModelCard",
     "create_model",
+    "endpoints",
     "list_models",
     "model_card",
     "data",
     "models",
     "parallel",
     "training",
+    "weights",
 ]
 
 

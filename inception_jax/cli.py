@@ -19,6 +19,7 @@ from inception_jax.version import __version__
 
 if TYPE_CHECKING:
     from inception_jax.models.summary import Summary
+    from inception_jax.weights.card import WeightCard
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -50,10 +51,18 @@ def options(
 
 
 @app.command()
-def models(as_json: Json = False) -> None:
+def models(
+    as_json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/MODELS.md.")] = False,
+) -> None:
     """List the zoo."""
     from inception_jax.models import summary, zoo
+    from inception_jax.weights import document
 
+    if as_json and markdown:
+        raise UserError("--json and --markdown exclude each other.")
+    if markdown:
+        return print(document.models_markdown(), end="")
     rows = [(card, summary.summarize(card.name).totals) for card in zoo.MODELS.values()]
     if as_json:
         entries = [
@@ -110,6 +119,57 @@ def show_summary(
         )
     Console().print(table)
     print(_totals_line(found))
+
+
+@app.command("weights")
+def show_weights(
+    id: Annotated[str | None, typer.Argument(help="Show this one in full.")] = None,
+    model: Annotated[str | None, typer.Option(help="List those of one model.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the published weights, or show one set."""
+    from inception_jax.weights import cards
+
+    if id is not None and model is not None:
+        raise UserError("An id names one set of weights: --model does not go with it.")
+    with _user_errors():
+        found = [cards.weight_card(id)] if id is not None else cards.list_cards(model)
+    if as_json:
+        entries = [card.to_json() for card in found]
+        return print(json.dumps(entries if id is None else entries[0], indent=2))
+    if id is not None:
+        return _print_card(found[0])
+    table = _table("id", "model", "top-1", "top-5", left=("id", "model"))
+    for card in found:
+        accuracies = ("" if value is None else f"{value:.1f}" for value in (card.top1, card.top5))
+        table.add_row(card.id, card.model, *accuracies)
+    Console().print(table)
+
+
+def _print_card(card: WeightCard) -> None:
+    """Prints all that is known, a line each."""
+    from inception_jax.weights.document import preprocess_words
+
+    accuracy = f"top-1 {card.top1}, top-5 {card.top5} ({card.origin})" if card.top1 is not None else None
+    sizes = {f"{card.size} bytes": card.size, f"about {card.megabytes} MB": card.megabytes}
+    background = ", the first for a background" if card.label_offset else ""
+    facts = {
+        "id": card.id,
+        "model": card.model,
+        "lineage": card.lineage,
+        "file": card.file,
+        "url": card.url,
+        "size": ", ".join(words for words, known in sizes.items() if known),
+        "hashes": ", ".join(card.hashes),
+        "outputs": card.outputs and f"{card.outputs}{background}",
+        "channels": card.channels,
+        "input": preprocess_words(card.preprocess),
+        "accuracy": accuracy,
+        "licence": card.licence,
+        "notes": card.notes,
+    }
+    for name, value in facts.items():
+        print(f"{name:<9} {value or '-'}")
 
 
 def _totals_line(found: Summary) -> str:

@@ -9,9 +9,13 @@ import pytest
 
 from inception_jax import list_models
 from inception_jax.models.summary import summarize
+from inception_jax.weights.document import models_markdown
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+ROWS_OF_MODELS = re.findall(
+    r"^\| `(\w+)` \|.*\| ([\d,]+) / ([\d,]+) \| ([\d.]+) at (\d+) \|$", (ROOT / "README.md").read_text(), re.M
+)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -21,15 +25,21 @@ def test_links_lead_somewhere(document):
 
 
 def test_table_of_models_is_the_zoo():
-    rows = re.findall(
-        r"^\| `(\w+)` \|.*\| ([\d,]+) / ([\d,]+) \| ([\d.]+) at (\d+) \|$", (ROOT / "README.md").read_text(), re.M
-    )
-    assert sorted(row[0] for row in rows) == sorted(list_models())
-    for name, params, params_with_aux, gmacs, _ in rows:
-        totals = summarize(name).totals
-        assert f"{totals['params']:,}" == params
-        assert f"{totals['params_with_aux']:,}" == params_with_aux
-        assert f"{totals['macs'] / 1e9:.3f}" == gmacs
+    assert sorted(row[0] for row in ROWS_OF_MODELS) == sorted(list_models())
+
+
+@pytest.mark.parametrize(("name", "params", "params_with_aux", "gmacs", "size"), ROWS_OF_MODELS)
+def test_figures_of_the_table(name, params, params_with_aux, gmacs, size):
+    found = summarize(name)
+    assert f"{found.totals['params']:,}" == params
+    assert f"{found.totals['params_with_aux']:,}" == params_with_aux
+    assert f"{found.totals['macs'] / 1e9:.3f}" == gmacs
+    assert f"{found.image_size}" == size
+
+
+def test_models_are_documented_as_they_are():
+    """`make docs` writes the file."""
+    assert (ROOT / "docs" / "MODELS.md").read_text() == models_markdown()
 
 
 def test_example_of_the_readme_runs(monkeypatch):
@@ -41,6 +51,11 @@ def test_example_of_the_readme_runs(monkeypatch):
     output = names["output"]
     assert (output.logits.shape, output.logits.dtype) == ((8, 1000), "float32")
     assert output.endpoints["4e"].shape == (8, 14, 14, 832)
+    assert {name: maps.shape[1:] for name, maps in names["features"].items()} == {
+        "3b": (28, 28, 480),
+        "4e": (14, 14, 832),
+        "5b": (7, 7, 1024),
+    }
 
 
 def test_every_config_has_its_row():

@@ -25,6 +25,10 @@ def train(*flags, timeout=120):
             ["--config=configs/digits.py", "--config.loss.aux_weights.aux_4a=-1.0"],
             "config.loss.aux_weights.aux_4a is -1.0",
         ),
+        (
+            ["--config=configs/default.py", "--config.loss.aux_weights.aux_4a=0.2"],
+            "'aux_4a'\"; a flag changes the weights of heads that the config file names",
+        ),
         (["--config=configs/digits.py", "--batch_size=3"], "Unknown command line flag 'batch_size'"),
         (["--config=configs/digits.py", "digits"], "Unknown arguments: digits"),
         (["--config=configs/digits.py", "--config.data.name=mnits", "--dry_run"], "Nearest: mnist"),

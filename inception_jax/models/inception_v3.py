@@ -83,5 +83,6 @@ AUX_HEAD = AuxHead(
     hidden=None,
     dropout=0.0,
     init=Init("normal", 0.001),
+    weight=0.4,  # as TF-slim's training script weighs it
 )
 AUX = {"Mixed_6e": AUX_HEAD}

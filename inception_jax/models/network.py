@@ -19,9 +19,10 @@ from inception_jax.models import layers, spec
 class ModelOutput:
     """What every model returns, in every mode.
 
-    logits     [B, K], float32 or better
+    logits     [B, K], float32 or better; [B, 0] of a network without classifier
     aux        logits [B, K] of the auxiliary heads by tap; empty when they are off or `train` is False
-    endpoints  the map [B, H, W, C] after each row of the table, by row name; the unused ones cost nothing under jit
+    endpoints  the map [B, H, W, C] after each row of the table, by row name, or after the rows that `features_only`
+               asked for; the unused ones cost nothing under jit
     """
 
     logits: jax.Array
@@ -48,6 +49,7 @@ class InceptionNet(nn.Module):
     dropout: float
     dtype: Any = jnp.float32
     bn_group_size: int | None = None
+    features: tuple[str, ...] | None = None  # the endpoints to return; None: all
 
     def __post_init__(self) -> None:
         # Tables are dicts; frozen, they let a module be hashed, and so be a static argument of a jitted function.
@@ -70,9 +72,14 @@ class InceptionNet(nn.Module):
                     self.aux_heads[name], self.num_classes, self.numerics, conv, pool, self.dtype, name=f"aux_{name}"
                 )
                 aux[name] = head(maps, train)
-        features = maps.mean((1, 2), dtype=jnp.promote_types(maps.dtype, jnp.float32))
-        classifier = layers.Classifier(self.num_classes, self.dropout, self.numerics.kernel_init, name="classifier")
-        return ModelOutput(classifier(features, train), aux if train else {}, endpoints)
+        pooled = maps.mean((1, 2), dtype=jnp.promote_types(maps.dtype, jnp.float32))
+        logits = pooled[:, :0]
+        if self.num_classes:
+            classifier = layers.Classifier(self.num_classes, self.dropout, self.numerics.kernel_init, name="classifier")
+            logits = classifier(pooled, train)
+        if self.features is not None:
+            endpoints = {name: endpoints[name] for name in self.features}
+        return ModelOutput(logits, aux if train else {}, endpoints)
 
     def minimum_input(self, train: bool = False) -> int:
         """Returns the smallest image size in pixels that the network reads; training needs maps for the heads too."""

@@ -102,13 +102,15 @@ Table = Mapping[str, Row | Block]
 class AuxHead(NamedTuple):
     """Auxiliary classifier: rows, a hidden layer with ReLU, dropout, a linear layer (1409.4842, section 5).
 
-    Without a hidden layer the linear layer reads the average of the map (1512.00567, fig. 8).
+    Without a hidden layer the linear layer reads the average of the map (1512.00567, fig. 8). In training
+    its loss counts `weight` times.
     """
 
     rows: Branch = (Pool("avg", 5, 3, VALID), Conv(128))
     hidden: int | None = 1024
     dropout: float = 0.7
     init: Init | None = None  # of the linear layer; None: the lineage's
+    weight: float = 0.3
 
 
 class BatchNorm(NamedTuple):
@@ -231,6 +233,12 @@ def scale_width(row: Row | Block, width: float) -> Row | Block:
 def scale_rows(rows: Branch, width: float) -> Branch:
     """Returns the chain of rows with its features multiplied by `width`, by the same rule."""
     return tuple(scale_width(row, width) for row in rows)
+
+
+def scale_head(head: AuxHead, width: float) -> AuxHead:
+    """Returns the head with its features multiplied by `width`, by the same rule."""
+    hidden = head.hidden and scale_features(head.hidden, width)
+    return head._replace(rows=scale_rows(head.rows, width), hidden=hidden)
 
 
 def scale_features(features: int, width: float) -> int:

@@ -91,7 +91,7 @@ def summarize(
     model = zoo.create_model(name, num_classes, aux=aux, width=width)
     shapes = _trace(model, size)
     rows = _body_rows(model, shapes)
-    rows += _head_rows(model, rows[-1].output, shapes)
+    rows += _head_rows(model, rows[-1].output, shapes) if num_classes else []
     logits = (1, 1, num_classes)
     heads = tuple(
         _row(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -15,29 +15,13 @@ from inception_jax.models import (
     inception_v2,
     inception_v3,
     inception_v4,
+    inputs,
     spec,
     xception,
 )
+from inception_jax.models.endpoints import Endpoint, cut, trace
+from inception_jax.models.inputs import Preprocess as Preprocess
 from inception_jax.models.network import InceptionNet
-
-
-@dataclasses.dataclass(frozen=True)
-class Preprocess:
-    """How an image becomes the input of a model: (pixel - mean) / std on RGB pixels in 0 ... 255.
-
-    Evaluation resizes the short side to round(size / crop_fraction) pixels and cuts a centre square of `size`.
-    """
-
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    crop_fraction: float = 0.875
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-
-    @property
-    def resize(self) -> int:
-        """The short side, in pixels, before the centre crop."""
-        return round(self.size / self.crop_fraction)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,17 +38,6 @@ class ModelCard:
     preprocess: Preprocess
 
 
-PAPER_INPUT = Preprocess(224, mean=(123.0, 117.0, 104.0), std=(1.0, 1.0, 1.0))
-IMAGENET_INPUT = Preprocess(224, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
-CIFAR_INPUT = Preprocess(32, mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7), crop_fraction=1.0)
-
-BGR_MEANS_INPUT = Preprocess(224, mean=(128.0, 117.0, 104.0), std=(1.0, 1.0, 1.0))
-SLIM_224_INPUT = Preprocess(224, mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5))
-# torchvision's ImageNet constants and the `transform_input` of its weights compose to this, too.
-INCEPTION_INPUT = dataclasses.replace(SLIM_224_INPUT, size=299)
-INCEPTION_BICUBIC = dataclasses.replace(INCEPTION_INPUT, interpolation="bicubic")
-RESNET_INPUT = dataclasses.replace(INCEPTION_BICUBIC, crop_fraction=0.8975)
-
 _CARDS = (
     ModelCard(
         name="googlenet",
@@ -74,7 +47,7 @@ _CARDS = (
         numerics=spec.CAFFE,
         aux_heads=googlenet.PAPER_AUX,
         dropout=0.4,
-        preprocess=PAPER_INPUT,
+        preprocess=inputs.PAPER,
     ),
     ModelCard(
         name="googlenet_naive",
@@ -84,7 +57,7 @@ _CARDS = (
         numerics=spec.CAFFE,
         aux_heads=googlenet.PAPER_AUX,
         dropout=0.4,
-        preprocess=PAPER_INPUT,
+        preprocess=inputs.PAPER,
     ),
     ModelCard(
         name="googlenet_bn",
@@ -94,7 +67,7 @@ _CARDS = (
         numerics=spec.TORCH,
         aux_heads=googlenet.PAPER_AUX,
         dropout=0.4,
-        preprocess=IMAGENET_INPUT,
+        preprocess=inputs.IMAGENET,
     ),
     ModelCard(
         name="googlenet_torchvision",
@@ -104,7 +77,7 @@ _CARDS = (
         numerics=spec.TORCH,
         aux_heads=googlenet.TORCHVISION_AUX,
         dropout=0.2,
-        preprocess=IMAGENET_INPUT,
+        preprocess=inputs.IMAGENET,
     ),
     ModelCard(
         name="googlenet_cifar",
@@ -114,7 +87,7 @@ _CARDS = (
         numerics=spec.TORCH,
         aux_heads=googlenet.PAPER_AUX,
         dropout=0.4,
-        preprocess=CIFAR_INPUT,
+        preprocess=inputs.CIFAR,
     ),
     ModelCard(
         name="inception_v1_slim",
@@ -124,7 +97,7 @@ _CARDS = (
         numerics=spec.TF._replace(kernel_init=spec.Init("truncated", 0.01)),
         aux_heads={},
         dropout=0.2,
-        preprocess=SLIM_224_INPUT,
+        preprocess=inputs.SLIM_224,
     ),
     ModelCard(
         name="bn_inception",
@@ -134,7 +107,7 @@ _CARDS = (
         numerics=spec.CADENE,
         aux_heads={},
         dropout=0.0,
-        preprocess=BGR_MEANS_INPUT,
+        preprocess=inputs.BGR_MEANS,
     ),
     ModelCard(
         name="inception_v2",
@@ -144,7 +117,7 @@ _CARDS = (
         numerics=spec.TF_V3,
         aux_heads={},
         dropout=0.2,
-        preprocess=SLIM_224_INPUT,
+        preprocess=inputs.SLIM_224,
     ),
     ModelCard(
         name="inception_v3",
@@ -154,7 +127,7 @@ _CARDS = (
         numerics=spec.TORCH_V3,
         aux_heads=inception_v3.AUX,
         dropout=0.5,
-        preprocess=INCEPTION_INPUT,
+        preprocess=inputs.SYMMETRIC_299,
     ),
     ModelCard(
         name="inception_v3_tf",
@@ -164,7 +137,7 @@ _CARDS = (
         numerics=spec.TF_V3,
         aux_heads=inception_v3.AUX,
         dropout=0.2,
-        preprocess=INCEPTION_INPUT,
+        preprocess=inputs.SLIM_299,
     ),
     ModelCard(
         name="inception_v3_fid",
@@ -174,7 +147,7 @@ _CARDS = (
         numerics=spec.TORCH_V3._replace(count_padding=False),
         aux_heads={},
         dropout=0.0,
-        preprocess=INCEPTION_INPUT,
+        preprocess=inputs.FID,
     ),
     ModelCard(
         name="inception_v4",
@@ -184,7 +157,7 @@ _CARDS = (
         numerics=spec.TIMM._replace(kernel_init=spec.HE_SLIM),
         aux_heads=inception_v4.AUX,
         dropout=0.2,
-        preprocess=INCEPTION_BICUBIC,
+        preprocess=inputs.TIMM_299,
     ),
     ModelCard(
         name="inception_resnet_v1",
@@ -194,7 +167,7 @@ _CARDS = (
         numerics=spec.FACENET,
         aux_heads={},
         dropout=0.2,
-        preprocess=INCEPTION_INPUT,
+        preprocess=inputs.SYMMETRIC_299,
     ),
     ModelCard(
         name="inception_resnet_v2",
@@ -204,7 +177,7 @@ _CARDS = (
         numerics=spec.TIMM._replace(kernel_init=spec.GLOROT),
         aux_heads=inception_resnet.V2_AUX,
         dropout=0.2,
-        preprocess=RESNET_INPUT,
+        preprocess=inputs.TIMM_299_WIDE,
     ),
     ModelCard(
         name="xception",
@@ -214,7 +187,7 @@ _CARDS = (
         numerics=spec.KERAS_XCEPTION,
         aux_heads={},
         dropout=0.5,
-        preprocess=INCEPTION_INPUT,
+        preprocess=inputs.SYMMETRIC_299,
     ),
     ModelCard(
         name="xception_timm",
@@ -224,7 +197,7 @@ _CARDS = (
         numerics=spec.TIMM_XCEPTION,
         aux_heads={},
         dropout=0.5,
-        preprocess=RESNET_INPUT,
+        preprocess=inputs.TIMM_299_WIDE,
     ),
 )
 MODELS: dict[str, ModelCard] = {card.name: card for card in _CARDS}
@@ -247,6 +220,16 @@ def model_card(name: str) -> ModelCard:
     return MODELS[name]
 
 
+def endpoints(model: InceptionNet | str) -> tuple[Endpoint, ...]:
+    """Returns name, stride and channels of each endpoint that a model returns, in order; a name stands for its model.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    net = create_model(model) if isinstance(model, str) else model
+    return tuple(end for end in trace(net.table) if net.features is None or end.name in net.features)
+
+
 def create_model(
     name: str,
     num_classes: int = 1000,
@@ -257,45 +240,49 @@ def create_model(
     dropout: float | None = None,
     numerics: spec.Numerics | None = None,
     bn_group_size: int | None = None,
+    features_only: bool | str | Collection[str] = False,
 ) -> InceptionNet:
     """Returns a model of the zoo as a Flax module; parameters are float32 and come from `init`.
 
     Args:
       name: one of `list_models()`.
-      num_classes: outputs of the classifier and of the auxiliary heads.
+      num_classes: outputs of the classifier and of the auxiliary heads; 0: neither exists, logits are [B, 0], and the
+        pooled features are the mean over height and width of the last endpoint.
       dtype: of the computation; bfloat16 on accelerators.
       aux: whether the auxiliary heads exist.
       width: multiplies the features of all convolutions and hidden layers, at least 16 each.
       dropout: before the classifier; None takes the card's.
       numerics: how the table is read; None takes the card's lineage.
       bn_group_size: images that share their batch-norm statistics; None is the whole batch.
+      features_only: endpoints (see `endpoints`) to return; the network ends at the last of them, without classifier.
+        True: the last endpoint of each stride. The parameters are some of the whole model's: its variables serve, too.
 
     Raises:
       ValueError: an unknown name, or a value out of range.
     """
     card = model_card(name)
     _check(num_classes, width, dropout, bn_group_size)
-    heads = {
-        tap: head._replace(
-            rows=spec.scale_rows(head.rows, width), hidden=head.hidden and spec.scale_features(head.hidden, width)
-        )
-        for tap, head in (card.aux_heads.items() if aux else ())
-    }
+    table, features = card.table, None
+    if features_only is not False:
+        num_classes = 0
+        table, features = cut(name, card.table, features_only)
+    heads = card.aux_heads if aux and num_classes else {}
     return InceptionNet(
         name_in_zoo=name,
-        table={key: spec.scale_width(row, width) for key, row in card.table.items()},
+        table={key: spec.scale_width(row, width) for key, row in table.items()},
         numerics=numerics or card.numerics,
-        aux_heads=heads,
+        aux_heads={tap: spec.scale_head(head, width) for tap, head in heads.items()},
         num_classes=num_classes,
         dropout=card.dropout if dropout is None else dropout,
         dtype=dtype,
         bn_group_size=bn_group_size,
+        features=features,
     )
 
 
 def _check(num_classes: int, width: float, dropout: float | None, bn_group_size: int | None) -> None:
-    if num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}; it must be at least 1.")
+    if num_classes < 0:
+        raise ValueError(f"num_classes is {num_classes}; it must be at least 0.")
     if not 0 < width < float("inf"):
         raise ValueError(f"width is {width}; it must be above 0.")
     if dropout is not None and not 0 <= dropout < 1:

@@ -26,7 +26,7 @@ def compile_steps(experiment: Experiment) -> tuple[jax.stages.Compiled, jax.stag
         model=experiment.model,
         preprocess=preprocess,
         label_smoothing=config.loss.label_smoothing,
-        aux_weights=dict(config.loss.aux_weights),
+        aux_weights=experiment.aux_weights,
         mixup=config.data.mixup,
         cutmix=config.data.cutmix,
     )

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from inception_jax.data.loader import Batch, Reading, eval_batches, train_batches
 from inception_jax.data.sources import ImageSource, open_source
-from inception_jax.data.transforms import CropFlip, Evaluate, InceptionCrop, Transform
+from inception_jax.data.transforms import CropFlip, Evaluate, EvaluateBox, InceptionCrop, Transform
 from inception_jax.errors import UserError
 from inception_jax.models.network import InceptionNet
 from inception_jax.models.zoo import Preprocess, create_model, model_card
@@ -33,6 +33,7 @@ class Experiment:
       config: of the run.
       train_source, eval_source: the images.
       model, preprocess: the network, and how its input is made; `preprocess.size` is the image size of the run.
+      aux_weights: of the losses of its heads, such as "aux_4a".
       mesh: of the devices.
       schedule, tx: the learning rate by step, and the optimizer.
       steps_per_epoch, total_steps: of training.
@@ -44,6 +45,7 @@ class Experiment:
     eval_source: ImageSource
     model: InceptionNet
     preprocess: Preprocess
+    aux_weights: dict[str, float]
     mesh: Mesh
     schedule: optax.Schedule
     tx: optax.GradientTransformation
@@ -66,7 +68,7 @@ class Experiment:
 
     def eval_batches(self) -> Generator[Batch, None, None]:
         """Yields this process's part of batches that hold every evaluation image once."""
-        transform = _eval_transform(self.preprocess)
+        transform = eval_transform(self.preprocess)
         return eval_batches(self.eval_source, transform, self.config.batch_size, _reading(self.config.data))
 
     def steps(self, duration: str) -> int:
@@ -107,6 +109,7 @@ def prepare(config: TrainConfig, workdir: Path) -> Experiment:
         eval_source=eval_source,
         model=model,
         preprocess=preprocess,
+        aux_weights=_aux_weights(config, model),
         mesh=mesh,
         schedule=schedule,
         tx=tx,
@@ -126,10 +129,13 @@ def train_transform(config: DataConfig, preprocess: Preprocess) -> Transform:
         case "crop_flip":
             return CropFlip(preprocess.size, pad=config.crop_pad, flip=config.flip)
         case "none":
-            return _eval_transform(preprocess)
+            return eval_transform(preprocess)
 
 
-def _eval_transform(preprocess: Preprocess) -> Evaluate:
+def eval_transform(preprocess: Preprocess) -> Transform:
+    """Returns what cuts an evaluation image as `preprocess.geometry` says."""
+    if preprocess.geometry == "central_box":
+        return EvaluateBox(preprocess.size, preprocess.crop_fraction, preprocess.interpolation)
     return Evaluate(preprocess.size, preprocess.resize, preprocess.interpolation)
 
 
@@ -167,13 +173,20 @@ def _build_model(config: TrainConfig, num_classes: int) -> InceptionNet:
         )
     except ValueError as error:
         raise UserError(f"config.model: {error}") from error
-    heads, weighted = sorted(f"aux_{tap}" for tap in model.aux_heads), sorted(config.loss.aux_weights)
-    if settings.aux and heads != weighted:
-        raise UserError(
-            f"config.loss.aux_weights names the heads {weighted}; {settings.name} has {heads}: "
-            "weigh these in the config file, or set config.model.aux=False."
-        )
     return model
+
+
+def _aux_weights(config: TrainConfig, model: InceptionNet) -> dict[str, float]:
+    """Returns the weight of each head: the model's own, or the config's if it names the head."""
+    own = {f"aux_{tap}": head.weight for tap, head in model.aux_heads.items()}
+    named = config.loss.aux_weights if config.model.aux else {}
+    if unknown := ", ".join(sorted(named.keys() - own.keys())):
+        heads = ", ".join(own) or "no heads"
+        raise UserError(
+            f"config.loss.aux_weights names {unknown}; {config.model.name} has {heads}: "
+            "name these in the config file, or none, or set config.model.aux=False."
+        )
+    return own | named
 
 
 def _check_devices(platform: str | None) -> None:

@@ -93,7 +93,8 @@ ROWS = {
         "linear": (1, 1000, 2_049_000, 2_048_000),
     },
 }
-SHAPES = {  # height and channels of the endpoints of the networks without figures by row
+# Height and channels of the endpoints of the networks without figures by row.
+SHAPES = {
     "inception_v1_slim": {
         **{"Conv2d_1a_7x7": (112, 64), "MaxPool_2a_3x3": (56, 64), "Conv2d_2b_1x1": (56, 64)},
         **{"Conv2d_2c_3x3": (56, 192), "MaxPool_3a_3x3": (28, 192), "Mixed_3b": (28, 256), "Mixed_3c": (28, 480)},
@@ -129,6 +130,7 @@ SHAPES = {  # height and channels of the endpoints of the networks without figur
 
 def test_every_model_of_the_zoo_is_counted():
     assert {**COUNTS, **test_googlenet.COUNTS}.keys() == set(zoo.list_models())
+    assert COUNTS.keys() == {**ROWS, **SHAPES}.keys() | {"inception_v3_tf", "xception_timm"}  # these as their relatives
 
 
 @pytest.mark.parametrize("name", COUNTS)

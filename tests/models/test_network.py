@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from inception_jax.models import layers, spec, zoo
+from inception_jax.models import endpoints, layers, spec, zoo
 from inception_jax.models.network import ModelOutput
 from tests.parity import fixtures
 
@@ -27,7 +27,8 @@ NO_GRADIENT = {  # what the batch norm behind it takes out again
     "bn_inception": lambda path: path[-2:] == ("conv", "bias"),
     "inception_resnet_v2": lambda path: path == ("Block8", "up", "conv", "bias"),
 }
-MINIMUM = {  # evaluation, and with heads
+# The smallest image in pixels, in evaluation and with heads.
+MINIMUM = {
     "googlenet": (31, 79),
     "googlenet_naive": (31, 79),
     "googlenet_bn": (31, 79),
@@ -74,6 +75,14 @@ def _shapes(name):
 @functools.cache
 def _variables(name):
     return fixtures.fill(_shapes(name), "float32", hidden_map=(1, 1))
+
+
+@functools.cache
+def _evaluated(name):
+    """Returns the shapes that the model makes of two images, 32 pixels wider than high."""
+    images = _images(name)
+    wide = jnp.zeros((*images.shape[:2], images.shape[2] + 32, 3))
+    return jax.eval_shape(_model(name).apply, _variables(name), wide)
 
 
 @functools.cache
@@ -134,7 +143,7 @@ def test_heads_sit_on_the_taps_they_are_named_after(name):
 @pytest.mark.parametrize("name", zoo.list_models())
 def test_one_output_type_in_every_mode(name):
     model, images, variables = _model(name), _images(name), _variables(name)
-    evaluated = jax.eval_shape(model.apply, variables, images)
+    evaluated = _evaluated(name)
     trained, updates = jax.eval_shape(functools.partial(_train, model), variables, images)
     for output in (evaluated, trained):
         assert isinstance(output, ModelOutput)
@@ -146,6 +155,18 @@ def test_one_output_type_in_every_mode(name):
     assert jax.tree.map(jnp.shape, updates.get("batch_stats", {})) == jax.tree.map(
         jnp.shape, variables.get("batch_stats", {})
     )
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_endpoints_are_those_that_are_traced(name):
+    """32 pixels more make exactly 32 / stride more columns, whatever pads the map."""
+    table = {end.name: end for end in endpoints.trace(_model(name).table)}
+    traced = _evaluated(name).endpoints
+    assert set(table) == set(traced)
+    for key, maps in traced.items():
+        _, height, width, channels = maps.shape
+        stride = 32 / (width - height) if width > height else None
+        assert table[key] == (key, stride, channels)
 
 
 @pytest.mark.parametrize("name", zoo.list_models())
@@ -167,7 +188,7 @@ def test_without_heads_the_other_parameters_stay_the_same():
 
 
 @pytest.mark.parametrize("heads", [False, True])
-@pytest.mark.parametrize("name", MINIMUM)
+@pytest.mark.parametrize("name", zoo.list_models())
 def test_smallest_image(name, heads):
     bound = MINIMUM[name][heads]
     model = _model(name, aux=heads)

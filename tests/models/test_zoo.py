@@ -4,15 +4,13 @@ import pytest
 
 from inception_jax.models import zoo
 
-NAMES_224 = [
-    *("googlenet", "googlenet_naive", "googlenet_bn", "googlenet_torchvision"),
-    *("inception_v1_slim", "bn_inception", "inception_v2"),
-]
-NAMES_299 = [
-    *("inception_v3", "inception_v3_tf", "inception_v3_fid", "inception_v4"),
-    *("inception_resnet_v1", "inception_resnet_v2", "xception", "xception_timm"),
-]
-NAMES = [*NAMES_224[:4], "googlenet_cifar", *NAMES_224[4:], *NAMES_299]
+SIZES = {
+    **{"googlenet": 224, "googlenet_naive": 224, "googlenet_bn": 224, "googlenet_torchvision": 224},
+    **{"googlenet_cifar": 32, "inception_v1_slim": 224, "bn_inception": 224, "inception_v2": 224},
+    **{"inception_v3": 299, "inception_v3_tf": 299, "inception_v3_fid": 299, "inception_v4": 299},
+    **{"inception_resnet_v1": 299, "inception_resnet_v2": 299, "xception": 299, "xception_timm": 299},
+}
+NAMES = list(SIZES)
 
 
 def test_names():
@@ -24,16 +22,29 @@ def test_cards_say_what_the_input_is(name):
     card = zoo.model_card(name)
     assert card.name == name
     assert card.summary
-    assert card.preprocess.size == (32 if name == "googlenet_cifar" else 224 if name in NAMES_224 else 299)
+    assert card.preprocess.size == SIZES[name]
     assert len(card.preprocess.mean) == len(card.preprocess.std) == 3
     assert all(0 <= value <= 255 for value in card.preprocess.mean)
     assert all(value > 0 for value in card.preprocess.std)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_of_auxiliary_losses(name):
+    """0.3 in 1409.4842, section 5; TF-slim trains the heads of the later networks with 0.4."""
+    card = zoo.model_card(name)
+    assert {head.weight for head in card.aux_heads.values()} <= {0.3 if card.paper == "1409.4842" else 0.4}
+
+
 def test_evaluation_geometry():
     assert zoo.model_card("googlenet_torchvision").preprocess.resize == 256
     assert zoo.model_card("inception_v3").preprocess.resize == 342
+    assert zoo.model_card("inception_v4").preprocess.resize == 341  # timm rounds 341.7 down
     assert zoo.model_card("inception_resnet_v2").preprocess.resize == 333
+    boxes = {name: card.preprocess for name, card in zoo.MODELS.items() if card.preprocess.geometry == "central_box"}
+    assert {name: preprocess.crop_fraction for name, preprocess in boxes.items()} == {
+        **dict.fromkeys(["inception_v1_slim", "inception_v2", "inception_v3_tf"], 0.875),
+        "inception_v3_fid": 1.0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -56,8 +67,7 @@ def test_unknown_names_are_answered_with_the_nearest(name, nearest):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 0}, "num_classes is 0; it must be at least 1"),
-        ({"num_classes": -3}, "num_classes is -3"),
+        ({"num_classes": -1}, "num_classes is -1; it must be at least 0"),
         ({"width": 0}, "width is 0; it must be above 0"),
         ({"width": -0.5}, "width is -0.5"),
         ({"width": float("nan")}, "width is nan"),

@@ -140,7 +140,10 @@ def test_numbers_that_are_not_finite_name_the_step_and_are_not_saved(tiny, tmp_p
         ({"model": {"name": "inception_v9"}}, r"config\.model: No model is called 'inception_v9'"),
         ({"mesh": {"fsdp": 3}}, r"config\.mesh is data=-1, fsdp=3; their product must be the 8 devices"),
         ({"platform": "tpu"}, r"config\.platform is 'tpu', but JAX runs on 'cpu'"),
-        ({"loss": {"aux_weights": {"aux_4a": 0.3}}}, r"aux_weights names the heads \['aux_4a'\]; .*has .*'aux_4d'\]"),
+        (
+            {"loss": {"aux_weights": {"aux_4a": 0.3, "aux_4b": 0.3}}},
+            r"config\.loss\.aux_weights names aux_4b; googlenet_cifar has aux_4a, aux_4d: name these",
+        ),
         (
             {"schedule": {"warmup": "8 steps"}},
             r"config\.schedule\.warmup is '8 steps', 8 steps; it must end before the run",
@@ -166,6 +169,19 @@ def test_pre_flight_of_a_good_run_compiles_nothing(tiny, tmp_path):
     assert log.compilations == []
     assert experiment.total_steps == 8
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("aux", "named", "expected"),
+    [
+        (True, {}, {"aux_4a": 0.3, "aux_4d": 0.3}),
+        (True, {"aux_4d": 0.2}, {"aux_4a": 0.3, "aux_4d": 0.2}),
+        (False, {"aux_4d": 0.2}, {}),
+    ],
+)
+def test_weights_of_the_heads_are_the_models_own_unless_named(tiny, tmp_path, aux, named, expected):
+    experiment = prepare(tiny(model={"aux": aux}, loss={"aux_weights": named}), tmp_path)
+    assert experiment.aux_weights == expected
 
 
 def test_pre_flight_sees_a_disk_that_is_too_small(tiny, tmp_path, monkeypatch):

@@ -1,0 +1,89 @@
+"""Where features can be read: the endpoints of a table, with their strides and channels. Plain Python."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from typing import NamedTuple
+
+from inception_jax.models import spec
+
+
+class Endpoint(NamedTuple):
+    """The map after a row of a table.
+
+    stride    pixels of the image from one pixel of the map to the next; None behind an adaptive pool, whose map has one
+              size whatever the image's
+    channels  of the map
+    """
+
+    name: str
+    stride: int | None
+    channels: int
+
+
+def trace(table: spec.Table) -> tuple[Endpoint, ...]:
+    """Returns every endpoint of a table that reads RGB images, in its order."""
+    found = []
+    stride: int | None = 1
+    channels = 3
+    for name, row in table.items():
+        stride, channels = _after(row, stride, channels)
+        found.append(Endpoint(name, stride, channels))
+    return tuple(found)
+
+
+def pyramid(table: spec.Table) -> tuple[str, ...]:
+    """Returns the name of the last endpoint of each stride, as feature pyramids and segmentation decoders read them."""
+    return tuple({end.stride: end.name for end in trace(table) if end.stride is not None}.values())
+
+
+def cut(
+    model: str, table: spec.Table, features_only: bool | str | Collection[str]
+) -> tuple[spec.Table, tuple[str, ...]]:
+    """Returns the table up to the last endpoint that is asked for, and the names asked for in the table's order.
+
+    Args:
+      model: its name, for the error.
+      table: of the whole network.
+      features_only: names of endpoints, or True for the pyramid.
+
+    Raises:
+      ValueError: an unknown name, or none.
+    """
+    asked = {features_only} if isinstance(features_only, str) else features_only
+    asked = pyramid(table) if isinstance(asked, bool) else asked
+    names = list(table)
+    for name in asked:
+        if name not in table:
+            nearest = ", ".join(difflib.get_close_matches(name, names, cutoff=0.4)) or "none"
+            raise ValueError(f"{model} has no endpoint {name!r}. Nearest: {nearest}. All: {', '.join(names)}.")
+    if not asked:
+        raise ValueError(f"features_only names no endpoint. {model} has: {', '.join(names)}.")
+    last = max(map(names.index, asked))
+    return {name: table[name] for name in names[: last + 1]}, tuple(name for name in names if name in asked)
+
+
+def _after(row: spec.Row | spec.Block, stride: int | None, channels: int) -> tuple[int | None, int]:
+    """Returns stride and channels behind a row, given those in front of it."""
+    match row:
+        case spec.Conv() | spec.SeparableConv():
+            return stride and stride * row.stride, row.features
+        case spec.Pool():
+            return stride and stride * row.stride, channels
+        case spec.AdaptivePool():
+            return None, channels
+        case spec.LocalResponseNorm() | spec.Relu():
+            return stride, channels
+        case spec.Residual():
+            stride, _ = _chain(row.rows, stride, channels)
+            return stride, row.shortcut.features if row.shortcut else channels
+        case branches:
+            ends = [_chain(branch, stride, channels) for branch in branches]
+            return ends[0][0], sum(features for _, features in ends)
+
+
+def _chain(rows: spec.Branch, stride: int | None, channels: int) -> tuple[int | None, int]:
+    for row in rows:
+        stride, channels = _after(row, stride, channels)
+    return stride, channels
