@@ -64,7 +64,7 @@ def read_tensors(source: Any) -> dict[str, np.ndarray]:
         reading it needs a package that is not installed or code that the file brings along.
     """
     if hasattr(source, "layers"):
-        title = f"The model {getattr(source, 'name', type(source).__name__)!r}"
+        title = f"The model {getattr(source, 'name', type(source).__name__)!r} cannot be taken:"
         return _collect(title, keras.read_model, source)
     if not isinstance(source, str | os.PathLike):
         raise UserError(f"Weights come from a path or a Keras model, not from {type(source).__name__} {source!r}.")

@@ -24,7 +24,7 @@ Pairs = Iterator[tuple[str, np.ndarray]]
 Place = tuple[str, int]  # class of a layer in lower case, number among those of its class in `model.layers`
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"  # members of a .keras archive
 LAYERS = ("layers", "_layer_checkpoint_dependencies")  # groups of Keras 3, and of .keras in 2.12 and 2.13
-MAX_BYTES = 2**30  # of a tensor; a few bytes of HDF5 can declare any size
+MAX_BYTES = 2**30  # of a tensor or a member; a few bytes of HDF5 or zip can claim any size
 VARIABLES = {  # Keras 3 numbers the variables of a layer, those that it has
     "conv2d": ("kernel", "bias"),
     "dense": ("kernel", "bias"),
@@ -43,10 +43,8 @@ def read(path: Path) -> Pairs:
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            if WEIGHTS not in archive.namelist():
-                raise Refused(f"it has no {WEIGHTS}")
-            config = json.loads(archive.read(CONFIG))
-            weights = io.BytesIO(archive.read(WEIGHTS))
+            config = json.loads(_member(archive, CONFIG))
+            weights = io.BytesIO(_member(archive, WEIGHTS))
         with h5py.File(weights, "r") as file:
             yield from _read_numbered(file, config)
         return
@@ -62,6 +60,15 @@ def read(path: Path) -> Pairs:
             raise Refused(f"it holds no layers, only {members[:4]}")
 
 
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    if name not in archive.namelist():
+        raise Refused(f"it has no {name}")
+    size = archive.getinfo(name).file_size
+    if size > MAX_BYTES:
+        raise Refused(f"its {name} claims {size:,} bytes")
+    return archive.read(name)
+
+
 def read_model(model: Any) -> Pairs:
     """Yields the tensors of a model in memory, of any Keras."""
     for layer in model.layers:
@@ -72,7 +79,7 @@ def read_model(model: Any) -> Pairs:
             yield f"{layer.name}/{_last(variable.name)}", value
 
 
-# ---- Keras 1 and 2: groups and tensors by name -----------------------------------------------------------------------
+# ---- Keras 1 and 2: groups and tensors by name ---------------------------------------------------------------------
 
 
 def _read_named(group: h5py.Group) -> Pairs:
@@ -109,7 +116,7 @@ def _last(name: str) -> str:
     return name.rpartition("/")[2].removesuffix(":0")
 
 
-# ---- Keras 3: layers by class and number, variables by number --------------------------------------------------------
+# ---- Keras 3: layers by class and number, variables by number ------------------------------------------------------
 
 
 def _read_numbered(group: h5py.Group, config: Mapping[str, Any]) -> Pairs:
@@ -171,12 +178,13 @@ def _variables(kind: str, count: int, config: Mapping[str, Any]) -> tuple[str, .
         return tuple(f"vars/{i}" for i in range(count))
     if kind != "batchnormalization":
         return VARIABLES[kind][:count]
-    # Where no config says so, three variables are those of a norm without gains: none is published without offsets.
-    scale, center = config.get("scale", count == 4), config.get("center", count >= 3)
+    # Where no config says it, three variables are those of a norm without gains: none is published without offsets.
+    scale = config.get("scale", True) if config else count == 4
+    center = config.get("center", True) if config else count >= 3
     return tuple(name for name in VARIABLES[kind] if {"gamma": scale, "beta": center}.get(name, True))
 
 
-# ---- HDF5 ------------------------------------------------------------------------------------------------------------
+# ---- HDF5 ----------------------------------------------------------------------------------------------------------
 
 
 def _child(group: h5py.Group, path: str) -> Any:
