@@ -16,7 +16,7 @@ from inception_jax.models import zoo
 from inception_jax.models.network import InceptionNet
 from inception_jax.weights.files import Info, Report, Weights
 from inception_jax.weights.layouts import TORCH, Shape, Slot
-from inception_jax.weights.lineages import LINEAGES, Lineage, Tensors, variable_shapes
+from inception_jax.weights.lineages import LINEAGES, Lineage, Tensors, init_size, variable_shapes
 
 
 def origins(model: str | None = None) -> list[str]:
@@ -109,26 +109,39 @@ def adapt(
     weights: Weights,
     num_classes: int | None = None,
     aux: bool | None = None,
+    *,
+    image_size: int | None = None,
     reset_head: bool = False,
     seed: int = 0,
 ) -> Weights:
-    """Returns the weights for another number of classes, with or without auxiliary heads.
+    """Returns the weights for another number of classes, another image size, with or without auxiliary heads.
+
+    Classifiers are drawn anew, as `model.init` draws them, where the number of classes changes. So is an auxiliary head
+    that is not there yet, or whose hidden layer read maps of another size.
 
     Args:
       weights: of any source.
-      num_classes: None: as they are. Another number re-initialises the classifier and those of the heads.
-      aux: None: as they are. True initialises heads that are not there, False drops them.
-      reset_head: re-initialise the classifiers also where the number of classes is the same.
-      seed: of what is initialised.
+      num_classes: None: as they are.
+      aux: True adds heads that are not there, False drops them; None: as they are.
+      image_size: in pixels; None: as it is.
+      reset_head: draw the classifiers also where the number of classes is the same.
+      seed: of what is drawn.
     """
-    classes = weights.info.num_classes if num_classes is None else num_classes
-    new_head = reset_head or classes != weights.info.num_classes
-    info = dataclasses.replace(weights.info, num_classes=classes, aux=weights.info.aux if aux is None else aux)
+    old = weights.info
+    classes = old.num_classes if num_classes is None else num_classes
+    preprocess = dataclasses.replace(old.preprocess, size=image_size or old.preprocess.size)
+    info = dataclasses.replace(old, num_classes=classes, aux=old.aux if aux is None else aux, preprocess=preprocess)
     model = info.create_model()
-    shapes = variable_shapes(model)
+    shapes = variable_shapes(model, preprocess.size)
     flat = traverse_util.flatten_dict(weights.variables)
-    kept = {path: leaf for path, leaf in flat.items() if path in shapes and not (new_head and _is_head(path))}
-    fresh = initial_values(model, shapes.keys() - kept.keys(), seed)
+    new_classifiers = reset_head or classes != old.num_classes
+    unfit = {path[1] for path in shapes if not _is_head(path) and np.shape(flat.get(path)) != shapes[path]}
+    kept = {
+        path: leaf
+        for path, leaf in flat.items()
+        if path in shapes and path[1] not in unfit and not (new_classifiers and _is_head(path))
+    }
+    fresh = initial_values(model, shapes.keys() - kept.keys(), seed, preprocess.size)
     names = {"/".join(path) for path in kept}
     dropped = ["/".join(path) for path in flat if path not in shapes]
     report = dataclasses.replace(
@@ -137,19 +150,18 @@ def adapt(
         reinitialised=tuple(sorted("/".join(path) for path in fresh)),
         dropped=(*weights.report.dropped, *dropped),
     )
-    offset = 0 if new_head else info.label_offset
-    info = dataclasses.replace(info, aux=bool(model.aux_heads), label_offset=offset)
+    info = dataclasses.replace(info, aux=bool(model.aux_heads), label_offset=0 if new_classifiers else old.label_offset)
     return Weights.of(info, {path: {**kept, **fresh}[path] for path in shapes}, report)
 
 
 def initial_values(
-    model: InceptionNet, paths: Iterable[tuple[str, ...]], seed: int
+    model: InceptionNet, paths: Iterable[tuple[str, ...]], seed: int, image_size: int | None = None
 ) -> dict[tuple[str, ...], np.ndarray]:
     """Returns the values at `paths` as the model's `init` draws them."""
     wanted = sorted(paths)
     if not wanted:
         return {}
-    size = max(zoo.model_card(model.name_in_zoo).preprocess.size, model.minimum_input(train=True))
+    size = init_size(model, image_size)
 
     @jax.jit  # which leaves out all that the wanted leaves do not need, the network itself first
     def draw(key: jax.Array) -> dict[str, Any]:

@@ -179,7 +179,9 @@ def read(path: str | Path) -> Weights:
         raise UserError(f"{path} has format {metadata.get('format_version')!r}; this version reads {FORMAT_VERSION}.")
     try:
         info = _info(metadata)
-        shapes = {"/".join(key): shape for key, shape in variable_shapes(info.create_model()).items()}
+        shapes = {
+            "/".join(key): shape for key, shape in variable_shapes(info.create_model(), info.preprocess.size).items()
+        }
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} has metadata that this version cannot read: {error!r}.") from error
     found = {name: array.shape for name, array in arrays.items()}

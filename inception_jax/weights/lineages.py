@@ -73,11 +73,20 @@ class Lineage:
 
 
 @functools.lru_cache(maxsize=64)
-def variable_shapes(model: InceptionNet) -> dict[Path, Shape]:
-    """Returns the shape of every variable of `model` by path: (collection, modules ..., leaf)."""
-    size = max(zoo.model_card(model.name_in_zoo).preprocess.size, model.minimum_input(train=True))
+def variable_shapes(model: InceptionNet, image_size: int | None = None) -> dict[Path, Shape]:
+    """Returns the shape of every variable of `model` by path: (collection, modules ..., leaf).
+
+    Hidden layers of heads depend on the size of the images in pixels; None: the model card's.
+    """
+    size = init_size(model, image_size)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
     return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(dict(shapes)).items()}
+
+
+def init_size(model: InceptionNet, image_size: int | None = None) -> int:
+    """Returns the image size to initialise a model at, which its heads can read."""
+    size = image_size or zoo.model_card(model.name_in_zoo).preprocess.size
+    return max(size, model.minimum_input(train=True))
 
 
 def _unit_path(path: Path) -> Path:

@@ -65,7 +65,7 @@ def load(
         weights = _from_file(source, name, origin, raw, unverified)
     if name not in (None, weights.info.model):
         raise UserError(f"{weights.info.source or source} is of {weights.info.model}, not of {name}.")
-    return adapt(weights, num_classes, aux, reset_head, seed)
+    return adapt(weights, num_classes, aux, reset_head=reset_head, seed=seed)
 
 
 def weights_folder() -> Path:

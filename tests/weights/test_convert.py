@@ -11,6 +11,7 @@ from inception_jax.models import zoo
 from inception_jax.weights.convert import adapt, convert, export, find_lineage
 from inception_jax.weights.lineages import LINEAGES
 from tests.weights import synthetic
+from tests.weights.test_files import tiny
 
 GOOGLENET = synthetic.lineage("torchvision", "googlenet_torchvision")
 
@@ -336,6 +337,16 @@ def test_heads_leave_and_come(weights):
     again = adapt(bare, aux=True)
     assert {name.split("/")[1] for name in again.report.reinitialised} == {"aux_4a", "aux_4d"}
     assert again.flat().keys() == weights.flat().keys()
+
+
+def test_another_image_size(weights):
+    """Heads of torchvision pool to 4 x 4 whatever they read; the paper's do not."""
+    assert adapt(weights, image_size=160).report.reinitialised == ()
+    small = adapt(tiny(), image_size=48)
+    assert {name.split("/")[1] for name in small.report.reinitialised} == {"aux_4a", "aux_4d"}
+    assert small.info.preprocess.size == 48
+    hidden = "params/aux_4a/hidden/kernel"
+    assert small.flat()[hidden].shape != tiny().flat()[hidden].shape
 
 
 def test_a_new_classifier_for_as_many_classes(weights):
