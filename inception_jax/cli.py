@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -110,6 +111,23 @@ def show_summary(
         )
     Console().print(table)
     print(_totals_line(found))
+
+
+@app.command("diagram")
+def draw_diagram(
+    name: Annotated[str, typer.Argument(help="A name of `inception-jax models`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write: .svg, .png or .pdf.")],
+    block: Annotated[str | None, typer.Option(help="Draw this row of the model alone, and larger.")] = None,
+) -> None:
+    """Draw a model, or one row of it."""
+    from inception_jax.models import diagram
+
+    with _user_errors():
+        try:
+            diagram.save(output, name, block)
+        except OSError as error:
+            raise UserError(f"Cannot write {output}: {error.strerror}.") from error
+    print(output)
 
 
 def _totals_line(found: Summary) -> str:
