@@ -55,7 +55,7 @@ class _Row(NamedTuple):
 
     @property
     def height(self) -> float:
-        return max(self.piece.height, layout.BOX + COUNT * (len(self.names) > 1) * 2)
+        return max(self.piece.height, layout.BOX + COUNT * (len(self.lines) - 1))
 
 
 class _Column(NamedTuple):

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.patches import FancyBboxPatch
 
-from inception_jax.models import diagram, summary, zoo
+from inception_jax.models import diagram, spec, summary, zoo
 from inception_jax.models.inception_v3 import AUX_HEAD
 
 RUNS = {  # first, last and number of the rows that are drawn once
@@ -89,12 +89,28 @@ def test_equal_neighbours_are_drawn_once(name, runs):
     assert _runs(_texts(_draw(name))) == runs
 
 
-def test_a_head_ends_a_run(monkeypatch):
-    card = dataclasses.replace(zoo.MODELS["xception"], aux_heads={"block9": AUX_HEAD})
-    monkeypatch.setitem(zoo.MODELS, "xception", card)
-    texts = _texts(diagram.draw("xception"))
+@pytest.fixture
+def in_zoo(monkeypatch):
+    """Returns a function that puts a changed card into the zoo, under a name of its own, as summaries are cached."""
+
+    def put(name, base, **changes):
+        monkeypatch.setitem(zoo.MODELS, name, dataclasses.replace(zoo.MODELS[base], name=name, **changes))
+        return name
+
+    return put
+
+
+def test_a_head_ends_a_run(in_zoo):
+    texts = _texts(diagram.draw(in_zoo("tapped", "xception", aux_heads={"block9": AUX_HEAD})))
     assert _runs(texts) == [("block5", "block9", 5), ("block10", "block12", 3)]
     assert "aux block9" in texts
+
+
+def test_a_run_of_single_boxes_has_room_for_its_names(in_zoo):
+    table = {f"conv{i}": spec.Conv(16, (3, 3)) for i in range(3)} | {"pool": spec.Pool("max", 3, 2)}
+    figure = diagram.draw(in_zoo("plain", "googlenet", table=table, aux_heads={}))
+    assert _runs(_texts(figure)) == [("conv0", "conv2", 3)]
+    _check_extents(figure)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +157,10 @@ def test_a_block_alone_states_its_cost_and_both_shapes():
 
 @pytest.mark.parametrize(("name", "block"), PICTURES)
 def test_nothing_overlaps_and_no_text_leaves_its_box(name, block):
-    figure = _draw(name, block)
+    _check_extents(_draw(name, block))
+
+
+def _check_extents(figure):
     boxes, frames, texts, lines = _extents(figure)
     assert len(texts) > 5
     width, height = figure.get_size_inches() * figure.dpi
