@@ -201,6 +201,35 @@ def test_weights_and_models_refuse_in_one_line(run, arguments, message):
     assert message in err
 
 
+@pytest.mark.parametrize("block", [(), ("--block", "3a")])
+def test_diagram_writes_a_picture_and_says_where(run, tmp_path, block):
+    picture = tmp_path / "googlenet.svg"
+    assert run("diagram", "googlenet", *block, "-o", str(picture)) == (0, f"{picture}\n", "")
+    title = "3a of googlenet" if block else "googlenet"
+    assert f">{title}</text>" in picture.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file", "message"),
+    [
+        (("googlnet",), "a.svg", "No model is called 'googlnet'. Nearest: googlenet, "),
+        (
+            ("googlenet", "--block", "3c"),
+            "a.svg",
+            "googlenet has no row '3c'. Nearest: 4c, 3b, 3a. Rows: conv1, pool1, ",
+        ),
+        (("googlenet",), "a.jpg", "a.jpg'; the name must end in one of .svg, .png, .pdf."),
+        (("googlenet", "--block", "3a"), "none/a.svg", "none/a.svg: No such file or directory."),
+    ],
+)
+def test_a_diagram_that_cannot_be_drawn_is_one_line_and_exit_code_2(run, tmp_path, arguments, file, message):
+    code, out, err = run("diagram", *arguments, "-o", str(tmp_path / file))
+    assert (code, out) == (2, "")
+    assert err.startswith("inception-jax: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
 def test_python_m_runs_the_same_command():
     done = subprocess.run([sys.executable, "-m", "inception_jax", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
