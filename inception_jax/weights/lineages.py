@@ -14,7 +14,7 @@ from flax import traverse_util
 
 from inception_jax.models import spec, zoo
 from inception_jax.models.network import InceptionNet
-from inception_jax.weights import layouts, names
+from inception_jax.weights import layouts, names, tf_names
 from inception_jax.weights.layouts import Layout, Shape, Slot, Unit
 from inception_jax.weights.names import Naming, Path
 
@@ -145,47 +145,48 @@ LINEAGES = (
     Lineage("caffe", "googlenet", names.caffe_googlenet, layouts.CAFFE, bgr=True),
     _slim(
         model="inception_v1_slim",
-        naming=names.slim("InceptionV1", "Logits/Conv2d_0c_1x1", irregular=names.SLIM_V1_IRREGULAR),
+        naming=tf_names.slim("InceptionV1", "Logits/Conv2d_0c_1x1", irregular=tf_names.SLIM_V1_IRREGULAR),
         layout=layouts.SLIM_1X1,
     ),
     _slim(
         model="inception_v2",
-        naming=names.slim("InceptionV2", "Logits/Conv2d_1c_1x1"),
+        naming=tf_names.slim("InceptionV2", "Logits/Conv2d_1c_1x1"),
         layout=layouts.SLIM_1X1,
     ),
     _slim(
         model="inception_v3_tf",
-        naming=names.slim(
+        naming=tf_names.slim(
             "InceptionV3",
             "Logits/Conv2d_1c_1x1",
             {"Mixed_6e": ("Conv2d_1b_1x1", "Conv2d_2a_5x5", "Conv2d_2b_1x1")},
-            names.SLIM_V3_IRREGULAR,
+            tf_names.SLIM_V3_IRREGULAR,
         ),
         layout=layouts.SLIM_1X1,
     ),
     _slim(
         model="inception_v4",
-        naming=names.slim(
+        naming=tf_names.slim(
             "InceptionV4",
             "Logits/Logits",
             {"Mixed_6h": ("Conv2d_1b_1x1", "Conv2d_2a", "Aux_logits")},
-            names.SLIM_V4_IRREGULAR,
+            tf_names.SLIM_V4_IRREGULAR,
         ),
         layout=layouts.SLIM,
     ),
     _slim(
         model="inception_resnet_v2",
-        naming=names.slim("InceptionResnetV2", "Logits/Logits", _aux_resnet, lone="Conv2d_1x1"),
+        naming=tf_names.slim("InceptionResnetV2", "Logits/Logits", _aux_resnet, lone="Conv2d_1x1"),
         layout=layouts.SLIM,
     ),
     Lineage(
         "facenet",
         "inception_resnet_v1",
-        names.slim("InceptionResnetV1", "", lone="Conv2d_1x1"),
+        tf_names.slim("InceptionResnetV1", "", lone="Conv2d_1x1"),
         layouts.SLIM,
         not_ours=rf"{_SLIM_EXTRAS}|^InceptionResnetV1/Bottleneck/|^Logits/|^centers$",
     ),
-    Lineage("keras", "inception_v3_tf", names.keras_v3, layouts.KERAS, numbered=True),
-    Lineage("keras", "inception_resnet_v2", names.keras_inception_resnet_v2, layouts.KERAS, numbered=True),
-    Lineage("keras", "xception", names.keras_xception, layouts.KERAS, numbered=True),
+    Lineage("keras", "inception_v3_tf", tf_names.keras_v3, layouts.KERAS, numbered=True),
+    Lineage("keras", "inception_resnet_v2", tf_names.keras_inception_resnet_v2, layouts.KERAS, numbered=True),
+    Lineage("keras", "xception", tf_names.keras_xception, layouts.KERAS, numbered=True),
+    Lineage("keras1", "xception", tf_names.keras1_xception, layouts.KERAS),
 )

@@ -1,4 +1,4 @@
-"""What the originals call the modules of our networks, row by row.
+"""What the originals call the modules of our networks, row by row: PyTorch's packages and Caffe here.
 
 A naming returns, for each row of a table (and each head), the names of its units in the order of the table: a unit is a
 convolution with what follows it, or a linear layer. Most lineages name by rule; what breaks their rule is listed.
@@ -7,8 +7,7 @@ convolution with what follows it, or a linear layer. Most lineages name by rule;
 from __future__ import annotations
 
 import itertools
-import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, cast
 
 from inception_jax.models import spec
@@ -64,9 +63,6 @@ def _chain_units(path: Path, rows: spec.Branch, prefix: str) -> Iterator[Path]:
 def conv_bn(*units: str) -> list[Names]:
     """Returns units whose convolution and norm are the children `conv` and `bn`."""
     return [Names(f"{unit}.conv", f"{unit}.bn") for unit in units]
-
-
-# ---- PyTorch -------------------------------------------------------------------------------------------------------
 
 
 def sequential(prefix: str, block: spec.Row | spec.Block, first: int = 0) -> list[str]:
@@ -182,9 +178,6 @@ def cadene_bn_inception(model: InceptionNet) -> UnitNames:
     return names | {"classifier": [Names("last_linear")]}
 
 
-# ---- Caffe ---------------------------------------------------------------------------------------------------------
-
-
 def caffe_googlenet(model: InceptionNet) -> UnitNames:
     names = {"conv1": ["conv1/7x7_s2"], "conv2_reduce": ["conv2/3x3_reduce"], "conv2": ["conv2/3x3"]}
     for row in model.table:
@@ -194,121 +187,3 @@ def caffe_googlenet(model: InceptionNet) -> UnitNames:
     names |= {f"aux_{tap}": [f"loss{i}/{x}" for x in ("conv", "fc", "classifier")] for i, tap in ((1, "4a"), (2, "4d"))}
     names["classifier"] = ["loss3/classifier"]
     return {row: [Names(layer) for layer in layers] for row, layers in names.items()}
-
-
-# ---- TF-slim -------------------------------------------------------------------------------------------------------
-
-
-def _slim_block(block: spec.Row | spec.Block, lone: str = "") -> list[str]:
-    """Returns `Branch_0/Conv2d_0a_1x1`, ...: letters count the rows of a branch; what shrinks the map is a 1a."""
-    names = []
-    for i, branch in enumerate(cast(spec.Block, block)):
-        letters = iter(string.ascii_lowercase)
-        for row in _unfork(branch):
-            letter = next(letters)
-            if not isinstance(row, spec.Conv):
-                continue
-            size = "x".join(map(str, row.kernel))
-            place = "1a" if row.stride > 1 or row.padding == spec.VALID else f"0{letter}"
-            name = lone if lone and len(branch) == 1 and size == "1x1" else f"Conv2d_{place}_{size}"
-            names.append(f"Branch_{i}/{name}")
-    return names
-
-
-def _unfork(branch: spec.Branch) -> Iterator[spec.Row]:
-    for row in branch:
-        if isinstance(row, spec.Row):
-            yield row
-        else:
-            yield from itertools.chain(*row)
-
-
-def slim(
-    scope: str,
-    classifier: str,
-    aux: Mapping[str, tuple[str, ...]] | None = None,
-    irregular: Mapping[str, str] | None = None,
-    lone: str = "",
-) -> Naming:
-    """Returns the naming of one network of TF-slim; `irregular` maps what the rule gives to what it is called.
-
-    `lone` is the name of a 1x1 convolution that is a branch by itself; `classifier` is empty where there is none.
-    """
-    repeats = {"block35": "Repeat", "block17": "Repeat_1", "block8": "Repeat_2"}
-
-    def naming(model: InceptionNet) -> UnitNames:
-        names: dict[str, list[str]] = {}
-        for row, block in model.table.items():
-            kind = row.partition("_")[0]
-            prefix = f"{repeats[kind]}/{row}" if kind in repeats else row
-            match block:
-                case spec.Conv() | spec.SeparableConv():
-                    names[row] = [row]
-                case spec.Residual():
-                    names[row] = [f"{prefix}/{unit}" for unit in (*_slim_block(block.rows[0], lone), "Conv2d_1x1")]
-                case spec.Pool():
-                    continue
-                case branches:
-                    names[row] = [f"{prefix}/{unit}" for unit in _slim_block(branches, lone)]
-        names |= {f"aux_{tap}": [f"AuxLogits/{unit}" for unit in parts] for tap, parts in (aux or {}).items()}
-        names |= {"classifier": [classifier]} if classifier else {}
-        full = {
-            row: [f"{scope}/{(irregular or {}).get(unit, unit)}" for unit in of_row] for row, of_row in names.items()
-        }
-        return {row: [Names(unit, f"{unit}/BatchNorm") for unit in of_row] for row, of_row in full.items()}
-
-    return naming
-
-
-SLIM_V1_IRREGULAR = {"Mixed_5b/Branch_2/Conv2d_0b_3x3": "Mixed_5b/Branch_2/Conv2d_0a_3x3"}
-SLIM_V3_IRREGULAR = {
-    "Mixed_5c/Branch_1/Conv2d_0a_1x1": "Mixed_5c/Branch_1/Conv2d_0b_1x1",
-    "Mixed_5c/Branch_1/Conv2d_0b_5x5": "Mixed_5c/Branch_1/Conv_1_0c_5x5",
-    "Mixed_6a/Branch_0/Conv2d_1a_3x3": "Mixed_6a/Branch_0/Conv2d_1a_1x1",
-    "Mixed_6a/Branch_1/Conv2d_1a_3x3": "Mixed_6a/Branch_1/Conv2d_1a_1x1",
-    "Mixed_7b/Branch_1/Conv2d_0c_3x1": "Mixed_7b/Branch_1/Conv2d_0b_3x1",
-}
-SLIM_V4_IRREGULAR = {"Mixed_3a/Branch_1/Conv2d_1a_3x3": "Mixed_3a/Branch_1/Conv2d_0a_3x3"}
-
-
-# ---- Keras ---------------------------------------------------------------------------------------------------------
-
-
-class _Numbers:
-    """Hands out `conv2d_1` and `batch_normalization_1`, `conv2d_2`, ...: Keras's names by order of creation."""
-
-    def __init__(self):
-        self._number = itertools.count(1)
-
-    def take(self, count: int) -> list[Names]:
-        numbers = itertools.islice(self._number, count)
-        return [Names(f"conv2d_{i}", f"batch_normalization_{i}") for i in numbers]
-
-
-def keras_v3(model: InceptionNet) -> UnitNames:
-    numbers = _Numbers()
-    names = {row: numbers.take(len(paths)) for row, paths in units(model).items() if row in model.table}
-    return names | {"classifier": [Names("predictions")]}
-
-
-def keras_inception_resnet_v2(model: InceptionNet) -> UnitNames:
-    numbers, names = _Numbers(), {}
-    for row, block in model.table.items():
-        up = isinstance(block, spec.Residual)
-        count = len(list(row_units((), block))) - up
-        names[row] = [Names("conv_7b", "conv_7b_bn")] if row == "Conv2d_7b_1x1" else numbers.take(count)
-        if up:
-            names[row].append(Names(f"{'block8_10' if row == 'Block8' else row}_conv"))
-    return names | {"classifier": [Names("predictions")]}
-
-
-def keras_xception(model: InceptionNet) -> UnitNames:
-    numbers, names = _Numbers(), {}
-    for row, block in model.table.items():
-        if not isinstance(block, spec.Residual):
-            names[row] = [Names(row, f"{row}_bn")]
-            continue
-        count = sum(isinstance(part, spec.SeparableConv) for part in block.rows)
-        layers = [f"{row}_sepconv{i}" for i in range(1, count + 1)]
-        names[row] = [Names(layer, f"{layer}_bn") for layer in layers] + numbers.take(block.shortcut is not None)
-    return names | {"classifier": [Names("predictions")]}

@@ -13,14 +13,20 @@ _CROP = "Evaluated on one centre crop; the resize before it is not stated, 299 /
 
 
 def _keras(
-    name: str, model: str, megabytes: float, md5s: tuple[str, str], errors: tuple[float, float], licence: str
+    name: str,
+    model: str,
+    megabytes: float,
+    md5s: tuple[str, str],
+    errors: tuple[float, float],
+    licence: str,
+    lineage: str = "keras",
 ) -> tuple[WeightCard, WeightCard]:
     """Returns the cards of the files with and without the classifier, from hashes and errors in that order."""
     stem = f"{_KERAS}/{name}/{name}_weights_tf_dim_ordering_tf_kernels"
     top = WeightCard(
         id=f"keras/{name}",
         model=model,
-        lineage="keras",
+        lineage=lineage,
         url=f"{stem}.h5",
         preprocess=inputs.SYMMETRIC_299,
         hashes=(f"md5:{md5s[0]}",),
@@ -34,7 +40,7 @@ def _keras(
     no_top = WeightCard(
         id=f"keras/{name}_notop",
         model=model,
-        lineage="keras",
+        lineage=lineage,
         url=f"{stem}_notop.h5",
         preprocess=inputs.SYMMETRIC_299,
         outputs=None,
@@ -69,6 +75,7 @@ _KERAS_CARDS = (
         md5s=("0a58e3b7378bc2990ea3b43d5981f1f6", "b0042744bf5b25fce3cb969f33bebb97"),
         errors=(20.994, 5.548),
         licence="MIT",
+        lineage="keras1",
     ),
 )
 

@@ -131,6 +131,12 @@ def weights(tensors):
             "block14_sepconv2/pointwise_kernel conv2d_4/kernel batch_normalization_4/moving_variance "
             "predictions/kernel",
         ),
+        (
+            "keras1",
+            "xception",
+            "convolution2d_2/kernel convolution2d_6/kernel separableconvolution2d_1/depthwise_kernel "
+            "separableconvolution2d_34/pointwise_kernel batchnormalization_40/gamma dense_2/bias",
+        ),
     ],
 )
 def test_names_of_the_originals(origin, model, names):
@@ -308,6 +314,19 @@ def test_keras_counts_from_any_number():
     assert later.keys() != tensors.keys()
     for ours, theirs in zip(convert(tensors, its).flat().values(), convert(later, its).flat().values(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_keras_1_makes_shortcuts_first():
+    its = synthetic.lineage("keras1", "xception")
+    slots = {
+        "/".join(slot.path[1:-1]): slot.name
+        for slot in its.slots(synthetic.model_of(its, 5))
+        if slot.path[-1] == "mean"
+    }
+    assert slots["block2/shortcut/bn"] == "batchnormalization_3/moving_mean"
+    assert [slots[f"block2/rows_{j}/bn"] for j in (0, 1)] == [f"batchnormalization_{i}/moving_mean" for i in (4, 5)]
+    assert slots["block13/shortcut/bn"] == "batchnormalization_36/moving_mean"
+    assert slots["block14_sepconv2/bn"] == "batchnormalization_40/moving_mean"
 
 
 def test_another_number_of_classes(weights):
