@@ -5,7 +5,7 @@ PARITY_VENV := .venv-parity
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DELETE_ON_ERROR:
-.PHONY: train test lint unit parity clean
+.PHONY: train test lint unit parity docs clean
 
 train: $(VENV)/installed
 	$(VENV)/bin/python train.py --config configs/digits.py --workdir runs/digits
@@ -22,6 +22,10 @@ unit: $(VENV)/installed-dev
 
 parity: $(PARITY_VENV)/installed
 	$(PARITY_VENV)/bin/python -m pytest -m parity tests/parity
+
+docs: $(VENV)/installed
+	$(VENV)/bin/inception-jax models --markdown > docs/MODELS.md.new
+	mv docs/MODELS.md.new docs/MODELS.md
 
 clean:
 	rm -rf $(VENV) $(PARITY_VENV) build *.egg-info

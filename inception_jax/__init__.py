@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from inception_jax.version import __version__
 
 if TYPE_CHECKING:
-    from inception_jax import data, models, parallel, training
+    from inception_jax import data, models, parallel, training, weights
     from inception_jax.models.endpoints import Endpoint
     from inception_jax.models.network import InceptionNet, ModelOutput
     from inception_jax.models.zoo import MODELS, ModelCard, create_model, endpoints, list_models, model_card
@@ -27,7 +27,7 @@ _HOME = {
     "list_models": "inception_jax.models.zoo",
     "model_card": "inception_jax.models.zoo",
 }
-_SUBPACKAGES = ("data", "models", "parallel", "training")
+_SUBPACKAGES = ("data", "models", "parallel", "training", "weights")
 
 __all__ = [
     "__version__",
@@ -44,6 +44,7 @@ __all__ = [
     "models",
     "parallel",
     "training",
+    "weights",
 ]
 
 

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from inception_jax import cli
 from inception_jax.models import zoo
 from inception_jax.version import __version__
+from inception_jax.weights import cards
 
 
 @pytest.fixture
@@ -132,6 +134,96 @@ def test_every_model_has_a_summary(run, name):
 )
 def test_a_mistake_is_one_line_and_exit_code_2(run, arguments, message):
     code, out, err = run("summary", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("inception-jax: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_models_as_markdown_are_the_document(run):
+    code, out, _ = run("models", "--markdown")
+    assert (code, out) == (0, (pathlib.Path(__file__).parents[1] / "docs" / "MODELS.md").read_text())
+
+
+@pytest.mark.parametrize("columns", [80, 120, 160])
+def test_weights_are_listed_whole_at_any_width(run, columns):
+    code, out, _ = run("weights", columns=columns)
+    lines = {line.split()[0]: line.split() for line in out.splitlines()}
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= columns
+    assert lines.keys() >= cards.CARDS.keys()
+    assert lines["torchvision/googlenet"] == ["torchvision/googlenet", "googlenet_torchvision", "69.8", "89.5"]
+    assert lines["slim/adv_inception_v3"] == ["slim/adv_inception_v3", "inception_v3_tf"]
+
+
+def test_weights_of_one_model(run):
+    _, out, _ = run("weights", "--model", "inception_v4", "--json")
+    found = json.loads(out)
+    assert [card["id"] for card in found] == ["timm/inception_v4.tf_in1k", "cadene/inceptionv4", "slim/inception_v4"]
+    assert json.loads(run("weights", "--model", "googlenet_bn", "--json")[1]) == []
+
+
+def test_a_set_of_weights_in_full(run):
+    code, out, _ = run("weights", "slim/inception_v1")
+    assert code == 0
+    assert dict(line.split(maxsplit=1) for line in out.splitlines()) == {
+        "id": "slim/inception_v1",
+        "model": "inception_v1_slim",
+        "lineage": "slim",
+        "file": "inception_v1_2016_08_28.tar.gz",
+        "url": "http://download.tensorflow.org/models/inception_v1_2016_08_28.tar.gz",
+        "size": "24642554 bytes",
+        "hashes": "sha256:7a620c430fcaba8f8f716241f5148c4c47c035cce4e49ef02cfbe6cd1adf96a6",
+        "outputs": "1001, the first for a background",
+        "channels": "RGB",
+        "input": "224 x 224, central 87.5% resized (bilinear), (p - 127.5) / 127.5",
+        "accuracy": "top-1 69.8, top-5 89.6 (README of TF-slim)",
+        "licence": "-",
+        "notes": "The archive holds inception_v1.ckpt; hash and size are the archive's.",
+    }
+    shown = json.loads(run("weights", "slim/inception_v1", "--json")[1])
+    assert shown["preprocess"]["geometry"] == "central_box"
+    assert shown["file"] == "inception_v1_2016_08_28.tar.gz"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("weights", "slim/inception_v5"), "No published weights are called 'slim/inception_v5'. Nearest: slim/incept"),
+        (("weights", "--model", "googlnet"), "No model is called 'googlnet'. Nearest: googlenet, "),
+        (("weights", "slim/inception_v1", "--model", "inception_v1_slim"), "--model does not go with it"),
+        (("models", "--json", "--markdown"), "--json and --markdown exclude each other"),
+    ],
+)
+def test_weights_and_models_refuse_in_one_line(run, arguments, message):
+    code, out, err = run(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+@pytest.mark.parametrize("block", [(), ("--block", "3a")])
+def test_diagram_writes_a_picture_and_says_where(run, tmp_path, block):
+    picture = tmp_path / "googlenet.svg"
+    assert run("diagram", "googlenet", *block, "-o", str(picture)) == (0, f"{picture}\n", "")
+    title = "3a of googlenet" if block else "googlenet"
+    assert f">{title}</text>" in picture.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file", "message"),
+    [
+        (("googlnet",), "a.svg", "No model is called 'googlnet'. Nearest: googlenet, "),
+        (
+            ("googlenet", "--block", "3c"),
+            "a.svg",
+            "googlenet has no row '3c'. Nearest: 4c, 3b, 3a. Rows: conv1, pool1, ",
+        ),
+        (("googlenet",), "a.jpg", "a.jpg'; the name must end in one of .svg, .png, .pdf."),
+        (("googlenet", "--block", "3a"), "none/a.svg", "none/a.svg: No such file or directory."),
+    ],
+)
+def test_a_diagram_that_cannot_be_drawn_is_one_line_and_exit_code_2(run, tmp_path, arguments, file, message):
+    code, out, err = run("diagram", *arguments, "-o", str(tmp_path / file))
     assert (code, out) == (2, "")
     assert err.startswith("inception-jax: ")
     assert message in err

@@ -9,6 +9,7 @@ import pytest
 
 from inception_jax import list_models
 from inception_jax.models.summary import summarize
+from inception_jax.weights.document import models_markdown
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -34,6 +35,11 @@ def test_figures_of_the_table(name, params, params_with_aux, gmacs, size):
     assert f"{found.totals['params_with_aux']:,}" == params_with_aux
     assert f"{found.totals['macs'] / 1e9:.3f}" == gmacs
     assert f"{found.image_size}" == size
+
+
+def test_models_are_documented_as_they_are():
+    """`make docs` writes the file."""
+    assert (ROOT / "docs" / "MODELS.md").read_text() == models_markdown()
 
 
 def test_example_of_the_readme_runs(monkeypatch):

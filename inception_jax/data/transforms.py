@@ -87,8 +87,7 @@ class Evaluate:
     def __post_init__(self):
         if self.resize < self.size:
             raise UserError(f"resize is {self.resize}; it must be at least the crop of {self.size} pixels.")
-        if self.interpolation not in RESAMPLING:
-            raise UserError(f"interpolation is {self.interpolation!r}; allowed: {', '.join(RESAMPLING)}.")
+        _check_interpolation(self.interpolation)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> np.ndarray:
         width, height = image.size
@@ -98,6 +97,37 @@ class Evaluate:
             image = image.resize((width, height), RESAMPLING[self.interpolation])
         left, top = round((width - self.size) / 2), round((height - self.size) / 2)
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateBox:
+    """The central `fraction` of height and width, resized to a square of `size` pixels (the geometry of TF-slim).
+
+    Pillow's filters average over the pixels they shrink; TensorFlow 1 sampled between neighbours.
+
+    Raises:
+      UserError: `fraction` is out of range, or the interpolation is unknown.
+    """
+
+    size: int
+    fraction: float = 0.875
+    interpolation: str = "bilinear"
+
+    def __post_init__(self):
+        if not 0 < self.fraction <= 1:
+            raise UserError(f"fraction is {self.fraction}; it must be above 0 and at most 1.")
+        _check_interpolation(self.interpolation)
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> np.ndarray:
+        width, height = image.size
+        left, top = (int((side - side * self.fraction) / 2) for side in (width, height))
+        box = image.crop((left, top, width - left, height - top))
+        return np.asarray(box.resize((self.size, self.size), RESAMPLING[self.interpolation]))
+
+
+def _check_interpolation(name: str) -> None:
+    if name not in RESAMPLING:
+        raise UserError(f"interpolation is {name!r}; allowed: {', '.join(RESAMPLING)}.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -76,7 +76,7 @@ class Summary:
         return dataclasses.asdict(self) | {"totals": self.totals}
 
 
-@functools.cache  # tracing the largest takes seconds
+@functools.cache
 def summarize(
     name: str, image_size: int | None = None, width: float = 1.0, num_classes: int = 1000, aux: bool = True
 ) -> Summary:
@@ -89,7 +89,7 @@ def summarize(
     if size < 1:
         raise ValueError(f"image_size is {size}; it must be at least 1.")
     model = zoo.create_model(name, num_classes, aux=aux, width=width)
-    shapes = _trace(model, size)
+    shapes = trace(model, size)
     rows = _body_rows(model, shapes)
     rows += _head_rows(model, rows[-1].output, shapes) if num_classes else []
     logits = (1, 1, num_classes)
@@ -126,13 +126,17 @@ def features(row: Row, columns: tuple[str, ...]) -> dict[int, int]:
     return {}
 
 
-class _Shapes(NamedTuple):
+class Shapes(NamedTuple):
+    """The abstract output of a network, its abstract parameters, and its convolutions and linear layers by path."""
+
     output: ModelOutput
     params: Mapping[tuple[str, ...], Any]  # by path
     layers: list[Layer]
 
 
-def _trace(model: InceptionNet, size: int) -> _Shapes:
+@functools.cache  # the largest takes a second
+def trace(model: InceptionNet, size: int) -> Shapes:
+    """Returns what a network makes of one square image of `size` pixels, without computing it."""
     init = functools.partial(
         model.init_with_output,
         mutable=True,
@@ -155,7 +159,7 @@ def _trace(model: InceptionNet, size: int) -> _Shapes:
                 macs=math.prod(kernel) * math.prod(result.shape[1:-1]),
             )
         )
-    return _Shapes(output, params, sorted(layers, key=lambda layer: layer.path))
+    return Shapes(output, params, sorted(layers, key=lambda layer: layer.path))
 
 
 def _row(
@@ -166,7 +170,7 @@ def _row(
     output: tuple[int, ...],
     depth: int,
     modules: tuple[str, ...],
-    shapes: _Shapes,
+    shapes: Shapes,
 ) -> Row:
     """Returns the row of some top-level modules of the network, their layers in the order of `modules`."""
     own = tuple(layer for module in modules for layer in shapes.layers if layer.path[0] == module)
@@ -188,7 +192,7 @@ def _row(
     )
 
 
-def _body_rows(model: InceptionNet, shapes: _Shapes) -> list[Row]:
+def _body_rows(model: InceptionNet, shapes: Shapes) -> list[Row]:
     rows: list[Row] = []
     reduction: tuple[tuple[str, spec.Row | spec.Block], ...] = ()
     for name, table_row in model.table.items():
@@ -213,7 +217,7 @@ def _body_rows(model: InceptionNet, shapes: _Shapes) -> list[Row]:
     return rows
 
 
-def _head_rows(model: InceptionNet, last: tuple[int, ...], shapes: _Shapes) -> list[Row]:
+def _head_rows(model: InceptionNet, last: tuple[int, ...], shapes: Shapes) -> list[Row]:
     height, width, channels = last
     pooled = (1, 1, channels)
     return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -15,30 +15,13 @@ from inception_jax.models import (
     inception_v2,
     inception_v3,
     inception_v4,
+    inputs,
     spec,
     xception,
 )
 from inception_jax.models.endpoints import Endpoint, cut, trace
+from inception_jax.models.inputs import Preprocess as Preprocess
 from inception_jax.models.network import InceptionNet
-
-
-@dataclasses.dataclass(frozen=True)
-class Preprocess:
-    """How an image becomes the input of a model: (pixel - mean) / std on RGB pixels in 0 ... 255.
-
-    Evaluation resizes the short side to round(size / crop_fraction) pixels and cuts a centre square of `size`.
-    """
-
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    crop_fraction: float = 0.875
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-
-    @property
-    def resize(self) -> int:
-        """The short side, in pixels, before the centre crop."""
-        return round(self.size / self.crop_fraction)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,17 +38,6 @@ class ModelCard:
     preprocess: Preprocess
 
 
-PAPER_INPUT = Preprocess(224, mean=(123.0, 117.0, 104.0), std=(1.0, 1.0, 1.0))
-IMAGENET_INPUT = Preprocess(224, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
-CIFAR_INPUT = Preprocess(32, mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7), crop_fraction=1.0)
-
-BGR_MEANS_INPUT = Preprocess(224, mean=(128.0, 117.0, 104.0), std=(1.0, 1.0, 1.0))
-SLIM_224_INPUT = Preprocess(224, mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5))
-# torchvision's ImageNet constants and the `transform_input` of its weights compose to this, too.
-INCEPTION_INPUT = dataclasses.replace(SLIM_224_INPUT, size=299)
-INCEPTION_BICUBIC = dataclasses.replace(INCEPTION_INPUT, interpolation="bicubic")
-RESNET_INPUT = dataclasses.replace(INCEPTION_BICUBIC, crop_fraction=0.8975)
-
 _CARDS = (
     ModelCard(
         name="googlenet",
@@ -75,7 +47,7 @@ _CARDS = (
         numerics=spec.CAFFE,
         aux_heads=googlenet.PAPER_AUX,
         dropout=0.4,
-        preprocess=PAPER_INPUT,
+        preprocess=inputs.PAPER,
     ),
     ModelCard(
         name="googlenet_naive",
@@ -85,7 +57,7 @@ _CARDS = (
         numerics=spec.CAFFE,
         aux_heads=googlenet.PAPER_AUX,
         dropout=0.4,
-        preprocess=PAPER_INPUT,
+        preprocess=inputs.PAPER,
     ),
     ModelCard(
         name="googlenet_bn",
@@ -95,7 +67,7 @@ _CARDS = (
         numerics=spec.TORCH,
         aux_heads=googlenet.PAPER_AUX,
         dropout=0.4,
-        preprocess=IMAGENET_INPUT,
+        preprocess=inputs.IMAGENET,
     ),
     ModelCard(
         name="googlenet_torchvision",
@@ -105,7 +77,7 @@ _CARDS = (
         numerics=spec.TORCH,
         aux_heads=googlenet.TORCHVISION_AUX,
         dropout=0.2,
-        preprocess=IMAGENET_INPUT,
+        preprocess=inputs.IMAGENET,
     ),
     ModelCard(
         name="googlenet_cifar",
@@ -115,7 +87,7 @@ _CARDS = (
         numerics=spec.TORCH,
         aux_heads=googlenet.PAPER_AUX,
         dropout=0.4,
-        preprocess=CIFAR_INPUT,
+        preprocess=inputs.CIFAR,
     ),
     ModelCard(
         name="inception_v1_slim",
@@ -125,7 +97,7 @@ _CARDS = (
         numerics=spec.TF._replace(kernel_init=spec.Init("truncated", 0.01)),
         aux_heads={},
         dropout=0.2,
-        preprocess=SLIM_224_INPUT,
+        preprocess=inputs.SLIM_224,
     ),
     ModelCard(
         name="bn_inception",
@@ -135,7 +107,7 @@ _CARDS = (
         numerics=spec.CADENE,
         aux_heads={},
         dropout=0.0,
-        preprocess=BGR_MEANS_INPUT,
+        preprocess=inputs.BGR_MEANS,
     ),
     ModelCard(
         name="inception_v2",
@@ -145,7 +117,7 @@ _CARDS = (
         numerics=spec.TF_V3,
         aux_heads={},
         dropout=0.2,
-        preprocess=SLIM_224_INPUT,
+        preprocess=inputs.SLIM_224,
     ),
     ModelCard(
         name="inception_v3",
@@ -155,7 +127,7 @@ _CARDS = (
         numerics=spec.TORCH_V3,
         aux_heads=inception_v3.AUX,
         dropout=0.5,
-        preprocess=INCEPTION_INPUT,
+        preprocess=inputs.SYMMETRIC_299,
     ),
     ModelCard(
         name="inception_v3_tf",
@@ -165,7 +137,7 @@ _CARDS = (
         numerics=spec.TF_V3,
         aux_heads=inception_v3.AUX,
         dropout=0.2,
-        preprocess=INCEPTION_INPUT,
+        preprocess=inputs.SLIM_299,
     ),
     ModelCard(
         name="inception_v3_fid",
@@ -175,7 +147,7 @@ _CARDS = (
         numerics=spec.TORCH_V3._replace(count_padding=False),
         aux_heads={},
         dropout=0.0,
-        preprocess=INCEPTION_INPUT,
+        preprocess=inputs.FID,
     ),
     ModelCard(
         name="inception_v4",
@@ -185,7 +157,7 @@ _CARDS = (
         numerics=spec.TIMM._replace(kernel_init=spec.HE_SLIM),
         aux_heads=inception_v4.AUX,
         dropout=0.2,
-        preprocess=INCEPTION_BICUBIC,
+        preprocess=inputs.TIMM_299,
     ),
     ModelCard(
         name="inception_resnet_v1",
@@ -195,7 +167,7 @@ _CARDS = (
         numerics=spec.FACENET,
         aux_heads={},
         dropout=0.2,
-        preprocess=INCEPTION_INPUT,
+        preprocess=inputs.SYMMETRIC_299,
     ),
     ModelCard(
         name="inception_resnet_v2",
@@ -205,7 +177,7 @@ _CARDS = (
         numerics=spec.TIMM._replace(kernel_init=spec.GLOROT),
         aux_heads=inception_resnet.V2_AUX,
         dropout=0.2,
-        preprocess=RESNET_INPUT,
+        preprocess=inputs.TIMM_299_WIDE,
     ),
     ModelCard(
         name="xception",
@@ -215,7 +187,7 @@ _CARDS = (
         numerics=spec.KERAS_XCEPTION,
         aux_heads={},
         dropout=0.5,
-        preprocess=INCEPTION_INPUT,
+        preprocess=inputs.SYMMETRIC_299,
     ),
     ModelCard(
         name="xception_timm",
@@ -225,7 +197,7 @@ _CARDS = (
         numerics=spec.TIMM_XCEPTION,
         aux_heads={},
         dropout=0.5,
-        preprocess=RESNET_INPUT,
+        preprocess=inputs.TIMM_299_WIDE,
     ),
 )
 MODELS: dict[str, ModelCard] = {card.name: card for card in _CARDS}

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from inception_jax.data.loader import Batch, Reading, eval_batches, train_batches
 from inception_jax.data.sources import ImageSource, open_source
-from inception_jax.data.transforms import CropFlip, Evaluate, InceptionCrop, Transform
+from inception_jax.data.transforms import CropFlip, Evaluate, EvaluateBox, InceptionCrop, Transform
 from inception_jax.errors import UserError
 from inception_jax.models.network import InceptionNet
 from inception_jax.models.zoo import Preprocess, create_model, model_card
@@ -68,7 +68,7 @@ class Experiment:
 
     def eval_batches(self) -> Generator[Batch, None, None]:
         """Yields this process's part of batches that hold every evaluation image once."""
-        transform = _eval_transform(self.preprocess)
+        transform = eval_transform(self.preprocess)
         return eval_batches(self.eval_source, transform, self.config.batch_size, _reading(self.config.data))
 
     def steps(self, duration: str) -> int:
@@ -129,10 +129,13 @@ def train_transform(config: DataConfig, preprocess: Preprocess) -> Transform:
         case "crop_flip":
             return CropFlip(preprocess.size, pad=config.crop_pad, flip=config.flip)
         case "none":
-            return _eval_transform(preprocess)
+            return eval_transform(preprocess)
 
 
-def _eval_transform(preprocess: Preprocess) -> Evaluate:
+def eval_transform(preprocess: Preprocess) -> Transform:
+    """Returns what cuts an evaluation image as `preprocess.geometry` says."""
+    if preprocess.geometry == "central_box":
+        return EvaluateBox(preprocess.size, preprocess.crop_fraction, preprocess.interpolation)
     return Evaluate(preprocess.size, preprocess.resize, preprocess.interpolation)
 
 

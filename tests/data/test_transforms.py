@@ -10,6 +10,7 @@ from inception_jax.data.transforms import (
     RESAMPLING,
     CropFlip,
     Evaluate,
+    EvaluateBox,
     InceptionCrop,
     distort_colours,
     random_flip,
@@ -84,6 +85,37 @@ def test_evaluation_refuses_a_resize_below_the_crop_and_unknown_filters():
         Evaluate(224, 200)
     with pytest.raises(UserError, match="interpolation is 'lanczos'; allowed: bilinear, area, nearest, bicubic"):
         Evaluate(224, 256, "lanczos")
+
+
+@pytest.mark.parametrize(
+    ("size", "fraction", "box"),
+    [
+        ((500, 375), 0.875, (31, 23, 469, 352)),  # (500 - 437.5) / 2 = 31.25; (375 - 328.125) / 2 = 23.4
+        ((375, 500), 0.875, (23, 31, 352, 469)),
+        ((16, 64), 0.875, (1, 4, 15, 60)),
+        ((7, 9), 0.875, (0, 0, 7, 9)),  # less than a pixel
+        ((40, 20), 0.5, (10, 5, 30, 15)),
+        ((40, 20), 1.0, (0, 0, 40, 20)),
+    ],
+)
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_central_box_is_resized_whatever_its_shape(size, fraction, box, interpolation):
+    image = Image.fromarray(noise(size[1], size[0]))
+    expected = np.asarray(image.crop(box).resize((24, 24), RESAMPLING[interpolation]))
+    np.testing.assert_array_equal(EvaluateBox(24, fraction, interpolation)(image), expected)
+
+
+def test_a_central_box_of_its_own_size_is_the_pixels_themselves():
+    image = noise(32, 32)
+    np.testing.assert_array_equal(EvaluateBox(28)(Image.fromarray(image)), image[2:30, 2:30])
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.5, 1.1, float("nan")])
+def test_a_central_box_refuses_what_is_no_part_of_an_image(fraction):
+    with pytest.raises(UserError, match=f"fraction is {fraction}; it must be above 0 and at most 1"):
+        EvaluateBox(28, fraction)
+    with pytest.raises(UserError, match="interpolation is 'lanczos'; allowed: bilinear"):
+        EvaluateBox(28, interpolation="lanczos")
 
 
 class Fixed:
@@ -187,7 +219,13 @@ def test_crop_flip_resizes_and_without_padding_and_flip_changes_no_more():
     np.testing.assert_array_equal(plain, np.asarray(image.resize((5, 5), Image.Resampling.BILINEAR)))
 
 
-TRANSFORMS = [InceptionCrop(16), InceptionCrop(16, flip=False, photometric=False), CropFlip(16), Evaluate(16, 18)]
+TRANSFORMS = [
+    InceptionCrop(16),
+    InceptionCrop(16, flip=False, photometric=False),
+    CropFlip(16),
+    Evaluate(16, 18),
+    EvaluateBox(16),
+]
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
@@ -197,5 +235,5 @@ def test_transforms_give_uint8_squares_that_depend_on_the_generator_alone(transf
     first, second = (transform(image, np.random.default_rng(5)) for _ in range(2))
     assert (first.shape, first.dtype) == ((16, 16, 3), np.uint8)
     np.testing.assert_array_equal(first, second)
-    if not isinstance(transform, Evaluate) and min(size) > 1:
+    if not isinstance(transform, Evaluate | EvaluateBox) and min(size) > 1:
         assert any((transform(image, np.random.default_rng(seed)) != first).any() for seed in range(6, 12))

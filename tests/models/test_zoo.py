@@ -38,7 +38,13 @@ def test_weights_of_auxiliary_losses(name):
 def test_evaluation_geometry():
     assert zoo.model_card("googlenet_torchvision").preprocess.resize == 256
     assert zoo.model_card("inception_v3").preprocess.resize == 342
+    assert zoo.model_card("inception_v4").preprocess.resize == 341  # timm rounds 341.7 down
     assert zoo.model_card("inception_resnet_v2").preprocess.resize == 333
+    boxes = {name: card.preprocess for name, card in zoo.MODELS.items() if card.preprocess.geometry == "central_box"}
+    assert {name: preprocess.crop_fraction for name, preprocess in boxes.items()} == {
+        **dict.fromkeys(["inception_v1_slim", "inception_v2", "inception_v3_tf"], 0.875),
+        "inception_v3_fid": 1.0,
+    }
 
 
 @pytest.mark.parametrize(

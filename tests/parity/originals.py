@@ -1,22 +1,29 @@
-"""The originals of the family, filled by the rule of fixtures.py: each a function of NHWC images in NumPy."""
+"""The originals of the family with random weights, and ours with the same, by way of the converters."""
 
 import contextlib
 import os
 from unittest import mock
 
 import numpy as np
+from flax import traverse_util
 
-from tests.parity import fixtures
+from tests.weights import synthetic
 
 
 def torch_original(torch, name, classes):
-    """Returns the network of a PyTorch package ("timm:inception_v4"; where it has one only, "facenet:"), in float64."""
-    net = _construct(name, classes).double().eval()
+    """Returns the network of a PyTorch package ("timm:inception_v4"; where it has one only, "facenet_pytorch:").
+
+    Its weights and statistics are random, and such that no signal fades.
+    """
+    net = _construct(name, classes).eval()
     with torch.no_grad():
-        for module in net.modules():
-            for leaf, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-                if tensor.ndim:
-                    tensor.copy_(torch.from_numpy(_leaf(module, leaf, tuple(tensor.shape))))
+        for key, tensor in net.state_dict().items():
+            if tensor.ndim > 1:
+                tensor.normal_(std=(2 / tensor[0].numel()) ** 0.5)
+            elif key.endswith(("weight", "var")):
+                tensor.uniform_(0.8, 1.2)
+            elif key.endswith(("bias", "mean")):
+                tensor.uniform_(-0.1, 0.1)
     return net
 
 
@@ -27,14 +34,17 @@ def _construct(name, classes):
 
         return timm.create_model(model, pretrained=False, num_classes=classes)
     if package == "torchvision":
-        from torchvision.models import Inception3
+        from torchvision import models
 
-        return Inception3(num_classes=classes, init_weights=False, dropout=0.0)
-    if package == "pretrainedmodels":
+        if model == "googlenet":
+            return models.GoogLeNet(num_classes=classes, init_weights=False, dropout=0.0, dropout_aux=0.0)
+        return models.Inception3(num_classes=classes, init_weights=False, dropout=0.0)
+    if package == "cadene":
         from pretrainedmodels.models.bninception import BNInception
+        from pretrainedmodels.models.inceptionresnetv2 import InceptionResNetV2
 
-        return BNInception(num_classes=classes)
-    if package == "facenet":
+        return (BNInception if model == "bn_inception" else InceptionResNetV2)(num_classes=classes)
+    if package == "facenet_pytorch":
         from facenet_pytorch import InceptionResnetV1
 
         return InceptionResnetV1(classify=True, num_classes=classes)
@@ -49,21 +59,20 @@ def _construct(name, classes):
         return inception.fid_inception_v3()
 
 
-def _leaf(module, leaf, shape):
-    n = int(np.prod(shape))
-    if leaf == "weight" and len(shape) > 1:
-        gain = 3 if getattr(module, "groups", 1) > 1 else 6
-        return fixtures.weight(shape, gain)
-    streams = {"weight": (3, 0.8, 0.4), "bias": (4, -0.1, 0.2), "running_mean": (5, -0.1, 0.2)}
-    streams["running_var"] = (6, 0.8, 0.4)
-    if not hasattr(module, "running_mean"):
-        streams = {"bias": (2, -0.1, 0.2)}
-    stream, low, span = streams[leaf]
-    return (low + span * fixtures.uniform(n, stream)).reshape(shape)
+def state_of(net):
+    """Returns a state dict as NumPy."""
+    return {name: tensor.numpy().copy() for name, tensor in net.state_dict().items()}
+
+
+def variables_from(origin, model, state):
+    """Returns the tensors of an original as variables of `model`, their precision unchanged; every one is used."""
+    slots = synthetic.lineage(origin, model.name_in_zoo).slots(model)
+    assert {slot.name for slot in slots} == {name for name in state if not name.endswith("num_batches_tracked")}
+    return traverse_util.unflatten_dict({slot.path: slot.to_ours(state[slot.name]) for slot in slots})
 
 
 def keras_original(name, size, classes):
-    """Returns a Keras application that reads images of `size` pixels and gives logits, filled, in float32."""
+    """Returns a Keras application that reads images of `size` pixels and gives logits, with random weights."""
     os.environ["KERAS_BACKEND"] = "jax"
     import keras
 
@@ -73,30 +82,18 @@ def keras_original(name, size, classes):
         "Xception": keras.applications.Xception,
     }[name]
     net = constructor(weights=None, input_shape=(size, size, 3), classes=classes, classifier_activation=None)
+    rng = np.random.default_rng(0)
     for layer in net.layers:
-        layer.set_weights([_keras_leaf(layer, weight.name, tuple(weight.shape)) for weight in layer.weights])
+        layer.set_weights([_random(rng, weight.name, tuple(weight.shape)) for weight in layer.weights])
     return net
 
 
-def _keras_leaf(layer, name, shape):
-    n = int(np.prod(shape))
-    kind = type(layer).__name__
+def _random(rng, name, shape):
     if name == "depthwise_kernel":
-        height, width, channels, _ = shape
-        return fixtures.weight((channels, 1, height, width), 3).transpose(2, 3, 0, 1)
+        return rng.normal(0, (2 / np.prod(shape[:2])) ** 0.5, shape)
     if name.endswith("kernel"):
-        outputs_first = (len(shape) - 1, len(shape) - 2, *range(len(shape) - 2))
-        weight = fixtures.weight(tuple(shape[axis] for axis in outputs_first))
-        return weight.transpose(np.argsort(outputs_first))
-    stream, low, span = {
-        "gamma": (3, 0.8, 0.4),
-        "beta": (4, -0.1, 0.2),
-        "moving_mean": (5, -0.1, 0.2),
-        "moving_variance": (6, 0.8, 0.4),
-        "bias": (2, -0.1, 0.2),
-    }[name]
-    assert (name == "bias") != (kind == "BatchNormalization")
-    return low + span * fixtures.uniform(n, stream)
+        return rng.normal(0, (2 / np.prod(shape[:-1])) ** 0.5, shape)
+    return rng.uniform(0.8, 1.2, shape) if name in ("gamma", "moving_variance") else rng.uniform(-0.1, 0.1, shape)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@ import pytest
 from flax import traverse_util
 
 from inception_jax.models import zoo
-from tests.parity import fixtures, torch_names
+from tests.parity import originals
+from tests.weights import synthetic
 
 pytestmark = pytest.mark.parity
 
@@ -27,18 +28,7 @@ GRADIENTS = (
 @pytest.fixture
 def theirs(torch):
     """GoogLeNet of torchvision with aux heads, no dropout, and weights under which no signal fades."""
-    from torchvision.models import GoogLeNet
-
-    net = GoogLeNet(num_classes=CLASSES, init_weights=False, dropout=0.0, dropout_aux=0.0)
-    with torch.no_grad():
-        for name, tensor in net.state_dict().items():
-            if tensor.ndim > 1:
-                tensor.normal_(std=(2 / tensor[0].numel()) ** 0.5)
-            elif name.endswith(("weight", "var")):
-                tensor.uniform_(0.8, 1.2)
-            elif name.endswith(("bias", "mean")):
-                tensor.uniform_(-0.1, 0.1)
-    return net
+    return originals.torch_original(torch, "torchvision:googlenet", CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +38,7 @@ def ours():
 
 
 def _variables(model, net):
-    state = {name: tensor.numpy().copy() for name, tensor in net.state_dict().items()}
-    return torch_names.variables_from(state, fixtures.shapes(model, 224))
+    return originals.variables_from("torchvision", model, originals.state_of(net))
 
 
 def _images(batch, height, width):
@@ -127,7 +116,8 @@ def test_gradients(torch, theirs, ours, record, batch, size):
     _check_train(check, outputs, expected, 1e-9)
     _check_statistics(check, statistics, _variables(ours, theirs)["batch_stats"], 1e-9)
     parameters = dict(theirs.named_parameters())
-    gradients = traverse_util.flatten_dict(gradients)
-    for path in GRADIENTS:
-        gradient = parameters[torch_names.torch_name(path)].grad.numpy()
-        check("d " + "/".join(path), gradients[path], torch_names.to_flax(path, gradient), 1e-9)
+    slots = {slot.path: slot for slot in synthetic.lineage("torchvision", NAME).slots(ours)}
+    gradients = traverse_util.flatten_dict({"params": gradients})
+    for path in (("params", *path) for path in GRADIENTS):
+        gradient = parameters[slots[path].name].grad.numpy()
+        check("d " + "/".join(path[1:]), gradients[path], slots[path].to_ours(gradient), 1e-9)

@@ -1,59 +1,34 @@
-"""The `inception-jax` command. JAX is imported inside the commands, so that --help and --version answer at once."""
+"""Commands that look at models."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import json
-import sys
-from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from inception_jax.errors import EXPECTED, UserError
-from inception_jax.version import __version__
+from inception_jax.cli.app import Json, app, table, user_errors
+from inception_jax.errors import UserError
 
 if TYPE_CHECKING:
     from inception_jax.models.summary import Summary
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON with exact figures.")]
-
-
-def main() -> None:
-    """Runs the command line; an expected error is one line on stderr and its exit code, 2 for a user's mistake."""
-    try:
-        app()
-    except EXPECTED as error:
-        print(f"inception-jax: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"inception-jax {__version__} (jax {importlib.metadata.version('jax')})")
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the versions and exit.")
-    ] = False,
-) -> None:
-    """The Inception family in JAX."""
-
 
 @app.command()
-def models(as_json: Json = False) -> None:
+def models(
+    as_json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/MODELS.md.")] = False,
+) -> None:
     """List the zoo."""
     from inception_jax.models import summary, zoo
+    from inception_jax.weights import document
 
+    if as_json and markdown:
+        raise UserError("--json and --markdown exclude each other.")
+    if markdown:
+        return print(document.models_markdown(), end="")
     rows = [(card, summary.summarize(card.name).totals) for card in zoo.MODELS.values()]
     if as_json:
         entries = [
@@ -70,12 +45,14 @@ def models(as_json: Json = False) -> None:
         ]
         return print(json.dumps(entries, indent=2))
     left = ("name", "paper", "summary")
-    table = _table("name", "params", "with aux", "GMACs", "input", "paper", "summary", left=left)
+    printed = table("name", "params", "with aux", "GMACs", "input", "paper", "summary", left=left)
     for card, totals in rows:
         params, params_with_aux = (f"{totals[key] / 1e6:.2f} M" for key in ("params", "params_with_aux"))
         size = f"{card.preprocess.size}"
-        table.add_row(card.name, params, params_with_aux, f"{totals['macs'] / 1e9:.3f}", size, card.paper, card.summary)
-    Console().print(table)
+        printed.add_row(
+            card.name, params, params_with_aux, f"{totals['macs'] / 1e9:.3f}", size, card.paper, card.summary
+        )
+    Console().print(printed)
 
 
 @app.command("summary")
@@ -90,16 +67,18 @@ def show_summary(
     """Print a model as the paper's Table 1, computed from the model itself."""
     from inception_jax.models import summary, zoo
 
-    with _user_errors():
+    with user_errors():
         found = summary.summarize(name, image_size, width, num_classes, aux)
     if as_json:
         return print(json.dumps(found.to_json(), indent=2))
     columns = summary.headings(zoo.MODELS[name].table)
     middle = [column.replace(" ", "\n") for column in columns or ("branches",)]
-    table = _table("row", "patch/\nstride", "output", "depth", *middle, "params", "MACs\n(M)", left=("row", "branches"))
+    printed = table(
+        "row", "patch/\nstride", "output", "depth", *middle, "params", "MACs\n(M)", left=("row", "branches")
+    )
     for row in found.rows + found.aux:
         by_column = summary.features(row, columns) if columns else {0: row.branches}
-        table.add_row(
+        printed.add_row(
             row.name,
             row.patch,
             "x".join(map(str, row.output)),
@@ -108,8 +87,25 @@ def show_summary(
             f"{row.params:,}" if row.params else "",
             f"{row.macs / 1e6:.1f}" if row.macs else "",
         )
-    Console().print(table)
+    Console().print(printed)
     print(_totals_line(found))
+
+
+@app.command("diagram")
+def draw_diagram(
+    name: Annotated[str, typer.Argument(help="A name of `inception-jax models`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write: .svg, .png or .pdf.")],
+    block: Annotated[str | None, typer.Option(help="Draw this row of the model alone, and larger.")] = None,
+) -> None:
+    """Draw a model, or one row of it."""
+    from inception_jax.models import diagram
+
+    with user_errors():
+        try:
+            diagram.save(output, name, block)
+        except OSError as error:
+            raise UserError(f"Cannot write {output}: {error.strerror}.") from error
+    print(output)
 
 
 def _totals_line(found: Summary) -> str:
@@ -120,23 +116,3 @@ def _totals_line(found: Summary) -> str:
         f"{found.model} at {found.image_size} pixels: depth {totals['depth']}, {totals['macs']:,} MACs\n"
         f"{totals['params']:,} params = {totals['weights']:,} weights + {totals['biases']:,} biases{norm}{heads}"
     )
-
-
-@contextlib.contextmanager
-def _user_errors() -> Iterator[None]:
-    """Turns the ValueErrors by which models refuse their arguments into errors for the user."""
-    try:
-        yield
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
-def _table(*columns: str, left: tuple[str, ...]) -> Table:
-    """Returns an empty table; `left` aligns words to the left; summaries and branches may wrap."""
-    gap = 2 if Console().width >= 100 else 1
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap - 1, 0, 0))
-    for column in columns:
-        table.add_column(
-            column, justify="left" if column in left else "right", no_wrap=column not in ("summary", "branches")
-        )
-    return table

@@ -1,0 +1,19 @@
+"""The `inception-jax` command. JAX is imported inside the commands, so that --help and --version answer at once."""
+
+from __future__ import annotations
+
+import sys
+
+from inception_jax.cli import weights as weights
+from inception_jax.cli import zoo as zoo
+from inception_jax.cli.app import app
+from inception_jax.errors import EXPECTED
+
+
+def main() -> None:
+    """Runs the command line; an expected error is one line on stderr and its exit code, 2 for a user's mistake."""
+    try:
+        app()
+    except EXPECTED as error:
+        print(f"inception-jax: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,128 @@
+"""Commands that handle weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from inception_jax.cli.app import Json, app, table, user_errors
+from inception_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from inception_jax.weights import Weights
+    from inception_jax.weights.card import WeightCard
+
+
+@app.command("weights")
+def show_weights(
+    id: Annotated[str | None, typer.Argument(help="Show this one in full.")] = None,
+    model: Annotated[str | None, typer.Option(help="List those of one model.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the published weights, or show one set."""
+    from inception_jax.weights import cards
+
+    if id is not None and model is not None:
+        raise UserError("An id names one set of weights: --model does not go with it.")
+    with user_errors():
+        found = [cards.weight_card(id)] if id is not None else cards.list_cards(model)
+    if as_json:
+        entries = [card.to_json() for card in found]
+        return print(json.dumps(entries if id is None else entries[0], indent=2))
+    if id is not None:
+        return _print_card(found[0])
+    printed = table("id", "model", "top-1", "top-5", left=("id", "model"))
+    for card in found:
+        accuracies = ("" if value is None else f"{value:.1f}" for value in (card.top1, card.top5))
+        printed.add_row(card.id, card.model, *accuracies)
+    Console().print(printed)
+
+
+def _print_card(card: WeightCard) -> None:
+    """Prints all that is known, a line each."""
+    from inception_jax.weights.document import preprocess_words
+
+    accuracy = f"top-1 {card.top1}, top-5 {card.top5} ({card.origin})" if card.top1 is not None else None
+    sizes = {f"{card.size} bytes": card.size, f"about {card.megabytes} MB": card.megabytes}
+    background = ", the first for a background" if card.label_offset else ""
+    facts = {
+        "id": card.id,
+        "model": card.model,
+        "lineage": card.lineage,
+        "file": card.file,
+        "url": card.url,
+        "size": ", ".join(words for words, known in sizes.items() if known),
+        "hashes": ", ".join(card.hashes),
+        "outputs": card.outputs and f"{card.outputs}{background}",
+        "channels": card.channels,
+        "input": preprocess_words(card.preprocess),
+        "accuracy": accuracy,
+        "licence": card.licence,
+        "notes": card.notes,
+    }
+    for name, value in facts.items():
+        print(f"{name:<9} {value or '-'}")
+
+
+@app.command("convert")
+def convert(
+    source: Annotated[str, typer.Argument(help="A file, the id of published weights, or the folder of a run of ours.")],
+    destination: Annotated[Path, typer.Argument(help="What to write: .safetensors, or .pth with --to.")],
+    model: Annotated[
+        str | None, typer.Option(help="Whose weights they are; found by names where only one fits.")
+    ] = None,
+    origin: Annotated[str | None, typer.Option("--from", help="Whose names the tensors carry.")] = None,
+    target: Annotated[
+        str | None, typer.Option("--to", help="Write the names and layout of torchvision, timm, ...")
+    ] = None,
+    num_classes: Annotated[int | None, typer.Option(help="A new classifier for this many classes.")] = None,
+    aux: Annotated[bool | None, typer.Option("--aux/--no-aux", help="With or without auxiliary heads.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Keep outputs that are no class, such as a background.")] = False,
+    average: Annotated[
+        bool | None, typer.Option("--average/--last", help="Of a run: the averaged parameters, if it has them.")
+    ] = None,
+    unverified: Annotated[bool, typer.Option("--unverified", help="Take a file that is no published one.")] = False,
+    dump: Annotated[
+        Path | None,
+        typer.Option("--compare", help="An .npz of `images` and endpoints of the original to compare with."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+) -> None:
+    """Convert weights to a file of ours, or ours to the names of others."""
+    from inception_jax import weights
+    from inception_jax.training.runs import is_run, read_run
+
+    if destination.exists() and not overwrite:
+        raise UserError(f"{destination} exists; --overwrite replaces it.")
+    given = read_run(source, average) if is_run(source) else source
+    loaded = weights.load(given, model, num_classes=num_classes, aux=aux, raw=raw, origin=origin, unverified=unverified)
+    print(loaded.report)
+    if dump is not None:
+        _compare(loaded, dump)
+    if target is None:
+        weights.save(destination, loaded)
+    else:
+        weights.save_tensors(destination, weights.export(loaded, target))
+    print(f"wrote {destination}: {loaded.info.model}, {loaded.info.num_classes} classes")
+
+
+def _compare(loaded: Weights, dump: Path) -> None:
+    """Prints the differences from a dump.
+
+    Raises:
+      UserError: some endpoints diverge.
+    """
+    from inception_jax import weights
+
+    differences = weights.compare(loaded, dump)
+    printed = table("endpoint", "largest difference / largest value", "", left=("endpoint", ""))
+    for each in differences:
+        printed.add_row(each.endpoint, f"{each.difference:.1e}", "diverges" if each.diverges else "agrees")
+    Console().print(printed)
+    diverging = [each.endpoint for each in differences if each.diverges]
+    if diverging:
+        raise UserError(f"{len(diverging)} of {len(differences)} endpoints diverge, the first is {diverging[0]}.")

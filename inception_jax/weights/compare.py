@@ -1,0 +1,74 @@
+"""Where a network begins to differ from its original: endpoint by endpoint, against a dump of reference activations."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import jax
+import numpy as np
+
+from inception_jax.errors import UserError
+from inception_jax.models.network import ModelOutput
+from inception_jax.weights.files import Weights
+
+
+class Difference(NamedTuple):
+    """The largest difference of an endpoint, as a share of its largest reference value; `diverges` if out of bounds."""
+
+    endpoint: str
+    difference: float
+    diverges: bool
+
+
+def compare(weights: Weights, dump: str | Path, tolerance: float = 1e-4) -> list[Difference]:
+    """Returns the differences from a dump, in the order of the network, but those that diverge first.
+
+    Args:
+      weights: of the network to check.
+      dump: an .npz file: `images` [B, H, W, 3] float32, as the network reads them, and any of its endpoints
+        [B, H, W, C] under their names, `logits` [B, K] among them.
+      tolerance: of the difference, relative to the largest value of the endpoint.
+
+    Raises:
+      UserError: the file is no such dump, or an array has another shape than the network's.
+    """
+    reference = _read(Path(dump))
+    images = reference.pop("images", None)
+    if images is None or not reference:
+        raise UserError(f"{dump} holds {sorted(reference)}; it must hold `images` and at least one endpoint.")
+    model, images = weights.create_model(aux=False), images.astype(np.float32)
+
+    def run(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+        output = cast(ModelOutput, model.apply(variables, images))
+        return {**output.endpoints, "logits": output.logits}
+
+    shapes = jax.eval_shape(run, weights.variables, images)
+    unknown = sorted(reference.keys() - shapes.keys())
+    if unknown:
+        raise UserError(
+            f"{dump} names {', '.join(unknown)}; {weights.info.model} has {', '.join(model.table)}, logits."
+        )
+    for name, array in reference.items():
+        if array.shape != shapes[name].shape:
+            raise UserError(f"{name} of {dump} is {array.shape}; the network makes {shapes[name].shape}.")
+    ours = jax.jit(run)(weights.variables, images)
+    order = [name for name in (*model.table, "logits") if name in reference]  # JAX sorts the keys of dicts
+    found = [_difference(name, ours[name], reference[name], tolerance) for name in order]
+    return sorted(found, key=lambda difference: not difference.diverges)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as dump:
+            return {name: dump[name] for name in dump.files}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is no .npz file of plain arrays: {error}.") from error
+
+
+def _difference(name: str, ours: jax.Array, reference: np.ndarray, tolerance: float) -> Difference:
+    scale = max(float(np.abs(reference).max()), float(np.finfo(np.float32).tiny))
+    difference = float(np.abs(np.asarray(ours) - reference).max()) / scale
+    return Difference(name, difference, not (math.isfinite(difference) and difference <= tolerance))

@@ -1,0 +1,278 @@
+"""From the tensors of an original to ours and back, strictly: every tensor is used, every parameter is set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from inception_jax.errors import UserError
+from inception_jax.models import zoo
+from inception_jax.models.network import InceptionNet
+from inception_jax.weights.files import Info, Report, Weights
+from inception_jax.weights.layouts import TORCH, Shape, Slot
+from inception_jax.weights.lineages import LINEAGES, Lineage, Tensors, init_size, variable_shapes
+
+
+def origins(model: str | None = None) -> list[str]:
+    """Returns the origins whose files can be read into `model`, or into any."""
+    return list(dict.fromkeys(lineage.origin for lineage in LINEAGES if model in (None, lineage.model)))
+
+
+def find_lineage(tensors: Tensors, model: str | None, origin: str | None) -> Lineage:
+    """Returns the lineage whose names these tensors carry, among those of a model and an origin if given.
+
+    Raises:
+      UserError: there is none, or several models have these names and none is given.
+    """
+    candidates = [x for x in LINEAGES if model in (None, x.model) and origin in (None, x.origin)]
+    if not candidates:
+        known = ", ".join(origins(model)) or "none"
+        raise UserError(f"No files of {origin or 'any origin'} are known for {model or 'any model'}; known: {known}.")
+    shares = {lineage: _share(lineage, tensors) for lineage in candidates}
+    best = max(shares.values())
+    if best == 0:
+        raise UserError(
+            f"These tensors ({_some(tensors)}) carry none of the names of {model or 'any model'} "
+            f"in {origin or ', '.join(origins(model))}.{_fitting(tensors)}"
+        )
+    fitting = [lineage for lineage, share in shares.items() if share == best]
+    models = sorted({lineage.model for lineage in fitting})
+    if len(models) > 1:
+        raise UserError(f"These tensors fit {' and '.join(models)}: name the model.")
+    return fitting[0]
+
+
+def convert(
+    tensors: Tensors,
+    lineage: Lineage,
+    *,
+    source: str = "",
+    sha256: str = "",
+    preprocess: zoo.Preprocess | None = None,
+    label_offset: int | None = None,
+) -> Weights:
+    """Returns the tensors of an original as weights of ours.
+
+    Args:
+      tensors: all that its file holds, by name.
+      lineage: how they are named and laid out.
+      source, sha256: what the report says they come from.
+      preprocess: how their input is made, in RGB; None: the model card's.
+      label_offset: outputs in front of class 0, which are dropped; None: 1 if there are 1001.
+
+    Raises:
+      UserError: tensors are missing, left over, misshapen or not finite; all of them are named.
+    """
+    given, foreign = lineage.without_foreign(tensors)
+    outputs = lineage.outputs(given)
+    model = _model_of(given, lineage, outputs)
+    slots = lineage.slots(model)
+    filled = _gains_to_fill(slots, given, lineage)
+    _check(slots, given, filled, lineage, source)
+    flat = {
+        slot.path: np.ones(slot.our_shape, np.float32)
+        if slot in filled
+        else slot.to_ours(given[slot.name].astype(np.float32))
+        for slot in slots
+    }
+    if label_offset is None:
+        label_offset = int(outputs == 1001)
+    if label_offset:
+        flat = {path: leaf[..., label_offset:] if _is_head(path) else leaf for path, leaf in flat.items()}
+    names = tuple("/".join(path) for path in flat)
+    filled_names = tuple("/".join(slot.path[1:]) for slot in filled)
+    info = Info(
+        model=lineage.model,
+        num_classes=max(outputs - label_offset, 0),
+        aux=bool(model.aux_heads),
+        preprocess=preprocess or zoo.model_card(lineage.model).preprocess,
+        numerics=model.numerics,
+        label_offset=label_offset,
+        source=source,
+        sha256=sha256,
+        filled=filled_names,
+    )
+    notes: tuple[str, ...] = (f"from {lineage.origin}: {source}",) if source else ()
+    notes += (f"the first {label_offset} of {outputs} outputs are no class",) if label_offset else ()
+    notes += ("the first convolution read BGR and now reads RGB",) if lineage.bgr else ()
+    loaded = tuple(name for name in names if name.partition("/")[2] not in filled_names)
+    return Weights.of(info, flat, Report(loaded, (), foreign, filled_names, notes))
+
+
+def adapt(
+    weights: Weights,
+    num_classes: int | None = None,
+    aux: bool | None = None,
+    *,
+    image_size: int | None = None,
+    reset_head: bool = False,
+    seed: int = 0,
+) -> Weights:
+    """Returns the weights for another number of classes, another image size, with or without auxiliary heads.
+
+    Classifiers are drawn anew, as `model.init` draws them, where the number of classes changes. So is an auxiliary head
+    that is not there yet, or whose hidden layer read maps of another size.
+
+    Args:
+      weights: of any source.
+      num_classes: None: as they are.
+      aux: True adds heads that are not there, False drops them; None: as they are.
+      image_size: in pixels; None: as it is.
+      reset_head: draw the classifiers also where the number of classes is the same.
+      seed: of what is drawn.
+    """
+    old = weights.info
+    classes = old.num_classes if num_classes is None else num_classes
+    preprocess = dataclasses.replace(old.preprocess, size=image_size or old.preprocess.size)
+    info = dataclasses.replace(old, num_classes=classes, aux=old.aux if aux is None else aux, preprocess=preprocess)
+    model = info.create_model()
+    shapes = variable_shapes(model, preprocess.size)
+    flat = traverse_util.flatten_dict(weights.variables)
+    new_classifiers = reset_head or classes != old.num_classes
+    unfit = {path[1] for path in shapes if not _is_head(path) and np.shape(flat.get(path)) != shapes[path]}
+    kept = {
+        path: leaf
+        for path, leaf in flat.items()
+        if path in shapes and path[1] not in unfit and not (new_classifiers and _is_head(path))
+    }
+    fresh = initial_values(model, shapes.keys() - kept.keys(), seed, preprocess.size)
+    names = {"/".join(path) for path in kept}
+    dropped = ["/".join(path) for path in flat if path not in shapes]
+    report = dataclasses.replace(
+        weights.report,
+        loaded=tuple(name for name in weights.report.loaded if name in names),
+        reinitialised=tuple(sorted("/".join(path) for path in fresh)),
+        dropped=(*weights.report.dropped, *dropped),
+    )
+    info = dataclasses.replace(info, aux=bool(model.aux_heads), label_offset=0 if new_classifiers else old.label_offset)
+    return Weights.of(info, {path: {**kept, **fresh}[path] for path in shapes}, report)
+
+
+def initial_values(
+    model: InceptionNet, paths: Iterable[tuple[str, ...]], seed: int, image_size: int | None = None
+) -> dict[tuple[str, ...], np.ndarray]:
+    """Returns the values at `paths` as the model's `init` draws them."""
+    wanted = sorted(paths)
+    if not wanted:
+        return {}
+    size = init_size(model, image_size)
+
+    @jax.jit  # which leaves out all that the wanted leaves do not need, the network itself first
+    def draw(key: jax.Array) -> dict[str, Any]:
+        flat = traverse_util.flatten_dict(dict(model.init(key, jnp.zeros((1, size, size, 3)))))
+        return {"/".join(path): flat[path] for path in wanted}
+
+    drawn = jax.device_get(draw(jax.random.key(seed)))
+    return {tuple(name.split("/")): np.asarray(leaf) for name, leaf in drawn.items()}
+
+
+def export(weights: Weights, origin: str) -> dict[str, np.ndarray]:
+    """Returns the weights under the names and in the layout of an origin.
+
+    Raises:
+      UserError: that origin has no such model, or not its classifier or auxiliary heads.
+    """
+    lineages = [x for x in LINEAGES if (x.origin, x.model) == (origin, weights.info.model)]
+    if not lineages:
+        known = ", ".join(origins(weights.info.model)) or "none"
+        raise UserError(f"{origin} has no {weights.info.model}; its weights can be given to: {known}.")
+    flat = traverse_util.flatten_dict(weights.variables)
+    slots = lineages[0].slots(weights.create_model())
+    homeless = sorted({"/".join(path[1:2]) for path in flat.keys() - {slot.path for slot in slots}})
+    if homeless:
+        raise UserError(f"{origin} has no place for {', '.join(homeless)} of {weights.info.model}; leave it out first.")
+    tensors = {slot.name: slot.to_theirs(flat[slot.path]) for slot in slots}
+    if lineages[0].layout is TORCH:
+        means = [name for name in tensors if name.endswith(".running_mean")]
+        tensors |= {name.replace("running_mean", "num_batches_tracked"): np.array(0) for name in means}
+    return tensors
+
+
+def _model_of(tensors: Tensors, lineage: Lineage, outputs: int) -> InceptionNet:
+    """Returns the model that these tensors are of: with the heads they have, and with gains if they have some."""
+    model = zoo.create_model(lineage.model, outputs)
+    named = lineage.naming(model)
+    norms = [unit.norm for units in named.values() for unit in units if unit.norm]
+    if model.numerics.norm and any(norm + lineage.layout.leaves["bn", "scale"] in tensors for norm in norms):
+        norm = model.numerics.norm._replace(scale=True)
+        model = model.clone(numerics=model.numerics._replace(norm=norm))
+    heads = [names for tap in model.aux_heads for names in named.get(f"aux_{tap}", ())]
+    present = any(name.startswith(names.layer) for names in heads for name in tensors)
+    return model if present else model.clone(aux_heads={})
+
+
+def _gains_to_fill(slots: list[Slot], tensors: Tensors, lineage: Lineage) -> set[Slot]:
+    """Returns the gains, if these files may lack them and lack every one."""
+    gains = {slot for slot in slots if slot.path[-1] == "scale"} if lineage.layout.no_gains else set()
+    return set() if any(slot.name in tensors for slot in gains) else gains
+
+
+def _check(slots: list[Slot], tensors: Tensors, filled: set[Slot], lineage: Lineage, source: str) -> None:
+    """Raises a `UserError` that names what is missing, left over, misshapen or not a finite number."""
+    by_name = {slot.name: slot for slot in slots if slot not in filled}
+    misshapen = [
+        f"{name}: {tensors[name].shape}, not {slot.their_shape}"
+        for name, slot in by_name.items()
+        if name in tensors and _core(tensors[name].shape) != _core(slot.their_shape)
+    ]
+    faults = {
+        "missing": [name for name in by_name if name not in tensors],
+        "left over": [name for name in tensors if name not in by_name],
+        "misshapen": misshapen,
+        "not finite": [name for name in by_name if name in tensors and not _finite(tensors[name])],
+    }
+    listed = "; ".join(f"{len(found)} {what} ({_some(found)})" for what, found in faults.items() if found)
+    if listed:
+        raise UserError(
+            f"{source or 'The tensors'} cannot be {lineage.model} of {lineage.origin}: {listed}."
+            f"{_fitting(tensors, lineage)}"
+        )
+
+
+def _fitting(tensors: Tensors, but: Lineage | None = None) -> str:
+    """Returns a sentence about the models that these tensors do fit."""
+    fitting = [x for x in LINEAGES if x != but and _share(x, tensors) > 0.9 and _fits(x, tensors)]
+    words = dict.fromkeys(f"{x.model} (from {x.origin})" for x in fitting)
+    return f" They fit {' and '.join(words)}." if words else ""
+
+
+def _fits(lineage: Lineage, tensors: Tensors) -> bool:
+    given, _ = lineage.without_foreign(tensors)
+    slots = lineage.slots(_model_of(given, lineage, lineage.outputs(given)))
+    filled = _gains_to_fill(slots, given, lineage)
+    wanted = {slot.name: _core(slot.their_shape) for slot in slots if slot not in filled}
+    return wanted == {name: _core(tensor.shape) for name, tensor in given.items()}
+
+
+def _share(lineage: Lineage, tensors: Tensors) -> float:
+    """Returns the share of the tensors whose module has a name of this lineage."""
+    given, _ = lineage.without_foreign(tensors)
+    named = lineage.naming(zoo.create_model(lineage.model))
+    modules = {name for units in named.values() for unit in units for name in unit if name}
+    suffixes = sorted(set(lineage.layout.leaves.values()), key=len, reverse=True)
+    known = [any(name.endswith(x) and name[: -len(x)] in modules for x in suffixes) for name in given]
+    return sum(known) / max(len(known), 1)
+
+
+def _is_head(path: tuple[str, ...]) -> bool:
+    return path[-3:-1] == ("classifier", "linear")
+
+
+def _core(shape: Shape) -> Shape:
+    """Returns the shape without leading ones, of which old Caffe files have some."""
+    return shape[next((i for i, n in enumerate(shape) if n != 1), len(shape)) :]
+
+
+def _finite(tensor: np.ndarray) -> bool:
+    return bool(np.issubdtype(tensor.dtype, np.floating) and np.isfinite(tensor).all())
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

@@ -1,0 +1,314 @@
+"""What the originals call the modules of our networks, row by row.
+
+A naming returns, for each row of a table (and each head), the names of its units in the order of the table: a unit is a
+convolution with what follows it, or a linear layer. Most lineages name by rule; what breaks their rule is listed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import string
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, cast
+
+from inception_jax.models import spec
+from inception_jax.models.network import InceptionNet
+
+Path = tuple[str, ...]
+
+
+class Names(NamedTuple):
+    """The modules of one unit of an original: its layer, and the batch norm behind it."""
+
+    layer: str
+    norm: str = ""
+
+
+UnitNames = dict[str, list[Names]]  # by row of the table; "classifier" and "aux_{tap}" are the heads
+Naming = Callable[[InceptionNet], UnitNames]
+
+
+def units(model: InceptionNet) -> dict[str, list[Path]]:
+    """Returns the paths of the units of each row and head, in the order of the table: `inception_3a/branch2_0`."""
+    found = {name: list(row_units((spec.module_name(name, row),), row)) for name, row in model.table.items()}
+    for tap, head in model.aux_heads.items():
+        rows = (f"aux_{tap}",)
+        hidden = [(*rows, "hidden")] if head.hidden else []
+        found[f"aux_{tap}"] = [*_chain_units(rows, head.rows, "rows"), *hidden, (*rows, "classifier", "linear")]
+    return found | {"classifier": [("classifier", "linear")]}
+
+
+def row_units(path: Path, row: spec.Row | spec.Block) -> Iterator[Path]:
+    """Yields the paths of the convolutions of the row at `path`; a residual's `up` and `shortcut` come last."""
+    match row:
+        case spec.Conv() | spec.SeparableConv():
+            yield path
+        case spec.Residual():
+            yield from _chain_units(path, row.rows, "rows")
+            if row.up:
+                yield (*path, "up")
+            if row.shortcut:
+                yield (*path, "shortcut")
+        case spec.Pool() | spec.AdaptivePool() | spec.LocalResponseNorm() | spec.Relu():
+            return
+        case branches:
+            for i, branch in enumerate(branches, start=1):
+                yield from _chain_units(path, branch, f"branch{i}")
+
+
+def _chain_units(path: Path, rows: spec.Branch, prefix: str) -> Iterator[Path]:
+    for j, row in enumerate(rows):
+        yield from row_units((*path, f"{prefix}_{j}"), row)
+
+
+def conv_bn(*units: str) -> list[Names]:
+    """Returns units whose convolution and norm are the children `conv` and `bn`."""
+    return [Names(f"{unit}.conv", f"{unit}.bn") for unit in units]
+
+
+# ---- PyTorch -------------------------------------------------------------------------------------------------------
+
+
+def sequential(prefix: str, block: spec.Row | spec.Block, first: int = 0) -> list[str]:
+    """Returns `branch0`, `branch1.0`, `branch1.1`, ...: a chain is numbered, pools included, a lone row is not."""
+    return [
+        f"{prefix}.branch{i}" if len(branch) == 1 else f"{prefix}.branch{i}.{j}"
+        for i, branch in enumerate(cast(spec.Block, block), start=first)
+        for j, row in enumerate(branch)
+        if isinstance(row, spec.Conv)
+    ]
+
+
+def torchvision_googlenet(model: InceptionNet) -> UnitNames:
+    names = {"conv1": conv_bn("conv1"), "conv2_reduce": conv_bn("conv2"), "conv2": conv_bn("conv3")}
+    for row, block in model.table.items():
+        if row[0].isdigit():
+            names[row] = conv_bn(*sequential(f"inception{row}", block, first=1))
+    heads = {"aux_4a": "aux1", "aux_4d": "aux2"}
+    for tap, head in heads.items():
+        names[tap] = [*conv_bn(f"{head}.conv"), Names(f"{head}.fc1"), Names(f"{head}.fc2")]
+    return names | {"classifier": [Names("fc")]}
+
+
+V3_BLOCKS = {
+    "35": "branch1x1 branch5x5_1 branch5x5_2 branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3 branch_pool",
+    "6a": "branch3x3 branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3",
+    "17": "branch1x1 branch7x7_1 branch7x7_2 branch7x7_3 branch7x7dbl_1 branch7x7dbl_2 branch7x7dbl_3 branch7x7dbl_4 "
+    "branch7x7dbl_5 branch_pool",
+    "7a": "branch3x3_1 branch3x3_2 branch7x7x3_1 branch7x7x3_2 branch7x7x3_3 branch7x7x3_4",
+    "8": "branch1x1 branch3x3_1 branch3x3_2a branch3x3_2b branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3a "
+    "branch3x3dbl_3b branch_pool",
+}
+V3_ROWS = {
+    **dict.fromkeys(("Mixed_5b", "Mixed_5c", "Mixed_5d"), "35"),
+    **{"Mixed_6a": "6a", "Mixed_7a": "7a", "Mixed_7b": "8", "Mixed_7c": "8"},
+    **dict.fromkeys(("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"), "17"),
+}
+
+
+def torch_v3(model: InceptionNet) -> UnitNames:
+    names = {row: conv_bn(row) for row in model.table if row.startswith("Conv2d")}
+    for row, kind in V3_ROWS.items():
+        names[row] = conv_bn(*(f"{row}.{unit}" for unit in V3_BLOCKS[kind].split()))
+    names["aux_Mixed_6e"] = [*conv_bn("AuxLogits.conv0", "AuxLogits.conv1"), Names("AuxLogits.fc")]
+    return names | {"classifier": [Names("fc")]}
+
+
+V4_FORKS = "branch0 branch1_0 branch1_1a branch1_1b branch2_0 branch2_1 branch2_2 branch2_3a branch2_3b branch3.1"
+
+
+def timm_v4(model: InceptionNet) -> UnitNames:
+    names = {}
+    for i, (row, block) in enumerate(model.table.items()):
+        prefix = f"features.{i}"
+        if isinstance(block, spec.Conv):
+            names[row] = conv_bn(prefix)
+        elif row in ("Mixed_3a", "Mixed_5a"):
+            names[row] = conv_bn(f"{prefix}.conv")
+        elif row in ("Mixed_7b", "Mixed_7c", "Mixed_7d"):
+            names[row] = conv_bn(*(f"{prefix}.{unit}" for unit in V4_FORKS.split()))
+        else:
+            names[row] = conv_bn(*sequential(prefix, block))
+    return names | {"classifier": [Names("last_linear")]}
+
+
+def torch_inception_resnet(repeats: tuple[str, str, str], classifier: str) -> Naming:
+    """Returns the naming of both versions; `repeats` are their names of the repeated blocks 35, 17 and 8."""
+    block_of = dict(zip(("block35", "block17", "block8"), repeats, strict=True))
+
+    def naming(model: InceptionNet) -> UnitNames:
+        names = {}
+        for row, block in model.table.items():
+            kind, _, i = row.partition("_")
+            if isinstance(block, spec.Conv):
+                conv = row.lower().rpartition("_")[0]  # Conv2d_1a_3x3 is conv2d_1a
+                names[row] = conv_bn(conv)
+            elif isinstance(block, spec.Residual):
+                prefix = f"{block_of[kind]}.{int(i) - 1}" if kind in block_of else "block8"
+                names[row] = [*conv_bn(*sequential(prefix, block.rows[0])), Names(f"{prefix}.conv2d")]
+            elif not isinstance(block, spec.Pool):
+                names[row] = conv_bn(*sequential(row.lower(), block))
+        return names | ({"classifier": [Names(classifier)]} if classifier else {})
+
+    return naming
+
+
+def timm_xception(model: InceptionNet) -> UnitNames:
+    names = {"block1_conv1": [Names("conv1", "bn1")], "block1_conv2": [Names("conv2", "bn2")]}
+    for i in range(2, 14):
+        block, prefix = cast(spec.Residual, model.table[f"block{i}"]), f"block{i - 1}"
+        # Their chain counts every row: ReLU, separable convolution, norm.
+        places = itertools.count(0 if isinstance(block.rows[0], spec.SeparableConv) else 1, 3)
+        separable = [row for row in block.rows if isinstance(row, spec.SeparableConv)]
+        names[f"block{i}"] = [
+            Names(f"{prefix}.rep.{j}", f"{prefix}.rep.{j + 1}") for _, j in zip(separable, places, strict=False)
+        ]
+        if block.shortcut:
+            names[f"block{i}"].append(Names(f"{prefix}.skip", f"{prefix}.skipbn"))
+    names |= {"block14_sepconv1": [Names("conv3", "bn3")], "block14_sepconv2": [Names("conv4", "bn4")]}
+    return names | {"classifier": [Names("fc")]}
+
+
+MODULE = "1x1 3x3_reduce 3x3 double_3x3_reduce double_3x3_1 double_3x3_2 pool_proj"
+
+
+def cadene_bn_inception(model: InceptionNet) -> UnitNames:
+    layers = {"conv1": ["conv1_7x7_s2"], "conv2_reduce": ["conv2_3x3_reduce"], "conv2": ["conv2_3x3"]}
+    for row, block in model.table.items():
+        if row[0].isdigit():  # modules that halve the map have neither 1x1 nor projection
+            parts = MODULE.split() if len(block) == 4 else MODULE.split()[1:-1]
+            layers[row] = [f"inception_{row}_{part}" for part in parts]
+    names = {row: [Names(layer, f"{layer}_bn") for layer in of_row] for row, of_row in layers.items()}
+    return names | {"classifier": [Names("last_linear")]}
+
+
+# ---- Caffe ---------------------------------------------------------------------------------------------------------
+
+
+def caffe_googlenet(model: InceptionNet) -> UnitNames:
+    names = {"conv1": ["conv1/7x7_s2"], "conv2_reduce": ["conv2/3x3_reduce"], "conv2": ["conv2/3x3"]}
+    for row in model.table:
+        if row[0].isdigit():
+            parts = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj")
+            names[row] = [f"inception_{row}/{part}" for part in parts]
+    names |= {f"aux_{tap}": [f"loss{i}/{x}" for x in ("conv", "fc", "classifier")] for i, tap in ((1, "4a"), (2, "4d"))}
+    names["classifier"] = ["loss3/classifier"]
+    return {row: [Names(layer) for layer in layers] for row, layers in names.items()}
+
+
+# ---- TF-slim -------------------------------------------------------------------------------------------------------
+
+
+def _slim_block(block: spec.Row | spec.Block, lone: str = "") -> list[str]:
+    """Returns `Branch_0/Conv2d_0a_1x1`, ...: letters count the rows of a branch; what shrinks the map is a 1a."""
+    names = []
+    for i, branch in enumerate(cast(spec.Block, block)):
+        letters = iter(string.ascii_lowercase)
+        for row in _unfork(branch):
+            letter = next(letters)
+            if not isinstance(row, spec.Conv):
+                continue
+            size = "x".join(map(str, row.kernel))
+            place = "1a" if row.stride > 1 or row.padding == spec.VALID else f"0{letter}"
+            name = lone if lone and len(branch) == 1 and size == "1x1" else f"Conv2d_{place}_{size}"
+            names.append(f"Branch_{i}/{name}")
+    return names
+
+
+def _unfork(branch: spec.Branch) -> Iterator[spec.Row]:
+    for row in branch:
+        if isinstance(row, spec.Row):
+            yield row
+        else:
+            yield from itertools.chain(*row)
+
+
+def slim(
+    scope: str,
+    classifier: str,
+    aux: Mapping[str, tuple[str, ...]] | None = None,
+    irregular: Mapping[str, str] | None = None,
+    lone: str = "",
+) -> Naming:
+    """Returns the naming of one network of TF-slim; `irregular` maps what the rule gives to what it is called.
+
+    `lone` is the name of a 1x1 convolution that is a branch by itself; `classifier` is empty where there is none.
+    """
+    repeats = {"block35": "Repeat", "block17": "Repeat_1", "block8": "Repeat_2"}
+
+    def naming(model: InceptionNet) -> UnitNames:
+        names: dict[str, list[str]] = {}
+        for row, block in model.table.items():
+            kind = row.partition("_")[0]
+            prefix = f"{repeats[kind]}/{row}" if kind in repeats else row
+            match block:
+                case spec.Conv() | spec.SeparableConv():
+                    names[row] = [row]
+                case spec.Residual():
+                    names[row] = [f"{prefix}/{unit}" for unit in (*_slim_block(block.rows[0], lone), "Conv2d_1x1")]
+                case spec.Pool():
+                    continue
+                case branches:
+                    names[row] = [f"{prefix}/{unit}" for unit in _slim_block(branches, lone)]
+        names |= {f"aux_{tap}": [f"AuxLogits/{unit}" for unit in parts] for tap, parts in (aux or {}).items()}
+        names |= {"classifier": [classifier]} if classifier else {}
+        full = {
+            row: [f"{scope}/{(irregular or {}).get(unit, unit)}" for unit in of_row] for row, of_row in names.items()
+        }
+        return {row: [Names(unit, f"{unit}/BatchNorm") for unit in of_row] for row, of_row in full.items()}
+
+    return naming
+
+
+SLIM_V1_IRREGULAR = {"Mixed_5b/Branch_2/Conv2d_0b_3x3": "Mixed_5b/Branch_2/Conv2d_0a_3x3"}
+SLIM_V3_IRREGULAR = {
+    "Mixed_5c/Branch_1/Conv2d_0a_1x1": "Mixed_5c/Branch_1/Conv2d_0b_1x1",
+    "Mixed_5c/Branch_1/Conv2d_0b_5x5": "Mixed_5c/Branch_1/Conv_1_0c_5x5",
+    "Mixed_6a/Branch_0/Conv2d_1a_3x3": "Mixed_6a/Branch_0/Conv2d_1a_1x1",
+    "Mixed_6a/Branch_1/Conv2d_1a_3x3": "Mixed_6a/Branch_1/Conv2d_1a_1x1",
+    "Mixed_7b/Branch_1/Conv2d_0c_3x1": "Mixed_7b/Branch_1/Conv2d_0b_3x1",
+}
+SLIM_V4_IRREGULAR = {"Mixed_3a/Branch_1/Conv2d_1a_3x3": "Mixed_3a/Branch_1/Conv2d_0a_3x3"}
+
+
+# ---- Keras ---------------------------------------------------------------------------------------------------------
+
+
+class _Numbers:
+    """Hands out `conv2d_1` and `batch_normalization_1`, `conv2d_2`, ...: Keras's names by order of creation."""
+
+    def __init__(self):
+        self._number = itertools.count(1)
+
+    def take(self, count: int) -> list[Names]:
+        numbers = itertools.islice(self._number, count)
+        return [Names(f"conv2d_{i}", f"batch_normalization_{i}") for i in numbers]
+
+
+def keras_v3(model: InceptionNet) -> UnitNames:
+    numbers = _Numbers()
+    names = {row: numbers.take(len(paths)) for row, paths in units(model).items() if row in model.table}
+    return names | {"classifier": [Names("predictions")]}
+
+
+def keras_inception_resnet_v2(model: InceptionNet) -> UnitNames:
+    numbers, names = _Numbers(), {}
+    for row, block in model.table.items():
+        up = isinstance(block, spec.Residual)
+        count = len(list(row_units((), block))) - up
+        names[row] = [Names("conv_7b", "conv_7b_bn")] if row == "Conv2d_7b_1x1" else numbers.take(count)
+        if up:
+            names[row].append(Names(f"{'block8_10' if row == 'Block8' else row}_conv"))
+    return names | {"classifier": [Names("predictions")]}
+
+
+def keras_xception(model: InceptionNet) -> UnitNames:
+    numbers, names = _Numbers(), {}
+    for row, block in model.table.items():
+        if not isinstance(block, spec.Residual):
+            names[row] = [Names(row, f"{row}_bn")]
+            continue
+        count = sum(isinstance(part, spec.SeparableConv) for part in block.rows)
+        layers = [f"{row}_sepconv{i}" for i in range(1, count + 1)]
+        names[row] = [Names(layer, f"{layer}_bn") for layer in layers] + numbers.take(block.shortcut is not None)
+    return names | {"classifier": [Names("predictions")]}

@@ -1,0 +1,72 @@
+"""Caffe's .caffemodel: a protocol buffer `NetParameter`, whose fields that hold weights are declared here."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from inception_jax.weights.readers.refusal import Refused
+
+FIELDS = {  # by message: name, number, type; a list is packed if it is of numbers
+    "BlobShape": (("dim", 1, "int64", list),),
+    "BlobProto": (
+        ("num", 1, "int32"),
+        ("channels", 2, "int32"),
+        ("height", 3, "int32"),
+        ("width", 4, "int32"),
+        ("data", 5, "float", list),
+        ("shape", 7, "BlobShape"),
+        ("double_data", 8, "double", list),
+    ),
+    "V1LayerParameter": (("name", 4, "string"), ("blobs", 6, "BlobProto", list)),
+    "LayerParameter": (("name", 1, "string"), ("blobs", 7, "BlobProto", list)),
+    "NetParameter": (("layers", 2, "V1LayerParameter", list), ("layer", 100, "LayerParameter", list)),
+}
+AXES = ("num", "channels", "height", "width")
+"""Of blobs from before `shape`: a bias is (1, 1, 1, O), an inner product's weight (1, 1, O, I)."""
+
+
+def read(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields blob i of every layer that has blobs as "layer/i", in its own shape.
+
+    Raises:
+      Refused: a blob has not as many values as its shape says.
+    """
+    net = message_classes()["NetParameter"].FromString(path.read_bytes())
+    for layer in itertools.chain(net.layers, net.layer):
+        for i, blob in enumerate(layer.blobs):
+            yield f"{layer.name}/{i}", _array(f"{layer.name}/{i}", blob)
+
+
+def _array(name: str, blob: Any) -> np.ndarray:
+    shape = tuple(blob.shape.dim) if blob.HasField("shape") else tuple(getattr(blob, axis) for axis in AXES)
+    values = np.array(blob.data, np.float32) if blob.data else np.array(blob.double_data, np.float64)
+    if min(shape, default=1) < 0 or math.prod(shape) != values.size:
+        raise Refused(f"{name!r} has {values.size} values and the shape {shape}")
+    return values.reshape(shape)
+
+
+@functools.cache
+def message_classes() -> dict[str, Any]:
+    """Returns the classes of the messages by name, in a pool of their own: others may declare a `caffe` too."""
+    file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", syntax="proto2")
+    for message, fields in FIELDS.items():
+        declared = file.message_type.add(name=message)
+        for name, number, kind, *repeated in fields:
+            field = declared.field.add(name=name, number=number)
+            field.label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
+            if kind in FIELDS:
+                field.type, field.type_name = field.TYPE_MESSAGE, f".caffe.{kind}"
+            else:
+                field.type = getattr(field, f"TYPE_{kind.upper()}")
+                field.options.packed = bool(repeated)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{name}")) for name in FIELDS}

@@ -1,0 +1,69 @@
+"""PyTorch checkpoints: a state dict, or one inside a dictionary of a training run."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from inception_jax.weights.readers.refusal import MissingPackage, Refused
+
+PLACES = ("state_dict", "model", "state_dict_ema", "model_ema")
+"""Where training scripts keep state dicts; a file with two of them does not say which one is meant."""
+Value = TypeVar("Value")
+
+
+def read(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the tensors of a checkpoint by name.
+
+    Raises:
+      MissingPackage: PyTorch.
+      Refused: its pickle wants more than tensors and plain containers, or it holds no one state dict.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingPackage("PyTorch: pip install 'inception-jax[torch]'") from error
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        if wanted is None:
+            raise Refused("it is no checkpoint of tensors; nothing in it was run") from error
+        raise Refused(
+            f"it asks to run {wanted[1]}; nothing in it was run. Where you trust it, load it, and save its state_dict"
+        ) from error
+    for name, tensor in without_module(_state_dict(torch, checkpoint)).items():
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise Refused(f"{name!r} is not a dense tensor with values")
+        if tensor.dtype in (torch.bfloat16, torch.float16):  # NumPy has no bfloat16
+            tensor = tensor.float()
+        yield name, tensor.detach().numpy()
+
+
+def without_module(tensors: Mapping[str, Value]) -> Mapping[str, Value]:
+    """Returns the tensors without the "module." that DataParallel puts before every name."""
+    if not all(name.startswith("module.") for name in tensors):
+        return tensors
+    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+
+
+def _state_dict(torch: Any, checkpoint: Any) -> Mapping[str, Any]:
+    if not isinstance(checkpoint, Mapping):
+        raise Refused(f"it holds a {type(checkpoint).__name__}, not a state dict")
+    found = [place for place in PLACES if isinstance(checkpoint.get(place), Mapping)]
+    if len(found) > 1:
+        raise Refused(f"it holds several state dicts, {', '.join(found)}; save the one that is meant")
+    tensors = checkpoint[found[0]] if found else checkpoint
+    others = {name: type(value).__name__ for name, value in tensors.items() if not isinstance(value, torch.Tensor)}
+    if others or not all(isinstance(name, str) for name in tensors):
+        name, kind = next(iter(others.items()), ("a name", "no text"))
+        raise Refused(
+            f"it is no state dict, nor has it one under {' or '.join(PLACES[:2])}: "
+            f"{len(others)} of its entries are no tensors, {name} is {kind}"
+        )
+    return tensors

@@ -1,0 +1,145 @@
+"""Our own files: what goes in comes out, bit for bit, and a file that cannot be trusted is refused."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from inception_jax.errors import UserError
+from inception_jax.models import zoo
+from inception_jax.weights import files
+from inception_jax.weights.convert import initial_values
+from inception_jax.weights.files import Info, Weights
+from inception_jax.weights.lineages import variable_shapes
+
+
+def tiny(name="googlenet_cifar", num_classes=10, **settings) -> Weights:
+    """Weights of a narrow network, random but for what its initialisation makes constant."""
+    card = zoo.model_card(name)
+    info = Info(
+        model=name,
+        num_classes=num_classes,
+        aux=True,
+        preprocess=card.preprocess,
+        numerics=card.numerics,
+        width=0.1,
+        source="a test",
+        **settings,
+    )
+    rng = np.random.default_rng(0)
+    shapes = variable_shapes(info.create_model())
+    flat = {path: rng.standard_normal(shape, dtype=np.float32) for path, shape in shapes.items()}
+    return Weights.of(info, {path: np.abs(leaf) + 1 if path[-1] == "var" else leaf for path, leaf in flat.items()})
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    files.save(path, tiny())
+    return path
+
+
+def test_round_trip_is_bit_exact(path):
+    weights = tiny(label_offset=1, sha256="ab", filled=("a/b/scale",))
+    weights.variables["params"]["classifier"]["linear"]["bias"][:3] = np.nan, -0.0, np.inf
+    files.save(path, weights)
+    back = files.read(path)
+    assert back.info == weights.info
+    assert back.flat().keys() == weights.flat().keys()
+    for name, array in weights.flat().items():
+        assert back.flat()[name].tobytes() == array.tobytes(), name
+        assert back.flat()[name].dtype == np.float32
+
+
+@pytest.mark.parametrize("name", zoo.MODELS)
+def test_numerics_survive(name, tmp_path):
+    info = Info(name, 3, False, zoo.model_card(name).preprocess, zoo.model_card(name).numerics, width=0.1)
+    assert files._info(files._metadata(info)) == info
+
+
+def test_other_frameworks_read_the_arrays(path):
+    arrays = safetensors.numpy.load_file(path)
+    assert arrays["params/conv1/conv/kernel"].shape == (3, 3, 3, 19)
+
+
+def test_a_file_is_whole_or_not_there(path, monkeypatch):
+    before = path.read_bytes()
+
+    def full_disk(self, data):
+        with open(self, "wb") as file:
+            file.write(data[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
+    with pytest.raises(UserError, match=r"weights.safetensors cannot be written: No space left on device"):
+        files.save(path, tiny())
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_names_and_folders(tmp_path):
+    with pytest.raises(UserError, match=r"weights.bin: weights are written as .safetensors files"):
+        files.save(tmp_path / "weights.bin", tiny())
+    with pytest.raises(UserError, match="cannot be written: No such file or directory"):
+        files.save(tmp_path / "nowhere" / "weights.safetensors", tiny())
+
+
+def _rewritten(path, change):
+    metadata, arrays = files._open(path)
+    change(metadata, arrays)
+    path.write_bytes(safetensors.numpy.save(arrays, metadata or None))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m, a: m.clear(), r"does not say what it is .*: write it with inception_jax.weights.save"),
+        (lambda m, a: m.update(format_version="2"), "has format '2'; this version reads 1"),
+        (lambda m, a: m.pop("numerics"), r"metadata that this version cannot read: KeyError\('numerics'\)"),
+        (lambda m, a: m.update(model='"googlenet_cfar"'), "No model is called 'googlenet_cfar'"),
+        (lambda m, a: m.update(preprocess="{}"), "metadata that this version cannot read: TypeError"),
+        (
+            lambda m, a: a.pop("params/conv1/bn/bias"),
+            r"the arrays of googlenet_cifar: 1 differ, the first is params/conv1/bn/bias: None, not \(19,\)",
+        ),
+        (lambda m, a: a.update({"params/extra": np.ones(3)}), r"the first is params/extra: \(3,\), not None"),
+        (
+            lambda m, a: a.update({"params/conv1/bn/bias": np.ones(19, np.float16)}),
+            "params/conv1/bn/bias is float16; weights are float32",
+        ),
+        (lambda m, a: m.update(width="0.2"), "do(es)? not hold the arrays of googlenet_cifar"),
+    ],
+)
+def test_files_that_cannot_be_trusted(path, change, message):
+    _rewritten(path, change)
+    with pytest.raises(UserError, match=message):
+        files.read(path)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_files_that_are_cut(path, keep):
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError, match=r"weights.safetensors cannot be read"):
+        files.read(path)
+    assert not files.is_ours(path)
+
+
+def test_whose_file_it_is(path, tmp_path):
+    assert files.is_ours(path)
+    _rewritten(path, lambda metadata, arrays: metadata.clear())
+    assert files.is_ours(path)  # so that the error says how to mend it
+    other = tmp_path / "torch.safetensors"
+    other.write_bytes(safetensors.numpy.save({"conv1.conv.weight": np.ones(3, np.float32)}, {"format": "pt"}))
+    assert not files.is_ours(other)
+    assert not files.is_ours(tmp_path / "missing.safetensors")
+
+
+def test_the_network_of_the_file(path):
+    weights = files.read(path)
+    model = weights.create_model()
+    assert (model.num_classes, sorted(model.aux_heads)) == (10, ["4a", "4d"])
+    assert variable_shapes(model) == {tuple(name.split("/")): array.shape for name, array in weights.flat().items()}
+    assert initial_values(model, [], 0) == {}
+    assert dataclasses.replace(weights.info, aux=False).create_model().aux_heads == {}

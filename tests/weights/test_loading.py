@@ -1,0 +1,255 @@
+"""`load`: whose file it is, what is asked of it, and what is refused. Small files where the size does not matter."""
+
+import dataclasses
+import hashlib
+import io
+import tarfile
+
+import h5py
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import inception_jax as ij
+from inception_jax import weights
+from inception_jax.errors import UserError
+from inception_jax.models import inputs
+from inception_jax.weights import cards, loading
+from tests.weights import synthetic
+from tests.weights.test_files import tiny
+
+NAME = "googlenet_torchvision"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A file with the tensors of torchvision's GoogLeNet, aux heads and counters among them."""
+    its = synthetic.lineage("torchvision", NAME)
+    tensors = synthetic.tensors(its) | {"conv1.bn.num_batches_tracked": np.array(3)}
+    path = tmp_path_factory.mktemp("published") / "googlenet.safetensors"
+    path.write_bytes(safetensors.numpy.save(tensors, {"format": "pt"}))
+    return path
+
+
+@pytest.fixture
+def card(published, monkeypatch, tmp_path):
+    """A card of that file, by its true checksum; the folder of cards is empty."""
+    digest = hashlib.sha256(published.read_bytes()).hexdigest()
+    card = dataclasses.replace(
+        cards.weight_card("torchvision/googlenet"),
+        url=f"https://example.org/{published.name}",
+        hashes=(f"sha256:{digest[:8]}",),
+    )
+    monkeypatch.setitem(cards.CARDS, card.id, card)
+    monkeypatch.setenv(loading.FOLDER_VARIABLE, str(tmp_path))
+    return card
+
+
+def test_a_published_file_is_known_by_its_checksum(published, card):
+    loaded = weights.load(published)
+    assert loaded.info.model == NAME
+    assert loaded.info.sha256 == hashlib.sha256(published.read_bytes()).hexdigest()
+    assert loaded.info.preprocess == card.preprocess == inputs.SYMMETRIC_224  # not the zoo's own
+    assert f"published as {card.id}" in loaded.report.notes
+    assert loaded.report.dropped == ("conv1.bn.num_batches_tracked",)
+    model = loaded.create_model()
+    images = np.zeros((1, 224, 224, 3), np.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    assert jax.tree.map(np.shape, loaded.variables) == jax.tree.map(np.shape, shapes)
+
+
+def test_a_card_by_its_id(published, card, tmp_path):
+    with pytest.raises(
+        UserError, match=rf"needs googlenet.safetensors, {card.hashes[0]} as .*: fetch it from https://"
+    ):
+        weights.load(card.id)
+    path = tmp_path / card.id / card.file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(published.read_bytes())
+    loaded = weights.load(card.id, NAME, num_classes=5, aux=False)
+    assert (loaded.info.source, loaded.info.num_classes, loaded.info.aux) == (card.id, 5, False)
+    path.write_bytes(published.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match=r"googlenet.safetensors \(sha256:.*\) is not torchvision/googlenet"):
+        weights.load(card.id)
+
+
+def test_an_unknown_file_needs_a_word(published):
+    with pytest.raises(UserError, match=r"is none of the published files. unverified=True \(--unverified\) takes it"):
+        weights.load(published, NAME)
+    loaded = weights.load(published, NAME, unverified=True)
+    assert "unverified: no published file" in str(loaded.report)
+
+
+def test_a_card_without_checksum(card, published, monkeypatch, tmp_path):
+    monkeypatch.setitem(cards.CARDS, card.id, dataclasses.replace(card, hashes=()))
+    path = tmp_path / card.id / card.file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(published.read_bytes())
+    with pytest.raises(UserError, match="published without a checksum: unverified=True"):
+        weights.load(card.id)
+    assert weights.load(card.id, unverified=True).info.preprocess == card.preprocess
+
+
+def test_another_model_than_asked(published, card, tmp_path):
+    with pytest.raises(UserError, match=r"carry none of the names of inception_v4 .* They fit googlenet_torchvision"):
+        weights.load(published, "inception_v4", unverified=True, origin="timm")
+    with pytest.raises(UserError, match=r"No model is called 'googlenet_torchvison'. Nearest: googlenet_torchvision"):
+        weights.load(published, "googlenet_torchvison")
+    ours = tmp_path / "ours.safetensors"
+    weights.save(ours, tiny())
+    with pytest.raises(UserError, match="a test is of googlenet_cifar, not of inception_v3"):
+        weights.load(ours, "inception_v3")
+
+
+def test_our_own_files_and_weights_in_memory(tmp_path):
+    path = tmp_path / "ours.safetensors"
+    original = tiny()
+    weights.save(path, original)
+    loaded = weights.load(path, "googlenet_cifar")
+    assert all(np.array_equal(loaded.flat()[name], array) for name, array in original.flat().items())
+    again = weights.load(loaded, num_classes=3, reset_head=True)
+    assert again.info.num_classes == 3
+    assert again.create_model().num_classes == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("missing.pth", "missing.pth cannot be read: No such file or directory"),
+        ("timm/inception_v3.tf_in1", "cannot be read: No such file"),
+        (7, "Weights come from a path or a Keras model, not from int 7"),
+    ],
+)
+def test_sources_that_are_none(source, message):
+    with pytest.raises(UserError, match=message):
+        weights.load(source, unverified=True)
+
+
+def test_files_of_keras(tmp_path):
+    """Xception from an .h5 file as Keras 2 wrote it, numbered from wherever its session was."""
+    its = synthetic.lineage("keras", "xception")
+    tensors = synthetic.tensors(its, 4)
+    path = tmp_path / "xception.h5"
+    with h5py.File(path, "w") as file:
+        layers = sorted({name.rpartition("/")[0] for name in tensors})
+        file.attrs["layer_names"] = [layer.encode() for layer in layers]
+        for layer in layers:
+            names = [name for name in tensors if name.rpartition("/")[0] == layer]
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = [f"{name}:0".encode() for name in names]
+            for name in names:
+                group[f"{name}:0"] = tensors[name]
+    loaded = weights.load(path, "xception", unverified=True)
+    back = weights.export(loaded, "keras")
+    assert back.keys() == tensors.keys()
+    assert all(np.array_equal(back[name], tensor) for name, tensor in tensors.items())
+
+
+def test_archives_of_slim(tmp_path, monkeypatch):
+    def pack(*names):
+        path = tmp_path / "inception.tar.gz"
+        with tarfile.open(path, "w:gz") as archive:
+            for name in names:
+                archive.addfile(tarfile.TarInfo(name), io.BytesIO(b""))
+        return path
+
+    seen = []
+    monkeypatch.setattr(loading, "read_tensors", lambda path: seen.append(path) or {"a": np.ones(1)})
+    with pytest.raises(UserError, match="carry none of the names of any model"):
+        weights.load(pack("inception_v3.ckpt", "README"), unverified=True)
+    assert seen[0].name == "inception_v3.ckpt"
+    assert not seen[0].exists()  # the folder it was unpacked in is gone
+    with pytest.raises(UserError, match=r"inception.tar.gz holds 0 checkpoints; it must hold one"):
+        weights.load(pack("README"), unverified=True)
+    with pytest.raises(UserError, match=r"cannot be unpacked: .*outside the destination"):
+        weights.load(pack("../inception_v3.ckpt"), unverified=True)
+    (tmp_path / "inception.tar.gz").write_bytes(b"\x1f\x8b broken")
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        weights.load(tmp_path / "inception.tar.gz", unverified=True)
+
+
+def test_nothing_is_fetched(card, monkeypatch):
+    import socket
+
+    monkeypatch.setattr(socket, "socket", lambda *args, **kwargs: pytest.fail("a socket was opened"))
+    with pytest.raises(UserError, match="fetch it from"):
+        weights.load(card.id)
+    ij.create_model(NAME)
+
+
+@pytest.fixture(scope="module")
+def v3():
+    its = synthetic.lineage("keras", "inception_v3_tf")
+    tensors = synthetic.tensors(its, 4)
+    variances = {name: np.abs(tensor) + 0.5 for name, tensor in tensors.items() if name.endswith("variance")}
+    kernels = {
+        name: tensor / np.sqrt(np.prod(tensor.shape[:-1]))
+        for name, tensor in tensors.items()
+        if name.endswith("kernel")
+    }
+    from inception_jax.weights.convert import convert
+
+    return convert(tensors | variances | kernels, its)
+
+
+def test_folding_the_preprocessing(v3):
+    """Pixels in, the same maps out: compared behind the first convolution, where folding acts."""
+    folded = weights.fold_preprocess(v3)
+    assert folded.info.preprocess.mean == (0.0, 0.0, 0.0)
+    assert folded.info.preprocess.size == 299
+    pixels = np.random.default_rng(0).uniform(0, 255, (1, 80, 80, 3)).astype(np.float32)
+    stem = v3.create_model(features_only=("Conv2d_1a_3x3",))
+    read = lambda w, images: np.asarray(stem.apply(w.variables, images).endpoints["Conv2d_1a_3x3"])  # noqa: E731
+    expected = read(v3, (pixels - 127.5) / 127.5)
+    np.testing.assert_allclose(read(folded, pixels), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert not np.allclose(read(v3, pixels), expected, atol=1e-2)
+
+
+def test_folding_is_refused_where_the_first_convolution_pads():
+    with pytest.raises(UserError, match="conv1 of googlenet_cifar pads its input: folding the preprocessing would"):
+        weights.fold_preprocess(tiny())
+
+
+@pytest.fixture
+def eager():
+    """Operations compiled one by one, which later runs of the same network share."""
+    with jax.disable_jit():
+        yield
+
+
+@pytest.mark.usefixtures("eager")
+def test_comparing_with_a_dump(tmp_path):
+    original = tiny()
+    model = original.create_model(aux=False)
+    images = np.random.default_rng(0).standard_normal((2, 16, 16, 3)).astype(np.float32)
+    output = model.apply(original.variables, images)
+    dump = tmp_path / "dump.npz"
+    taps = {name: np.asarray(output.endpoints[name]) for name in ("conv1", "3a", "4e")}
+    np.savez(dump, images=images, logits=np.asarray(output.logits), **taps)
+    assert [(d.endpoint, d.diverges) for d in weights.compare(original, dump)] == [
+        *((name, False) for name in ("conv1", "3a", "4e", "logits")),
+    ]
+    changed = weights.load(original)
+    changed.variables["params"]["inception_4b"]["branch1_0"]["conv"]["kernel"] += 0.1
+    found = weights.compare(changed, dump)
+    assert [(d.endpoint, d.diverges) for d in found] == [
+        ("4e", True),
+        ("logits", True),
+        ("conv1", False),
+        ("3a", False),
+    ]
+    assert found[0].difference > 1e-3 > 1e-6 > found[2].difference
+
+    for contents, message in (
+        ({"logits": taps["3a"]}, "must hold `images` and at least one endpoint"),
+        ({"images": images}, "must hold `images` and at least one endpoint"),
+        ({"images": images, "3c": taps["3a"]}, "names 3c; googlenet_cifar has conv1, "),
+        ({"images": images, "3a": taps["4e"]}, r"3a of .*dump.npz is \(2, 8, 8, 89\); the network makes"),
+    ):
+        np.savez(dump, **contents)
+        with pytest.raises(UserError, match=message):
+            weights.compare(original, dump)
+    dump.write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"dump.npz is no .npz file of plain arrays"):
+        weights.compare(original, dump)
