@@ -62,7 +62,7 @@ def show_summary(
     aux: Annotated[bool, typer.Option("--aux", help="Add the auxiliary heads.")] = False,
     image_size: Annotated[int | None, typer.Option(help="Pixels; the model's own if not given.")] = None,
     width: Annotated[float, typer.Option(help="Multiplies all features.")] = 1.0,
-    num_classes: Annotated[int, typer.Option(help="Outputs of the classifiers.")] = 1000,
+    num_classes: Annotated[int, typer.Option(help="Outputs of the classifiers; 0: none.")] = 1000,
 ) -> None:
     """Print a model as the paper's Table 1, computed from the model itself."""
     from inception_jax.models import summary, zoo
