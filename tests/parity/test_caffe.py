@@ -1,9 +1,10 @@
-"""OpenCV reads the .caffemodel files that our declaration of the format writes, and computes what our network does."""
+"""OpenCV reads the .caffemodel files that our declaration of the format writes, and computes what ours does."""
 
 import jax
 import numpy as np
 import pytest
 
+from inception_jax import weights
 from inception_jax.models import zoo
 from inception_jax.weights.readers import read_tensors
 from tests.parity import fixtures
@@ -32,15 +33,17 @@ def test_googlenet(record, tmp_path, googlenet, version):
     path.write_bytes(net.caffemodel(version))
     theirs = cv2.dnn.readNetFromCaffe(str(text), str(path))
     images = np.random.default_rng(0).standard_normal((1, SIZE, SIZE, 3)).astype(np.float32)
-    theirs.setInput(images.transpose(0, 3, 1, 2))
+    theirs.setInput(images[..., ::-1].transpose(0, 3, 1, 2))  # blue first
     expected = theirs.forward("loss3/classifier")
-    found = jax.jit(model.apply, compiler_options={"xla_backend_optimization_level": 0})(variables, images).logits
-    record("googlenet", "eval", f"V{version} file")("opencv: Caffe", found, expected, 1e-4)
+    loaded = weights.load(path, "googlenet", unverified=True)
+    ours = loaded.create_model()
+    found = jax.jit(ours.apply, compiler_options={"xla_backend_optimization_level": 0})(loaded.variables, images).logits
+    record("googlenet", "eval", f"1x224x224, V{version}")("opencv: Caffe", found, expected, 1e-4)
 
-    tensors = read_tensors(path)
-    assert len(tensors) == 2 * 58
+    shapes = {array.ndim for array in read_tensors(path).values()}
+    assert shapes == ({4} if version == 1 else {1, 2, 4})
+    back = weights.export(loaded, "caffe")
+    assert len(back) == 2 * 58
     for name, arrays in net.blobs.items():
         for i, array in enumerate(arrays):
-            blob = tensors[f"{name}/{i}"]
-            assert blob.ndim == (4 if version == 1 else array.ndim)
-            np.testing.assert_array_equal(blob.reshape(array.shape), array)
+            np.testing.assert_array_equal(back[f"{name}/{i}"], array)
