@@ -257,6 +257,7 @@ def create_model(
     dropout: float | None = None,
     numerics: spec.Numerics | None = None,
     bn_group_size: int | None = None,
+    freeze: str = "none",
 ) -> InceptionNet:
     """Returns a model of the zoo as a Flax module; parameters are float32 and come from `init`.
 
@@ -269,9 +270,11 @@ def create_model(
       dropout: before the classifier; None takes the card's.
       numerics: how the table is read; None takes the card's lineage.
       bn_group_size: images that share their batch-norm statistics; None is the whole batch.
+      freeze: the rows of the table that training leaves as they are, their batch statistics included: "none",
+        "backbone" (all of them; classifier and auxiliary heads train) or "up_to:ENDPOINT".
 
     Raises:
-      ValueError: an unknown name, or a value out of range.
+      ValueError: an unknown name or endpoint, or a value out of range.
     """
     card = model_card(name)
     _check(num_classes, width, dropout, bn_group_size)
@@ -290,6 +293,7 @@ def create_model(
         dropout=card.dropout if dropout is None else dropout,
         dtype=dtype,
         bn_group_size=bn_group_size,
+        frozen_up_to=spec.last_frozen(card.table, freeze),
     )
 
 
