@@ -61,12 +61,11 @@ class Experiment:
     def init_state(self) -> TrainState:
         """Returns the state at step 0, of drawn or of loaded variables, sharded from birth."""
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
+        if self.config.finetune.weights is None:
+            draw = _draw_state(self.config, self.model, self.tx, self.preprocess.size)
+            return jax.jit(draw, out_shardings=shardings)()
         if self.weights is None:
-            if self.config.finetune.weights is not None:
-                raise AssertionError("a run that has begun from weights goes on from its checkpoint")
-            return jax.jit(
-                _draw_state(self.config, self.model, self.tx, self.preprocess.size), out_shardings=shardings
-            )()
+            raise AssertionError("a run that has begun from weights goes on from its checkpoint")
         create = functools.partial(create_state, tx=self.tx, ema=self.config.ema_decay is not None)
         variables = jax.device_put(dict(self.weights.variables), shardings.variables)
         return jax.jit(create, out_shardings=shardings, donate_argnums=0)(variables)
@@ -89,10 +88,11 @@ class Experiment:
 
 
 def prepare(config: TrainConfig, workdir: Path) -> Experiment:
-    """Opens, builds and checks everything that `config` names; compiles nothing.
+    """Opens, builds and checks everything that `config` names; compiles nothing but the drawing of new heads.
 
     Raises:
-      UserError: the platform, a data set, a divisibility, the image size, the folder or the disk is not as needed.
+      UserError: the platform, a data set, the weights, a divisibility, the image size, the folder or the disk is not as
+        needed.
     """
     _check_devices(config.platform)
     train_source = open_source(config.data.name, config.data.train_split, config.data.data_dir)
