@@ -19,6 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.keep_checkpoints = 3  # the last ones; the best is kept besides
 
     config.model = _model()
+    config.finetune = _finetune()
     config.data = _data()
     config.loss = _loss()
     config.optimizer = _optimizer()
@@ -35,6 +36,17 @@ def _model() -> ml_collections.ConfigDict:
     config.dropout = placeholder(float)  # before the classifier; None: the model's own
     config.dtype = "float32"  # of the computation: float32, bfloat16; parameters and statistics are float32
     config.bn_group_size = placeholder(int)  # images that share batch statistics; None: the whole batch
+    return config
+
+
+def _finetune() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.weights = placeholder(
+        str
+    )  # a file, a name of `inception-jax weights`, a workdir of a run; None: from scratch
+    config.freeze = "none"  # none, backbone (all but the classifiers), up_to:ENDPOINT: rows that stay as loaded
+    config.reset_head = False  # draw new classifiers even if the weights have as many classes as the data
+    config.unverified = False  # take a file whose checksum is not on record
     return config
 
 

@@ -18,7 +18,7 @@ ALLOWED = {  # what each package may import of ours
     "models": {"models"},
     "data": {"data"} | LEAVES,
     "parallel": {"parallel"} | LEAVES,
-    "training": {"training", "models", "data", "parallel"} | LEAVES,
+    "training": {"training", "weights", "models", "data", "parallel"} | LEAVES,
     "weights": {"weights", "models"} | LEAVES,
     "inference": {"inference", "weights", "models"} | LEAVES,
     "cli": {"cli", "inference", "weights", "training", "models", "data", "parallel", "bench"} | LEAVES,

@@ -94,11 +94,12 @@ def convert(
 ) -> None:
     """Convert weights to a file of ours, or ours to the names of others."""
     from inception_jax import weights
-    from inception_jax.training.runs import is_run, read_run
+    from inception_jax.training.finetune import run_weights
+    from inception_jax.training.saved import is_run
 
     if destination.exists() and not overwrite:
         raise UserError(f"{destination} exists; --overwrite replaces it.")
-    given = read_run(source, average) if is_run(source) else source
+    given = run_weights(source, average) if is_run(source) else source
     loaded = weights.load(given, model, num_classes=num_classes, aux=aux, raw=raw, origin=origin, unverified=unverified)
     print(loaded.report)
     if dump is not None:

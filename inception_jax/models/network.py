@@ -37,6 +37,9 @@ class InceptionNet(nn.Module):
     `train=True` uses the statistics of the batch, runs dropout (rng "dropout") and the auxiliary heads, and updates the
     collection "batch_stats". `init` always creates the parameters of the heads, if `aux` is on.
 
+    The rows up to `frozen_up_to` run as in evaluation also in training, and no gradient goes through them: their
+    batch norms normalise by the running statistics and leave them as they are.
+
     Raises:
       ValueError: the images are no [B, H, W, C] floats, or smaller than the table can read.
     """
@@ -50,6 +53,7 @@ class InceptionNet(nn.Module):
     dtype: Any = jnp.float32
     bn_group_size: int | None = None
     features: tuple[str, ...] | None = None  # the endpoints to return; None: all
+    frozen_up_to: str | None = None  # the last row that does not train; None: all do
 
     def __post_init__(self) -> None:
         # Tables are dicts; frozen, they let a module be hashed, and so be a static argument of a jitted function.
@@ -64,9 +68,14 @@ class InceptionNet(nn.Module):
         )
         pool = functools.partial(layers.pool, numerics=self.numerics)
         endpoints, aux = {}, {}
+        frozen = self.frozen_rows()
         maps = images.astype(self.dtype)
         for name, row in self.table.items():
-            maps = endpoints[name] = layers.run_row(row, maps, train, conv, pool, spec.module_name(name, row))
+            trains = train and name not in frozen
+            maps = layers.run_row(row, maps, trains, conv, pool, spec.module_name(name, row))
+            if name in frozen:  # each of them: a head on a frozen row sends nothing back either
+                maps = jax.lax.stop_gradient(maps)
+            endpoints[name] = maps
             if name in self.aux_heads and (train or self.is_initializing()):
                 head = layers.AuxHead(
                     self.aux_heads[name], self.num_classes, self.numerics, conv, pool, self.dtype, name=f"aux_{name}"
@@ -80,6 +89,15 @@ class InceptionNet(nn.Module):
         if self.features is not None:
             endpoints = {name: endpoints[name] for name in self.features}
         return ModelOutput(logits, aux if train else {}, endpoints)
+
+    def frozen_rows(self) -> tuple[str, ...]:
+        """Returns the names of the rows that do not train."""
+        names = tuple(self.table)
+        return names[: names.index(self.frozen_up_to) + 1] if self.frozen_up_to is not None else ()
+
+    def frozen_modules(self) -> frozenset[str]:
+        """Returns what the rows that do not train are called among the parameters."""
+        return frozenset(spec.module_name(name, self.table[name]) for name in self.frozen_rows())
 
     def minimum_input(self, train: bool = False) -> int:
         """Returns the smallest image size in pixels that the network reads; training needs maps for the heads too."""

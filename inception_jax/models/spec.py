@@ -7,6 +7,7 @@ them. `Numerics` says how the rows are read: two lineages of one network share t
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
@@ -164,6 +165,28 @@ TIMM_XCEPTION = TORCH._replace(
 def module_name(name: str, row: Row | Block) -> str:
     """Returns what the row `name` of a table is called among the parameters: `3a` is no name for a module."""
     return name if isinstance(row, Row) else f"inception_{name}"
+
+
+def last_frozen(table: Table, freeze: str) -> str | None:
+    """Returns the last row that training leaves as it is: "none", "backbone" (every row) or "up_to:ENDPOINT".
+
+    Raises:
+      ValueError: `freeze` is none of the three, or names no row of the table.
+    """
+    form, _, endpoint = freeze.partition(":")
+    if freeze == "none":
+        return None
+    if freeze == "backbone":
+        return list(table)[-1]
+    if form != "up_to":
+        raise ValueError(f"freeze is {freeze!r}; it must be none, backbone or up_to:ENDPOINT.")
+    if endpoint not in table:
+        nearest = ", ".join(difflib.get_close_matches(endpoint, table, n=3, cutoff=0.4)) or "none"
+        raise ValueError(
+            f"freeze is {freeze!r}; the model has no endpoint {endpoint!r}. "
+            f"Nearest: {nearest}. All: {', '.join(table)}."
+        )
+    return endpoint
 
 
 def border(size: int, window: int, stride: int, padding: Padding, rule: str) -> tuple[int, int]:

@@ -241,6 +241,7 @@ def create_model(
     numerics: spec.Numerics | None = None,
     bn_group_size: int | None = None,
     features_only: bool | str | Collection[str] = False,
+    freeze: str = "none",
 ) -> InceptionNet:
     """Returns a model of the zoo as a Flax module; parameters are float32 and come from `init`.
 
@@ -256,9 +257,11 @@ def create_model(
       bn_group_size: images that share their batch-norm statistics; None is the whole batch.
       features_only: endpoints (see `endpoints`) to return; the network ends at the last of them, without classifier.
         True: the last endpoint of each stride. The parameters are some of the whole model's: its variables serve, too.
+      freeze: the rows of the table that training leaves as they are, their batch statistics included: "none",
+        "backbone" (all of them; classifier and auxiliary heads train) or "up_to:ENDPOINT".
 
     Raises:
-      ValueError: an unknown name, or a value out of range.
+      ValueError: an unknown name or endpoint, or a value out of range.
     """
     card = model_card(name)
     _check(num_classes, width, dropout, bn_group_size)
@@ -277,6 +280,7 @@ def create_model(
         dtype=dtype,
         bn_group_size=bn_group_size,
         features=features,
+        frozen_up_to=spec.last_frozen(table, freeze),
     )
 
 

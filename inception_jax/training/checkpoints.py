@@ -1,4 +1,4 @@
-"""Checkpoints: the one place that talks to Orbax.
+"""Checkpoints of a run: with `saved`, which reads them for others, the one place that talks to Orbax.
 
 A checkpoint is the whole `TrainState` and a record `meta` (format, step, config, and a checksum of every array). It is
 written in the background and appears under its final name only when complete. The last ones and the best one are kept.
@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -29,6 +30,7 @@ from inception_jax.training.state import TrainState
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
+ODD = 0x9E3779B1  # of the checksums
 META_FIELDS = {"format_version", "config", "next_image", "arrays", "checksums"}
 
 
@@ -153,8 +155,7 @@ class Checkpoints:
 
     def _restore_step(self, step: int, abstract_state: TrainState, config: TrainConfig) -> TrainState:
         meta = self._read(step, meta=ocp.args.JsonRestore())["meta"]
-        if not isinstance(meta, dict) or not meta.keys() >= META_FIELDS:
-            raise DamagedCheckpoint(f"its record lacks one of {', '.join(sorted(META_FIELDS))}")
+        check_format(self.folder / str(step), meta)
         self._check_meta(step, meta, abstract_state, config)
         state = self._read(step, state=ocp.args.StandardRestore(abstract_state))["state"]
         now = checksums(state)
@@ -164,12 +165,8 @@ class Checkpoints:
         return state
 
     def _check_meta(self, step: int, meta: dict[str, Any], abstract_state: TrainState, config: TrainConfig) -> None:
-        """Raises a `UserError` if the checkpoint is another run's, another format's or another network's."""
+        """Raises a `UserError` if the checkpoint is another run's or another network's."""
         path = self.folder / str(step)
-        if meta["format_version"] != FORMAT_VERSION:
-            raise UserError(
-                f"Checkpoint {path} has format {meta['format_version']!r}; this version reads {FORMAT_VERSION}."
-            )
         differences = changes_that_forbid_resuming(meta["config"], config)
         if differences:
             listed = "; ".join(f"config.{name}: {old!r} then, {new!r} now" for name, (old, new) in differences.items())
@@ -191,7 +188,7 @@ class Checkpoints:
         except Exception as error:  # Orbax, TensorStore and JSON raise whatever they like on damaged files
             if "RESOURCE_EXHAUSTED" in str(error):  # no memory on the device: the file may be whole
                 raise
-            raise DamagedCheckpoint(_first_line(error)) from error
+            raise DamagedCheckpoint(first_line(error)) from error
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -202,9 +199,24 @@ class Checkpoints:
             whole = sorted(int(entry.name) for entry in self.folder.iterdir() if entry.name.isdecimal())
             free = shutil.disk_usage(self.folder).free / 2**20
             raise UserError(
-                f"Checkpoint ({what}) not written to {self.folder}: {_first_line(error)} ({free:,.0f} MiB free). "
+                f"Checkpoint ({what}) not written to {self.folder}: {first_line(error)} ({free:,.0f} MiB free). "
                 f"Whole checkpoints: {whole or 'none'}; the same command resumes from the last."
             ) from error
+
+
+def check_format(path: Path, meta: Any) -> None:
+    """Checks the record of the checkpoint in `path`.
+
+    Raises:
+      DamagedCheckpoint: it is no record.
+      UserError: it is one of another format.
+    """
+    if not isinstance(meta, dict) or not meta.keys() >= META_FIELDS:
+        raise DamagedCheckpoint(f"its record lacks one of {', '.join(sorted(META_FIELDS))}")
+    if meta["format_version"] != FORMAT_VERSION:
+        raise UserError(
+            f"Checkpoint {path} has format {meta['format_version']!r}; this version reads {FORMAT_VERSION}."
+        )
 
 
 def checksums(tree: Any) -> dict[str, int]:
@@ -225,7 +237,14 @@ def _checksum(array: jax.Array) -> jax.Array:
     word = jnp.dtype(f"uint{8 * array.dtype.itemsize}")
     words = jax.lax.bitcast_convert_type(array, word).astype(jnp.uint32)
     place = jax.lax.iota(jnp.uint32, array.size).reshape(array.shape)
-    return jnp.sum(words * (2 * place * jnp.uint32(0x9E3779B1) + 1), dtype=jnp.uint32)
+    return jnp.sum(words * (2 * place * jnp.uint32(ODD) + 1), dtype=jnp.uint32)
+
+
+def host_checksum(array: np.ndarray) -> int:
+    """Returns the checksum of one array in host memory, without compiling anything."""
+    words = np.frombuffer(array.tobytes(), f"uint{8 * array.dtype.itemsize}").astype(np.uint32)
+    place = np.arange(words.size, dtype=np.uint32)
+    return int(np.sum(words * (2 * place * np.uint32(ODD) + 1), dtype=np.uint32))
 
 
 def _describe(tree: Any) -> dict[str, str]:
@@ -238,7 +257,7 @@ def _flatten(tree: Any) -> dict[str, Any]:
     return {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """Returns the first line of the error that started it all; a full disk in plain words."""
     while error.__cause__ is not None:
         error = error.__cause__

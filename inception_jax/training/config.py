@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -32,6 +34,13 @@ class ModelConfig(_Config):
     dropout: Share | None
     dtype: Literal["float32", "bfloat16"]
     bn_group_size: Positive | None
+
+
+class FinetuneConfig(_Config):
+    weights: str | None
+    freeze: Annotated[str, pydantic.Field(pattern="^(none|backbone|up_to:.+)$")]
+    reset_head: bool
+    unverified: bool
 
 
 class DataConfig(_Config):
@@ -98,6 +107,7 @@ class TrainConfig(_Config):
     checkpoint_every: Duration
     keep_checkpoints: Positive
     model: ModelConfig
+    finetune: FinetuneConfig
     data: DataConfig
     loss: LossConfig
     optimizer: OptimizerConfig
@@ -111,11 +121,22 @@ class TrainConfig(_Config):
         Raises:
           UserError: an unknown, missing or mistyped field, or a value out of range; every fault is named.
         """
-        try:
+        with _named_faults():
             return cls.model_validate(config.to_dict() if hasattr(config, "to_dict") else dict(config))
-        except pydantic.ValidationError as invalid:
-            raise UserError("; ".join(_fault(error) for error in invalid.errors())) from invalid
 
+    @classmethod
+    def parse_saved(cls, saved: Mapping[str, Any]) -> TrainConfig:
+        """Reads what a checkpoint holds: `model_dump(mode="json")`, of this version or of one before.
+
+        Raises:
+          UserError: as `parse`.
+        """
+        with _named_faults():
+            return cls.model_validate_json(json.dumps(_ADDED | dict(saved)))
+
+
+# What a config meant before it had these fields.
+_ADDED = {"finetune": {"weights": None, "freeze": "none", "reset_head": False, "unverified": False}}
 
 # What a checkpoint is bound to: with another value the state would not fit, or the images would be other ones.
 BOUND_TO_CHECKPOINT = (
@@ -125,6 +146,8 @@ BOUND_TO_CHECKPOINT = (
     "model.width",
     "model.aux",
     "model.bn_group_size",
+    "finetune.weights",
+    "finetune.freeze",
     "data.name",
     "data.train_split",
     "data.image_size",
@@ -153,7 +176,7 @@ def check_fields(names: Iterable[str]) -> None:
 
 def changes_that_forbid_resuming(saved: Mapping[str, Any], config: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """Returns {field: (saved value, value now)} where a checkpoint's `model_dump(mode="json")` binds the config."""
-    before, now = dict(_flatten(saved)), dict(_flatten(config.model_dump(mode="json")))
+    before, now = dict(_flatten(_ADDED | dict(saved))), dict(_flatten(config.model_dump(mode="json")))
     return {name: (before.get(name), now[name]) for name in BOUND_TO_CHECKPOINT if before.get(name) != now[name]}
 
 
@@ -176,6 +199,14 @@ def _checked_duration(text: str) -> str:
     if not valid:
         raise ValueError('must be "<number> steps" or "<number> epochs"')
     return text
+
+
+@contextlib.contextmanager
+def _named_faults() -> Iterator[None]:
+    try:
+        yield
+    except pydantic.ValidationError as invalid:
+        raise UserError("; ".join(_fault(error) for error in invalid.errors())) from invalid
 
 
 def _fault(error: Mapping[str, Any]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import os
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import jax
@@ -18,11 +20,14 @@ from inception_jax.data.sources import ImageSource, open_source
 from inception_jax.data.transforms import CropFlip, Evaluate, EvaluateBox, InceptionCrop, Transform
 from inception_jax.errors import UserError
 from inception_jax.models.network import InceptionNet
+from inception_jax.models.spec import last_frozen
 from inception_jax.models.zoo import Preprocess, create_model, model_card
 from inception_jax.parallel.mesh import create_mesh, state_shardings
 from inception_jax.training.config import DataConfig, TrainConfig, steps
-from inception_jax.training.optimizers import make_optimizer, make_schedule
-from inception_jax.training.state import TrainState, create_state
+from inception_jax.training.finetune import starting_point
+from inception_jax.training.optimizers import frozen_parameters, make_optimizer, make_schedule
+from inception_jax.training.state import TrainState, create_state, init_variables
+from inception_jax.weights import Info, Weights, adapt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Experiment:
       schedule, tx: the learning rate by step, and the optimizer.
       steps_per_epoch, total_steps: of training.
       abstract_state: shapes, dtypes and shardings of the state.
+      weights: what the run starts from; None from scratch, and where it goes on from a checkpoint.
     """
 
     config: TrainConfig
@@ -52,12 +58,19 @@ class Experiment:
     steps_per_epoch: float
     total_steps: int
     abstract_state: TrainState
+    weights: Weights | None
 
     def init_state(self) -> TrainState:
-        """Returns the state at step 0, sharded from birth."""
+        """Returns the state at step 0, of drawn or of loaded variables, sharded from birth."""
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
-        create = _state_function(self.config, self.model, self.tx, self.preprocess.size)
-        return jax.jit(create, out_shardings=shardings)()
+        if self.config.finetune.weights is None:
+            draw = _draw_state(self.config, self.model, self.tx, self.preprocess.size)
+            return jax.jit(draw, out_shardings=shardings)()
+        if self.weights is None:
+            raise AssertionError("a run that has begun from weights goes on from its checkpoint")
+        create = functools.partial(create_state, tx=self.tx, ema=self.config.ema_decay is not None)
+        variables = jax.device_put(dict(self.weights.variables), shardings.variables)
+        return jax.jit(create, out_shardings=shardings, donate_argnums=0)(variables)
 
     def train_batches(self, first_step: int) -> Generator[Batch, None, None]:
         """Yields this process's part of the batches of the steps from `first_step` on."""
@@ -77,26 +90,37 @@ class Experiment:
 
 
 def prepare(config: TrainConfig, workdir: Path) -> Experiment:
-    """Opens, builds and checks everything that `config` names; compiles nothing.
+    """Opens, builds and checks everything that `config` names; compiles nothing but the drawing of new heads.
 
     Raises:
-      UserError: the platform, a data set, a divisibility, the image size, the folder or the disk is not as needed.
+      UserError: the platform, a data set, the weights, a divisibility, the image size, the folder or the disk is not as
+        needed.
     """
     _check_devices(config.platform)
     train_source = open_source(config.data.name, config.data.train_split, config.data.data_dir)
     eval_source = open_source(config.data.name, config.data.eval_split, config.data.data_dir)
-    model = _build_model(config, num_classes=len(train_source.class_names))
-    preprocess = model_card(config.model.name).preprocess
-    preprocess = dataclasses.replace(preprocess, size=config.data.image_size or preprocess.size)
+    info, weights = starting_point(config, len(train_source.class_names), workdir)
+    model = _build_model(config, len(train_source.class_names), info)
+    preprocess = dataclasses.replace(info.preprocess, size=config.data.image_size or info.preprocess.size)
     mesh = create_mesh(config.mesh.data, config.mesh.fsdp)
     _check_sizes(config, model, preprocess.size, devices=mesh.size)
     _check_durations(config, len(train_source) / config.batch_size)
+    if weights is not None:
+        weights = adapt(
+            weights,
+            model.num_classes,
+            config.model.aux,
+            image_size=preprocess.size,
+            reset_head=config.finetune.reset_head,
+            seed=config.seed,
+        )
+        info = weights.info
 
     steps_per_epoch = len(train_source) / config.batch_size
     total_steps = steps(config.duration, steps_per_epoch)
     schedule = make_schedule(config.schedule, config.optimizer.learning_rate, total_steps, steps_per_epoch)
-    tx = make_optimizer(config.optimizer, schedule)
-    shapes = jax.eval_shape(_state_function(config, model, tx, preprocess.size))
+    tx = make_optimizer(config.optimizer, schedule, frozen_parameters(model.frozen_modules(), info.filled))
+    shapes = jax.eval_shape(_draw_state(config, model, tx, preprocess.size))
     abstract_state = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
@@ -116,6 +140,7 @@ def prepare(config: TrainConfig, workdir: Path) -> Experiment:
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         abstract_state=abstract_state,
+        weights=weights,
     )
 
 
@@ -150,18 +175,21 @@ def _reading(config: DataConfig) -> Reading:
     )
 
 
-def _state_function(
+def _draw_state(
     config: TrainConfig, model: InceptionNet, tx: optax.GradientTransformation, size: int
 ) -> Callable[[], TrainState]:
-    def create() -> TrainState:
-        return create_state(jax.random.key(config.seed), model, tx, size, ema=config.ema_decay is not None)
+    def draw() -> TrainState:
+        variables = init_variables(jax.random.key(config.seed), model, size)
+        return create_state(variables, tx, ema=config.ema_decay is not None)
 
-    return create
+    return draw
 
 
-def _build_model(config: TrainConfig, num_classes: int) -> InceptionNet:
+def _build_model(config: TrainConfig, num_classes: int, info: Info) -> InceptionNet:
     settings = config.model
-    try:
+    with _named("config.finetune"):
+        frozen_up_to = last_frozen(model_card(settings.name).table, config.finetune.freeze)
+    with _named("config.model"):
         model = create_model(
             settings.name,
             num_classes=num_classes,
@@ -169,10 +197,9 @@ def _build_model(config: TrainConfig, num_classes: int) -> InceptionNet:
             aux=settings.aux,
             width=settings.width,
             dropout=settings.dropout,
+            numerics=info.numerics,
             bn_group_size=settings.bn_group_size,
-        )
-    except ValueError as error:
-        raise UserError(f"config.model: {error}") from error
+        ).clone(frozen_up_to=frozen_up_to)
     return model
 
 
@@ -187,6 +214,15 @@ def _aux_weights(config: TrainConfig, model: InceptionNet) -> dict[str, float]:
             "name these in the config file, or none, or set config.model.aux=False."
         )
     return own | named
+
+
+@contextlib.contextmanager
+def _named(section: str) -> Iterator[None]:
+    """Turns the ValueErrors by which models refuse their arguments into errors that name the section of the config."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{section}: {error}") from error
 
 
 def _check_devices(platform: str | None) -> None:

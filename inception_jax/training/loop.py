@@ -22,6 +22,7 @@ from inception_jax.training.clock import Clock
 from inception_jax.training.compilation import CompilationLog, compile_steps
 from inception_jax.training.config import TrainConfig
 from inception_jax.training.experiment import Experiment, prepare
+from inception_jax.training.finetune import write_record
 from inception_jax.training.report import draw_curves, print_summary, summarise
 from inception_jax.training.state import TrainState
 from inception_jax.training.stopping import Stop, stop_signal
@@ -35,7 +36,8 @@ def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | P
 
     Args:
       config: see configs/default.py.
-      workdir: gets checkpoints/, metrics.jsonl, tensorboard/, and at the end curves.png and summary.json.
+      workdir: gets checkpoints/, metrics.jsonl, tensorboard/, finetune.json if the run starts from weights, and at the
+        end curves.png and summary.json.
 
     Returns:
       The state after the last step.
@@ -55,7 +57,10 @@ def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | P
         Checkpoints(workdir / "checkpoints", config.keep_checkpoints, best_metric(config)) as checkpoints,
     ):
         state = checkpoints.restore(experiment.abstract_state, config)
-        state = experiment.init_state() if state is None else state
+        if state is None:
+            state = experiment.init_state()
+            if experiment.weights is not None:
+                write_record(workdir, experiment.weights)
         with Run(experiment, workdir, checkpoints, compilation, first_step=int(state.step)) as run:
             state = run.train(state)
         checkpoints.wait()
@@ -101,6 +106,8 @@ class Run:
             f"{images[0]:,} training and {images[1]:,} evaluation images; "
             f"{jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()}), mesh {mesh}"
         )
+        if self.experiment.weights is not None:
+            self.console.print(str(self.experiment.weights.report))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
 import jax
 import optax
 
@@ -31,8 +33,13 @@ def make_schedule(config: ScheduleConfig, peak: float, total_steps: int, steps_p
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
 
 
-def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+def make_optimizer(
+    config: OptimizerConfig, schedule: optax.Schedule, frozen: Callable[[optax.Params], optax.Params] | None = None
+) -> optax.GradientTransformation:
     """Returns the optimizer; gradients are clipped first, weight decay acts on kernels only.
+
+    Parameters at which the tree that `frozen` makes is True stay as they are, are not decayed, do not count towards the
+    norm that is clipped, and have no state.
 
     rmsprop_tf follows TensorFlow: epsilon inside the square root, an accumulator that starts at one, the learning rate
     inside the momentum. It is what the V3 and V4 papers trained with.
@@ -61,7 +68,28 @@ def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.G
                 momentum=config.momentum,
                 nesterov=config.nesterov,
             )
-    return optax.chain(clip, update)
+    optimizer = optax.chain(clip, update)
+    if frozen is None:
+        return optimizer
+
+    def labels(params: optax.Params) -> optax.Params:
+        return jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "trained", frozen(params))
+
+    return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
+
+
+def frozen_parameters(
+    modules: Collection[str], paths: Collection[str]
+) -> Callable[[optax.Params], optax.Params] | None:
+    """Returns a function of parameters: True in these modules and at "/"-joined paths; None if nothing is frozen."""
+
+    def frozen(params: optax.Params) -> optax.Params:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: path[0].key in modules or jax.tree_util.keystr(path, simple=True, separator="/") in paths,
+            params,
+        )
+
+    return frozen if modules or paths else None
 
 
 def kernels(params: optax.Params) -> optax.Params:

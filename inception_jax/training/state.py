@@ -35,16 +35,21 @@ class TrainState(flax.struct.PyTreeNode):
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def create_state(
-    rng: jax.Array, model: InceptionNet, tx: optax.GradientTransformation, image_size: int, ema: bool
-) -> TrainState:
-    """Returns the state at step 0. Pure: `eval_shape` it for the shapes, `jit` it with shardings for the arrays."""
+def init_variables(rng: jax.Array, model: InceptionNet, image_size: int) -> dict[str, Any]:
+    """Returns {"params", "batch_stats"} drawn at random for images of `image_size` pixels. Pure."""
     variables = model.init(rng, jnp.zeros((1, image_size, image_size, 3)), train=False)
-    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+
+def create_state(variables: dict[str, Any], tx: optax.GradientTransformation, ema: bool) -> TrainState:
+    """Returns the state at step 0, whether its variables are drawn or loaded.
+
+    Pure: `eval_shape` it for the shapes, `jit` it with shardings for the arrays.
+    """
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=params,
-        batch_stats=batch_stats,
-        opt_state=tx.init(params),
-        ema={"params": params, "batch_stats": batch_stats} if ema else {},
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=tx.init(variables["params"]),
+        ema=dict(variables) if ema else {},
     )

@@ -125,7 +125,9 @@ def accumulate(run_part: Any, batch_stats: Any, batch: Batch, rng: jax.Array, pa
 
 def update_ema(ema: Any, variables: Any, step: jax.Array, decay: float) -> Any:
     """Returns the average after `step` steps; its decay grows from 0 as (step - 1) / (step + 9), up to `decay`."""
-    return optax.incremental_update(variables, ema, 1 - jnp.minimum(decay, (step - 1) / (step + 9)))
+    keep = jnp.minimum(decay, (step - 1) / (step + 9))
+    # In this form the average of what does not change is that very number, down to the sign of a zero.
+    return jax.tree.map(lambda new, old: new - keep * (new - old), variables, ema)
 
 
 def eval_step(variables: Any, batch: Batch, *, model: InceptionNet, preprocess: Preprocess) -> Sums:

@@ -136,6 +136,9 @@ def adapt(
     flat = traverse_util.flatten_dict(weights.variables)
     new_classifiers = reset_head or classes != old.num_classes
     unfit = {path[1] for path in shapes if not _is_head(path) and np.shape(flat.get(path)) != shapes[path]}
+    misfits = [path for path in flat if path[1] in unfit and not path[1].startswith("aux_")]
+    if misfits:
+        raise UserError(f"{'/'.join(misfits[0])} of {old.source or 'the weights'} does not fit {old.model}.")
     kept = {
         path: leaf
         for path, leaf in flat.items()

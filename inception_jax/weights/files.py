@@ -112,7 +112,7 @@ def save(path: str | Path, weights: Weights) -> None:
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: weights are written as .safetensors files.")
     arrays = {name: np.ascontiguousarray(array) for name, array in weights.flat().items()}
-    write_whole(path, safetensors.numpy.save(arrays, _metadata(weights.info)))
+    write_whole(path, safetensors.numpy.save(arrays, to_metadata(weights.info)))
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -178,7 +178,7 @@ def read(path: str | Path) -> Weights:
     if metadata.get("format_version") != str(FORMAT_VERSION):
         raise UserError(f"{path} has format {metadata.get('format_version')!r}; this version reads {FORMAT_VERSION}.")
     try:
-        info = _info(metadata)
+        info = from_metadata(metadata)
         shapes = {
             "/".join(key): shape for key, shape in variable_shapes(info.create_model(), info.preprocess.size).items()
         }
@@ -208,13 +208,19 @@ def _open(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         raise UserError(f"{path} cannot be read: {error}.") from error
 
 
-def _metadata(info: Info) -> dict[str, str]:
+def to_metadata(info: Info) -> dict[str, str]:
+    """Returns all of an `Info` as strings."""
     values = dataclasses.asdict(info) | {"numerics": _numerics_to_json(info.numerics)}
     metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "layout": "NHWC, HWIO"}
     return metadata | {name: json.dumps(value) for name, value in values.items()}
 
 
-def _info(metadata: dict[str, str]) -> Info:
+def from_metadata(metadata: Mapping[str, str]) -> Info:
+    """Returns the `Info` that `to_metadata` wrote.
+
+    Raises:
+      KeyError, TypeError, ValueError: it is not that, or of another version.
+    """
     values = {field.name: json.loads(metadata[field.name]) for field in dataclasses.fields(Info)}
     preprocess: dict[str, Any] = {
         key: tuple(x) if isinstance(x, list) else x for key, x in values["preprocess"].items()

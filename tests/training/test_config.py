@@ -46,7 +46,14 @@ def test_shipped_config_parses_and_says_what_it_is(name):
 
 
 def test_shipped_configs_are_all_there():
-    assert SHIPPED == ["cifar10", "default", "digits", "imagenet_googlenet", "imagenet_googlenet_paper"]
+    assert SHIPPED == [
+        "cifar10",
+        "default",
+        "digits",
+        "digits_finetune",
+        "imagenet_googlenet",
+        "imagenet_googlenet_paper",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from inception_jax.models.zoo import create_model, model_card
 from inception_jax.parallel import mesh
-from inception_jax.training.state import create_state
+from inception_jax.training.state import create_state, init_variables
 from inception_jax.training.step import accumulate, batch_loss, train_step, update_ema
 
 BATCH, SIZE, CLASSES = 16, 16, 10
@@ -45,7 +45,7 @@ def make(dtype="float32"):
         mixup=0.0,
         cutmix=0.0,
     )
-    state = jax.jit(lambda: create_state(jax.random.key(0), model, tx, SIZE, ema=True))()
+    state = jax.jit(lambda: create_state(init_variables(jax.random.key(0), model, SIZE), tx, ema=True))()
     step = functools.partial(train_step, loss_fn=loss_fn, tx=tx, seed=0, grad_accum_steps=1, ema_decay=0.999)
     return state, step
 

@@ -56,7 +56,7 @@ def test_round_trip_is_bit_exact(path):
 @pytest.mark.parametrize("name", zoo.MODELS)
 def test_numerics_survive(name, tmp_path):
     info = Info(name, 3, False, zoo.model_card(name).preprocess, zoo.model_card(name).numerics, width=0.1)
-    assert files._info(files._metadata(info)) == info
+    assert files.from_metadata(files.to_metadata(info)) == info
 
 
 def test_other_frameworks_read_the_arrays(path):

@@ -1,0 +1,111 @@
+"""What a run starts from: a card of the zoo, or weights; and the record of it that stays in the workdir."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from inception_jax import weights
+from inception_jax.errors import UserError
+from inception_jax.models.zoo import model_card
+from inception_jax.training.config import TrainConfig
+from inception_jax.training.saved import is_run, read_variables, saved_steps
+from inception_jax.weights.files import from_metadata, to_metadata
+
+RECORD = "finetune.json"
+
+
+class Start(NamedTuple):
+    """What a run starts from.
+
+    Attributes:
+      info: how the table is read and the input made; from scratch, what the card says.
+      weights: as their source has them; None from scratch, and where a checkpoint goes on, which holds them.
+    """
+
+    info: weights.Info
+    weights: weights.Weights | None
+
+
+def starting_point(config: TrainConfig, num_classes: int, workdir: Path) -> Start:
+    """Reads what `config.finetune` names, or, in the workdir of a run that has begun, the record of it.
+
+    Raises:
+      UserError: it cannot be read, is of another model or width, or there is no record of it.
+    """
+    settings = config.finetune
+    if settings.weights is None:
+        if settings.freeze != "none":
+            raise UserError(
+                f"config.finetune.freeze is {settings.freeze!r} and config.finetune.weights is None: "
+                "rows drawn at random would stay random. Name weights, or freeze none."
+            )
+        return Start(_card_info(config, num_classes), None)
+    if saved_steps(workdir):
+        return Start(_read_record(workdir), None)
+    if is_run(settings.weights):
+        loaded = run_weights(settings.weights)
+    else:
+        loaded = weights.load(settings.weights, config.model.name, unverified=settings.unverified)
+    for field, theirs in {"name": loaded.info.model, "width": loaded.info.width}.items():
+        ours = getattr(config.model, field)
+        if theirs != ours:
+            raise UserError(f"config.model.{field} is {ours!r}; that of the weights {settings.weights} is {theirs!r}.")
+    return Start(loaded.info, loaded)
+
+
+def run_weights(workdir: str | Path, average: bool | None = None) -> weights.Weights:
+    """Returns the variables of the best checkpoint of a run of ours; the averaged ones if asked, or if it kept some.
+
+    Raises:
+      UserError: see `read_variables`; or the run itself started from weights and its record is not there.
+    """
+    variables, config, step, averaged = read_variables(workdir, average)
+    num_classes = len(variables["params"]["classifier"]["linear"]["bias"])
+    workdir = Path(workdir).expanduser()
+    scratch = config.finetune.weights is None
+    info = _card_info(config, num_classes) if scratch else _read_record(workdir)
+    source = f"the run {workdir}, step {step:,}, {'averaged' if averaged else 'not averaged'}"
+    loaded = weights.Weights(dataclasses.replace(info, source=source, num_classes=num_classes), variables)
+    return dataclasses.replace(loaded, report=weights.Report(loaded=tuple(loaded.flat()), notes=(f"from {source}",)))
+
+
+def write_record(workdir: Path, started: weights.Weights) -> None:
+    """Keeps in `workdir` what a checkpoint cannot say of the weights that the run started from."""
+    record = {"report": str(started.report).splitlines(), "info": to_metadata(started.info)}
+    (workdir / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _read_record(workdir: Path) -> weights.Info:
+    try:
+        record = json.loads((workdir / RECORD).read_text())
+        return from_metadata(record["info"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{workdir} holds a run, but {RECORD}, which says what weights it started from, is missing or damaged: "
+            "use another workdir."
+        ) from error
+
+
+def _card_info(config: TrainConfig, num_classes: int) -> weights.Info:
+    """Returns what holds from scratch.
+
+    Raises:
+      UserError: no model has this name.
+    """
+    try:
+        card = model_card(config.model.name)
+    except ValueError as error:
+        raise UserError(f"config.model: {error}") from error
+    preprocess = dataclasses.replace(card.preprocess, size=config.data.image_size or card.preprocess.size)
+    return weights.Info(
+        model=card.name,
+        num_classes=num_classes,
+        width=config.model.width,
+        aux=config.model.aux,
+        numerics=card.numerics,
+        preprocess=preprocess,
+        filled=(),
+    )
