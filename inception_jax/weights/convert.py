@@ -153,7 +153,12 @@ def adapt(
         reinitialised=tuple(sorted("/".join(path) for path in fresh)),
         dropped=(*weights.report.dropped, *dropped),
     )
-    info = dataclasses.replace(info, aux=bool(model.aux_heads), label_offset=0 if new_classifiers else old.label_offset)
+    info = dataclasses.replace(
+        info,
+        aux=bool(model.aux_heads),
+        label_offset=0 if new_classifiers else old.label_offset,
+        filled=tuple(name for name in old.filled if f"params/{name}" in names),
+    )
     return Weights.of(info, {path: {**kept, **fresh}[path] for path in shapes}, report)
 
 

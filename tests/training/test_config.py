@@ -53,6 +53,7 @@ def test_shipped_configs_are_all_there():
         "digits_finetune",
         "imagenet_googlenet",
         "imagenet_googlenet_paper",
+        "overfit",
     ]
 
 
