@@ -3,11 +3,13 @@
 Also the data that tests of several folders read.
 """
 
+import sys
 from pathlib import Path
 
 import jax
 import pytest
 
+from inception_jax import cli
 from inception_jax.data.sources import open_source
 
 jax.config.update("jax_platforms", "cpu")
@@ -31,3 +33,25 @@ def real_data() -> str:
     if not (REAL_DATA / "imagenet2012").is_dir():
         pytest.skip(f"no real data at {REAL_DATA}")
     return str(REAL_DATA)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Returns a function that runs the command line at a width and gives (exit code, stdout, stderr)."""
+
+    def runner(*arguments, columns=80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr(sys, "argv", ["inception-jax", *arguments])
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main()
+        out, err = capsys.readouterr()
+        return exit_info.value.code or 0, out, err
+
+    return runner
+
+
+@pytest.fixture
+def eager():
+    """Operations compiled one by one, which later runs of the same network share."""
+    with jax.disable_jit():
+        yield

@@ -8,25 +8,9 @@ import sys
 
 import pytest
 
-from inception_jax import cli
 from inception_jax.models import zoo
 from inception_jax.version import __version__
 from inception_jax.weights import cards
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Returns a function that runs the command line at a width and gives (exit code, stdout, stderr)."""
-
-    def runner(*arguments, columns=80):
-        monkeypatch.setenv("COLUMNS", str(columns))
-        monkeypatch.setattr(sys, "argv", ["inception-jax", *arguments])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        out, err = capsys.readouterr()
-        return exit_info.value.code or 0, out, err
-
-    return runner
 
 
 def test_version_names_jax_too(run):

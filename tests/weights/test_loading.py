@@ -211,13 +211,6 @@ def test_folding_is_refused_where_the_first_convolution_pads():
         weights.fold_preprocess(tiny())
 
 
-@pytest.fixture
-def eager():
-    """Operations compiled one by one, which later runs of the same network share."""
-    with jax.disable_jit():
-        yield
-
-
 @pytest.mark.usefixtures("eager")
 def test_comparing_with_a_dump(tmp_path):
     original = tiny()

@@ -1,0 +1,82 @@
+"""`inception-jax convert`, as its user runs it."""
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from inception_jax import weights
+from tests.weights import synthetic
+from tests.weights.test_files import tiny
+
+
+@pytest.fixture
+def ours(tmp_path):
+    path = tmp_path / "ours.safetensors"
+    weights.save(path, tiny())
+    return path
+
+
+def test_another_number_of_classes(run, ours, tmp_path):
+    new = tmp_path / "new.safetensors"
+    code, out, _ = run("convert", str(ours), str(new), "--num-classes", "3", "--no-aux")
+    assert code == 0
+    assert "re-initialised 2: params/classifier/linear/bias, params/classifier/linear/kernel" in out
+    assert "dropped 18: " in out
+    assert f"wrote {new}: googlenet_cifar, 3 classes" in out
+    loaded = weights.load(new)
+    assert (loaded.info.num_classes, loaded.info.aux) == (3, False)
+
+
+def test_there_and_back(run, tmp_path):
+    """From torchvision's names to ours, and to torchvision's again: the same tensors."""
+    its = synthetic.lineage("torchvision", "googlenet_torchvision")
+    tensors = synthetic.tensors(its, 3, aux=False)
+    theirs, ours, back = (tmp_path / f"{name}.safetensors" for name in ("theirs", "ours", "back"))
+    theirs.write_bytes(safetensors.numpy.save(tensors, {"format": "pt"}))
+    code, out, _ = run("convert", str(theirs), str(ours), "--from", "torchvision", "--unverified")
+    assert code == 0
+    assert "unverified: no published file" in out
+    assert run("convert", str(ours), str(back), "--to", "torchvision")[0] == 0
+    found = safetensors.numpy.load_file(back)
+    assert found.keys() - tensors.keys() == {name for name in found if name.endswith("num_batches_tracked")}
+    assert all(np.array_equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+def test_nothing_is_overwritten_by_accident(run, ours):
+    before = ours.read_bytes()
+    code, _, err = run("convert", str(ours), str(ours), "--num-classes", "3")
+    assert (code, err) == (2, f"inception-jax: {ours} exists; --overwrite replaces it.\n")
+    assert ours.read_bytes() == before
+    assert run("convert", str(ours), str(ours), "--num-classes", "3", "--overwrite")[0] == 0
+    assert weights.load(ours).info.num_classes == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "inception_v3"), "a test is of googlenet_cifar, not of inception_v3."),
+        (("--to", "timm"), "timm has no googlenet_cifar; its weights can be given to: none."),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(run, ours, tmp_path, arguments, message):
+    new = tmp_path / "new.safetensors"
+    code, _, err = run("convert", str(ours), str(new), *arguments)
+    assert (code, err) == (2, f"inception-jax: {message}\n")
+    assert not new.exists()
+
+
+@pytest.mark.usefixtures("eager")
+def test_comparing(run, ours, tmp_path):
+    model = tiny().create_model(aux=False)
+    images = np.random.default_rng(0).standard_normal((2, 16, 16, 3)).astype(np.float32)
+    output = model.apply(tiny().variables, images)
+    dump, new = tmp_path / "dump.npz", tmp_path / "new.safetensors"
+    np.savez(dump, images=images, conv1=output.endpoints["conv1"], **{"5a": output.endpoints["5a"] * 2})
+    code, out, err = run("convert", str(ours), str(new), "--compare", str(dump))
+    assert (code, err) == (2, "inception-jax: 1 of 2 endpoints diverge, the first is 5a.\n")
+    rows = [line.split() for line in out.splitlines() if line.split()[-1:] in (["diverges"], ["agrees"])]
+    assert [(row[0], row[-1]) for row in rows] == [("5a", "diverges"), ("conv1", "agrees")]
+    assert not new.exists()
+    np.savez(dump, images=images, conv1=output.endpoints["conv1"])
+    assert run("convert", str(ours), str(new), "--compare", str(dump))[0] == 0
+    assert new.exists()
