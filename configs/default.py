@@ -41,9 +41,8 @@ def _model() -> ml_collections.ConfigDict:
 
 def _finetune() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
-    config.weights = placeholder(
-        str
-    )  # a file, a name of `inception-jax weights`, a workdir of a run; None: from scratch
+    # A file, an id of `inception-jax weights`, or the workdir of a run; None: from scratch.
+    config.weights = placeholder(str)
     config.freeze = "none"  # none, backbone (all but the classifiers), up_to:ENDPOINT: rows that stay as loaded
     config.reset_head = False  # draw new classifiers even if the weights have as many classes as the data
     config.unverified = False  # take a file whose checksum is not on record

@@ -54,15 +54,30 @@ def test_nothing_is_overwritten_by_accident(run, ours):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--model", "inception_v3"), "a test is of googlenet_cifar, not of inception_v3."),
+        (("--model", "inception_v3"), "{ours} is of googlenet_cifar, not of inception_v3."),
+        (
+            ("--to", "tim"),
+            "--to is 'tim'; it must be one of torchvision, timm, cadene, pytorch_fid, facenet_pytorch, caffe, slim, "
+            "facenet, keras, keras1.",
+        ),
+        (("--average",), "--average and --no-average are for runs; {ours} is none."),
         (("--to", "timm"), "timm has no googlenet_cifar; its weights can be given to: none."),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(run, ours, tmp_path, arguments, message):
     new = tmp_path / "new.safetensors"
     code, _, err = run("convert", str(ours), str(new), *arguments)
-    assert (code, err) == (2, f"inception-jax: {message}\n")
+    assert (code, err) == (2, f"inception-jax: {message.format(ours=ours)}\n")
     assert not new.exists()
+
+
+@pytest.mark.parametrize(
+    ("destination", "message"), [("new.bin", "must end in .safetensors."), ("nowhere/new.safetensors", "is no folder.")]
+)
+def test_a_bad_destination_is_refused_before_the_work(run, ours, tmp_path, destination, message):
+    code, out, err = run("convert", str(ours), str(tmp_path / destination))
+    assert (code, out) == (2, "")
+    assert err.endswith(f"{message}\n")
 
 
 @pytest.mark.usefixtures("eager")

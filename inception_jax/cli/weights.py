@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -83,7 +83,10 @@ def convert(
     aux: Annotated[bool | None, typer.Option("--aux/--no-aux", help="With or without auxiliary heads.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Keep outputs that are no class, such as a background.")] = False,
     average: Annotated[
-        bool | None, typer.Option("--average/--last", help="Of a run: the averaged parameters, if it has them.")
+        bool | None,
+        typer.Option(
+            "--average/--no-average", help="Of a run: the averaged parameters or not; if it kept some, by default."
+        ),
     ] = None,
     unverified: Annotated[bool, typer.Option("--unverified", help="Take a file that is no published one.")] = False,
     dump: Annotated[
@@ -97,9 +100,14 @@ def convert(
     from inception_jax.training.finetune import run_weights
     from inception_jax.training.saved import is_run
 
-    if destination.exists() and not overwrite:
-        raise UserError(f"{destination} exists; --overwrite replaces it.")
-    given = run_weights(source, average) if is_run(source) else source
+    _check_destination(destination, target, overwrite)
+    given: Any = source
+    if is_run(source):
+        if origin is not None or raw or unverified:
+            raise UserError("--from, --raw and --unverified are for files of others; a run says what it is.")
+        given = run_weights(source, average)
+    elif average is not None:
+        raise UserError(f"--average and --no-average are for runs; {source} is none.")
     loaded = weights.load(given, model, num_classes=num_classes, aux=aux, raw=raw, origin=origin, unverified=unverified)
     print(loaded.report)
     if dump is not None:
@@ -109,6 +117,24 @@ def convert(
     else:
         weights.save_tensors(destination, weights.export(loaded, target))
     print(f"wrote {destination}: {loaded.info.model}, {loaded.info.num_classes} classes")
+
+
+def _check_destination(destination: Path, target: str | None, overwrite: bool) -> None:
+    """Raises a `UserError` for what would be refused only after the work is done."""
+    from inception_jax import weights
+
+    allowed = [".safetensors"] if target is None else [".safetensors", ".pth"]
+    if destination.suffix not in allowed:
+        raise UserError(f"{destination} must end in {' or '.join(allowed)}.")
+    if target is not None and target not in weights.origins():
+        raise UserError(f"--to is {target!r}; it must be one of {', '.join(weights.origins())}.")
+    try:
+        if destination.exists() and not overwrite:
+            raise UserError(f"{destination} exists; --overwrite replaces it.")
+        if not destination.absolute().parent.is_dir():
+            raise UserError(f"{destination.parent} is no folder.")
+    except OSError as error:
+        raise UserError(f"{destination} cannot be written: {error.strerror}.") from error
 
 
 def _compare(loaded: Weights, dump: Path) -> None:

@@ -108,15 +108,18 @@ class InceptionNet(nn.Module):
             raise ValueError(
                 f"{self.name_in_zoo} reads normalised floats [B, H, W, 3], not {images.dtype}{list(images.shape)}."
             )
-        heads = train or self.is_initializing()
+        self.check_size(images.shape[1], images.shape[2], heads=train or self.is_initializing())
+
+    def check_size(self, height: int, width: int, heads: bool) -> None:
+        """Raises a `ValueError` if the network, or one of its heads where `heads`, reads no images of this size."""
         minimum = self.minimum_input(heads)
-        if min(images.shape[1:3]) < minimum:
+        if min(height, width) < minimum:
             hint = f"; aux=False needs {self.minimum_input()}" if minimum > self.minimum_input() else ""
             raise ValueError(
                 f"{self.name_in_zoo} reads images of at least {minimum} x {minimum} pixels{hint}, "
-                f"not {images.shape[1]} x {images.shape[2]}."
+                f"not {height} x {width}."
             )
-        for size in images.shape[1:3]:
+        for size in (height, width):
             if not self._reads(size, heads):
                 nearest = next(n for gap in range(size) for n in (size - gap, size + gap) if self._reads(n, heads))
                 raise ValueError(

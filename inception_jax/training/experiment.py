@@ -244,6 +244,8 @@ def _check_sizes(config: TrainConfig, model: InceptionNet, image_size: int, devi
     minimum = model.minimum_input(train=True)
     if image_size < minimum:
         raise UserError(f"config.data.image_size is {image_size}; {config.model.name} trains on {minimum} or more.")
+    with _named("config.data.image_size"):
+        model.check_size(image_size, image_size, heads=True)
     if config.data.crop_area[0] > config.data.crop_area[1] or not 0 < config.data.crop_area[1] <= 1:
         raise UserError(f"config.data.crop_area is {config.data.crop_area}; it must be (low, high) within 0 ... 1.")
     parts, group = config.grad_accum_steps, config.model.bn_group_size or 1

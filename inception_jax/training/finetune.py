@@ -12,7 +12,7 @@ from inception_jax.errors import UserError
 from inception_jax.models.zoo import model_card
 from inception_jax.training.config import TrainConfig
 from inception_jax.training.saved import is_run, read_variables, saved_steps
-from inception_jax.weights.files import from_metadata, to_metadata
+from inception_jax.weights.files import from_json, to_json
 
 RECORD = "finetune.json"
 
@@ -45,10 +45,14 @@ def starting_point(config: TrainConfig, num_classes: int, workdir: Path) -> Star
         return Start(_card_info(config, num_classes), None)
     if saved_steps(workdir):
         return Start(_read_record(workdir), None)
-    if is_run(settings.weights):
-        loaded = run_weights(settings.weights)
-    else:
-        loaded = weights.load(settings.weights, config.model.name, unverified=settings.unverified)
+    try:
+        if is_run(settings.weights):
+            loaded = run_weights(settings.weights)
+        else:
+            loaded = weights.load(settings.weights, config.model.name, unverified=settings.unverified)
+    except UserError as error:
+        words = str(error).replace("--unverified", "config.finetune.unverified")
+        raise UserError(f"config.finetune.weights: {words}") from error
     for field, theirs in {"name": loaded.info.model, "width": loaded.info.width}.items():
         ours = getattr(config.model, field)
         if theirs != ours:
@@ -68,20 +72,20 @@ def run_weights(workdir: str | Path, average: bool | None = None) -> weights.Wei
     scratch = config.finetune.weights is None
     info = _card_info(config, num_classes) if scratch else _read_record(workdir)
     source = f"the run {workdir}, step {step:,}, {'averaged' if averaged else 'not averaged'}"
-    loaded = weights.Weights(dataclasses.replace(info, source=source, num_classes=num_classes), variables)
+    loaded = weights.Weights(dataclasses.replace(info, source=source, sha256="", num_classes=num_classes), variables)
     return dataclasses.replace(loaded, report=weights.Report(loaded=tuple(loaded.flat()), notes=(f"from {source}",)))
 
 
 def write_record(workdir: Path, started: weights.Weights) -> None:
     """Keeps in `workdir` what a checkpoint cannot say of the weights that the run started from."""
-    record = {"report": str(started.report).splitlines(), "info": to_metadata(started.info)}
+    record = {"report": str(started.report).splitlines(), "info": json.loads(to_json(started.info))}
     (workdir / RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 
 def _read_record(workdir: Path) -> weights.Info:
     try:
         record = json.loads((workdir / RECORD).read_text())
-        return from_metadata(record["info"])
+        return from_json(json.dumps(record["info"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{workdir} holds a run, but {RECORD}, which says what weights it started from, is missing or damaged: "

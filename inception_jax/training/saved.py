@@ -28,7 +28,10 @@ class Saved(NamedTuple):
 
 def is_run(folder: str | Path) -> bool:
     """Returns whether a folder is the workdir of a run that has begun to save."""
-    return (Path(folder).expanduser() / "checkpoints").is_dir()
+    try:
+        return (Path(folder).expanduser() / "checkpoints").is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def saved_steps(workdir: Path) -> list[int]:

@@ -39,13 +39,18 @@ def compare(weights: Weights, dump: str | Path, tolerance: float = 1e-4) -> list
     images = reference.pop("images", None)
     if images is None or not reference:
         raise UserError(f"{dump} holds {sorted(reference)}; it must hold `images` and at least one endpoint.")
+    if images.ndim != 4 or images.shape[-1] != 3 or not len(images) or not np.issubdtype(images.dtype, np.floating):
+        raise UserError(f"images of {dump} are {images.dtype}{list(images.shape)}; they must be floats [B, H, W, 3].")
     model, images = weights.create_model(aux=False), images.astype(np.float32)
 
     def run(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
         output = cast(ModelOutput, model.apply(variables, images))
         return {**output.endpoints, "logits": output.logits}
 
-    shapes = jax.eval_shape(run, weights.variables, images)
+    try:
+        shapes = jax.eval_shape(run, weights.variables, images)
+    except ValueError as error:  # the network cannot read images of this size
+        raise UserError(f"images of {dump}: {error}") from error
     unknown = sorted(reference.keys() - shapes.keys())
     if unknown:
         raise UserError(
@@ -54,7 +59,8 @@ def compare(weights: Weights, dump: str | Path, tolerance: float = 1e-4) -> list
     for name, array in reference.items():
         if array.shape != shapes[name].shape:
             raise UserError(f"{name} of {dump} is {array.shape}; the network makes {shapes[name].shape}.")
-    ours = jax.jit(run)(weights.variables, images)
+    with jax.default_matmul_precision("highest"):  # accelerators round the factors of float32 products otherwise
+        ours = jax.jit(run)(weights.variables, images)
     order = [name for name in (*model.table, "logits") if name in reference]  # JAX sorts the keys of dicts
     found = [_difference(name, ours[name], reference[name], tolerance) for name in order]
     return sorted(found, key=lambda difference: not difference.diverges)
@@ -65,7 +71,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as dump:
             return {name: dump[name] for name in dump.files}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no .npz file of plain arrays: {error}.") from error
+        reason = str(error).split(". ")[0].rstrip(".")
+        raise UserError(f"{path} is no .npz file of plain arrays ({reason}).") from error
 
 
 def _difference(name: str, ours: jax.Array, reference: np.ndarray, tolerance: float) -> Difference:

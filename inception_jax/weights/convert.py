@@ -63,8 +63,8 @@ def convert(
       tensors: all that its file holds, by name.
       lineage: how they are named and laid out.
       source, sha256: what the report says they come from.
-      preprocess: how their input is made, in RGB; None: the model card's.
-      label_offset: outputs in front of class 0, which are dropped; None: 1 if there are 1001.
+      preprocess: how their input is made, in RGB; None: as their origin's is, which the report says.
+      label_offset: outputs in front of class 0, which are dropped; None: 1 of 1001, where the origin has a background.
 
     Raises:
       UserError: tensors are missing, left over, misshapen or not finite; all of them are named.
@@ -82,7 +82,7 @@ def convert(
         for slot in slots
     }
     if label_offset is None:
-        label_offset = int(outputs == 1001)
+        label_offset = int(lineage.background and outputs == 1001)
     if label_offset:
         flat = {path: leaf[..., label_offset:] if _is_head(path) else leaf for path, leaf in flat.items()}
     names = tuple("/".join(path) for path in flat)
@@ -91,7 +91,7 @@ def convert(
         model=lineage.model,
         num_classes=max(outputs - label_offset, 0),
         aux=bool(model.aux_heads),
-        preprocess=preprocess or zoo.model_card(lineage.model).preprocess,
+        preprocess=preprocess or lineage.preprocess,
         numerics=model.numerics,
         label_offset=label_offset,
         source=source,
@@ -99,6 +99,7 @@ def convert(
         filled=filled_names,
     )
     notes: tuple[str, ...] = (f"from {lineage.origin}: {source}",) if source else ()
+    notes += () if preprocess else (f"their input is taken to be made as {lineage.origin} makes it",)
     notes += (f"the first {label_offset} of {outputs} outputs are no class",) if label_offset else ()
     notes += ("the first convolution read BGR and now reads RGB",) if lineage.bgr else ()
     loaded = tuple(name for name in names if name.partition("/")[2] not in filled_names)
@@ -126,8 +127,13 @@ def adapt(
       image_size: in pixels; None: as it is.
       reset_head: draw the classifiers also where the number of classes is the same.
       seed: of what is drawn.
+
+    Raises:
+      UserError: a number is out of range, or arrays of the table are missing or misshapen.
     """
     old = weights.info
+    if num_classes is not None and num_classes < 0:
+        raise UserError(f"num_classes is {num_classes}; it must be at least 0.")
     classes = old.num_classes if num_classes is None else num_classes
     preprocess = dataclasses.replace(old.preprocess, size=image_size or old.preprocess.size)
     info = dataclasses.replace(old, num_classes=classes, aux=old.aux if aux is None else aux, preprocess=preprocess)
@@ -136,9 +142,14 @@ def adapt(
     flat = traverse_util.flatten_dict(weights.variables)
     new_classifiers = reset_head or classes != old.num_classes
     unfit = {path[1] for path in shapes if not _is_head(path) and np.shape(flat.get(path)) != shapes[path]}
-    misfits = [path for path in flat if path[1] in unfit and not path[1].startswith("aux_")]
-    if misfits:
-        raise UserError(f"{'/'.join(misfits[0])} of {old.source or 'the weights'} does not fit {old.model}.")
+    wrong = sorted(path for path in shapes if path[1] in unfit and not path[1].startswith("aux_"))
+    wrong = [path for path in wrong if np.shape(flat.get(path)) != shapes[path]]
+    if wrong:
+        found = np.shape(flat[wrong[0]]) if wrong[0] in flat else "nothing"
+        raise UserError(
+            f"{len(wrong)} arrays of {old.source or 'the weights'} do not fit {old.model}, the first is "
+            f"{'/'.join(wrong[0])}: {found}, not {shapes[wrong[0]]}."
+        )
     kept = {
         path: leaf
         for path, leaf in flat.items()
@@ -147,8 +158,10 @@ def adapt(
     fresh = initial_values(model, shapes.keys() - kept.keys(), seed, preprocess.size)
     names = {"/".join(path) for path in kept}
     dropped = ["/".join(path) for path in flat if path not in shapes]
+    no_heads = (f"{old.model} has no auxiliary heads",) if aux and not model.aux_heads else ()
     report = dataclasses.replace(
         weights.report,
+        notes=weights.report.notes + no_heads,
         loaded=tuple(name for name in weights.report.loaded if name in names),
         reinitialised=tuple(sorted("/".join(path) for path in fresh)),
         dropped=(*weights.report.dropped, *dropped),
@@ -191,8 +204,13 @@ def export(weights: Weights, origin: str) -> dict[str, np.ndarray]:
         known = ", ".join(origins(weights.info.model)) or "none"
         raise UserError(f"{origin} has no {weights.info.model}; its weights can be given to: {known}.")
     flat = traverse_util.flatten_dict(weights.variables)
-    slots = lineages[0].slots(weights.create_model())
-    homeless = sorted({"/".join(path[1:2]) for path in flat.keys() - {slot.path for slot in slots}})
+    slots = [
+        slot
+        for slot in lineages[0].slots(weights.create_model())
+        if not (lineages[0].layout.no_gains and _is_filled(slot.path, weights))
+    ]
+    taken = {slot.path for slot in slots}
+    homeless = sorted({path[1] for path in flat if path not in taken and not _is_filled(path, weights)})
     if homeless:
         raise UserError(f"{origin} has no place for {', '.join(homeless)} of {weights.info.model}; leave it out first.")
     tensors = {slot.name: slot.to_theirs(flat[slot.path]) for slot in slots}
@@ -200,6 +218,11 @@ def export(weights: Weights, origin: str) -> dict[str, np.ndarray]:
         means = [name for name in tensors if name.endswith(".running_mean")]
         tensors |= {name.replace("running_mean", "num_batches_tracked"): np.array(0) for name in means}
     return tensors
+
+
+def _is_filled(path: tuple[str, ...], weights: Weights) -> bool:
+    """Returns whether the source has no such gain, and it is one still."""
+    return "/".join(path[1:]) in weights.info.filled and bool((weights.flat()["/".join(path)] == 1).all())
 
 
 def _model_of(tensors: Tensors, lineage: Lineage, outputs: int) -> InceptionNet:
@@ -234,6 +257,11 @@ def _check(slots: list[Slot], tensors: Tensors, filled: set[Slot], lineage: Line
         "left over": [name for name in tensors if name not in by_name],
         "misshapen": misshapen,
         "not finite": [name for name in by_name if name in tensors and not _finite(tensors[name])],
+        "negative": [
+            name
+            for name, slot in by_name.items()
+            if slot.path[-1] == "var" and name in tensors and (tensors[name] < 0).any()
+        ],
     }
     listed = "; ".join(f"{len(found)} {what} ({_some(found)})" for what, found in faults.items() if found)
     if listed:

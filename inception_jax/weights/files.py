@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import pydantic
 import safetensors
 import safetensors.numpy
 from flax import traverse_util
@@ -53,6 +55,9 @@ class Info:
         """Returns the network that reads these weights; `overrides` as for `ij.create_model`."""
         settings: dict[str, Any] = {"aux": self.aux, "width": self.width, "numerics": self.numerics} | overrides
         return zoo.create_model(self.model, self.num_classes, dtype, **settings)
+
+
+_INFO = pydantic.TypeAdapter(Info)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +117,8 @@ def save(path: str | Path, weights: Weights) -> None:
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: weights are written as .safetensors files.")
     arrays = {name: np.ascontiguousarray(array) for name, array in weights.flat().items()}
-    write_whole(path, safetensors.numpy.save(arrays, to_metadata(weights.info)))
+    metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "layout": "NHWC, HWIO"}
+    write_whole(path, safetensors.numpy.save(arrays, metadata | {"info": to_json(weights.info)}))
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -178,12 +184,11 @@ def read(path: str | Path) -> Weights:
     if metadata.get("format_version") != str(FORMAT_VERSION):
         raise UserError(f"{path} has format {metadata.get('format_version')!r}; this version reads {FORMAT_VERSION}.")
     try:
-        info = from_metadata(metadata)
-        shapes = {
-            "/".join(key): shape for key, shape in variable_shapes(info.create_model(), info.preprocess.size).items()
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} has metadata that this version cannot read: {error!r}.") from error
+        info = from_json(metadata.get("info", ""))
+        model = info.create_model()
+    except ValueError as error:
+        raise UserError(f"{path} has metadata that this version cannot read: {error}.") from error
+    shapes = {"/".join(key): shape for key, shape in variable_shapes(model, info.preprocess.size).items()}
     found = {name: array.shape for name, array in arrays.items()}
     unlike = sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name))
     if unlike:
@@ -191,6 +196,11 @@ def read(path: str | Path) -> Weights:
         raise UserError(
             f"{path} does not hold the arrays of {info.model}: {len(unlike)} differ, the first is {name}: "
             f"{found.get(name)}, not {shapes.get(name)}."
+        )
+    unknown = [name for name in info.filled if f"params/{name}" not in arrays]
+    if unknown:
+        raise UserError(
+            f"{path} has metadata that this version cannot read: filled names {unknown[0]}, which is not there."
         )
     others = [f"{name} is {array.dtype}" for name, array in arrays.items() if array.dtype != np.float32]
     if others:
@@ -208,34 +218,44 @@ def _open(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         raise UserError(f"{path} cannot be read: {error}.") from error
 
 
-def to_metadata(info: Info) -> dict[str, str]:
-    """Returns all of an `Info` as strings."""
-    values = dataclasses.asdict(info) | {"numerics": _numerics_to_json(info.numerics)}
-    metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "layout": "NHWC, HWIO"}
-    return metadata | {name: json.dumps(value) for name, value in values.items()}
+def to_json(info: Info) -> str:
+    """Returns an `Info` as JSON; `Numerics` by name, so that a later version can read it if they have grown."""
+    numerics = info.numerics._asdict()
+    numerics |= {
+        "norm": numerics["norm"] and numerics["norm"]._asdict(),
+        "kernel_init": numerics["kernel_init"]._asdict(),
+    }
+    return json.dumps(dataclasses.asdict(info) | {"numerics": numerics})
 
 
-def from_metadata(metadata: Mapping[str, str]) -> Info:
-    """Returns the `Info` that `to_metadata` wrote.
+def from_json(text: str) -> Info:
+    """Returns the `Info` that `to_json` wrote.
 
     Raises:
-      KeyError, TypeError, ValueError: it is not that, or of another version.
+      UserError: it is not that, or a value is of another type or out of range.
     """
-    values = {field.name: json.loads(metadata[field.name]) for field in dataclasses.fields(Info)}
-    preprocess: dict[str, Any] = {
-        key: tuple(x) if isinstance(x, list) else x for key, x in values["preprocess"].items()
+    try:
+        info = _INFO.validate_json(text, strict=True)
+    except (pydantic.ValidationError, RecursionError) as error:
+        raise UserError(_first_fault(error)) from error
+    preprocess, norm = info.preprocess, info.numerics.norm
+    sound = {
+        f"num_classes {info.num_classes}": 0 <= info.num_classes <= 10**6,
+        f"width {info.width}": 0 < info.width <= 100,
+        f"label_offset {info.label_offset}": 0 <= info.label_offset <= 10**6,
+        f"preprocess.size {preprocess.size}": 1 <= preprocess.size <= 4096,
+        f"preprocess.std {preprocess.std}": all(0 < value < math.inf for value in preprocess.std),
+        f"preprocess.mean {preprocess.mean}": all(map(math.isfinite, preprocess.mean)),
+        f"preprocess.crop_fraction {preprocess.crop_fraction}": 0 < preprocess.crop_fraction <= 1,
+        f"numerics.norm {norm}": norm is None or (0 <= norm.epsilon < math.inf and 0 <= norm.decay <= 1),
     }
-    values["preprocess"] = zoo.Preprocess(**preprocess)
-    values["numerics"] = _numerics_from_json(values["numerics"])
-    values["filled"] = tuple(values["filled"])
-    return Info(**values)
+    if not all(sound.values()):
+        raise UserError(f"{next(what for what, is_sound in sound.items() if not is_sound)} is out of range")
+    return info
 
 
-def _numerics_to_json(numerics: spec.Numerics) -> dict[str, Any]:
-    norm = numerics.norm and numerics.norm._asdict()
-    return numerics._asdict() | {"norm": norm, "kernel_init": numerics.kernel_init._asdict()}
-
-
-def _numerics_from_json(values: dict[str, Any]) -> spec.Numerics:
-    norm = values["norm"] and spec.BatchNorm(**values["norm"])
-    return spec.Numerics(**values | {"norm": norm, "kernel_init": spec.Init(**values["kernel_init"])})
+def _first_fault(error: pydantic.ValidationError | RecursionError) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested without end"
+    fault = error.errors()[0]
+    return f"{'.'.join(map(str, fault['loc'])) or 'it'}: {fault['msg'][:200]}"

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from inception_jax.models import spec, zoo
+from inception_jax.models import inputs, spec, zoo
 from inception_jax.models.network import InceptionNet
 from inception_jax.weights import layouts, names, tf_names
 from inception_jax.weights.layouts import Layout, Shape, Slot, Unit
@@ -32,6 +32,8 @@ class Lineage:
       not_ours: a pattern of the tensors that are no parameters of ours, and are left behind.
       bgr: their first convolution reads blue first; ours reads red first.
       numbered: they name by order of creation, from any number on.
+      background: class 0 of 1001 outputs is none of ImageNet's.
+      preprocess: what their files read, unless a card knows better.
     """
 
     origin: str
@@ -41,6 +43,9 @@ class Lineage:
     not_ours: str = "$^"
     bgr: bool = False
     numbered: bool = False
+    background: bool = False
+    _: dataclasses.KW_ONLY
+    preprocess: inputs.Preprocess
 
     def slots(self, model: InceptionNet) -> list[Slot]:
         """Returns the slots of the parameters of `model` that these files hold."""
@@ -114,79 +119,64 @@ def _renumbered(tensors: Tensors) -> dict[str, np.ndarray]:
 
 _COUNTERS = r"\.num_batches_tracked$"
 # Counters, averages and the state of optimizers, which a training checkpoint holds besides the variables.
-_SLIM_EXTRAS = (
-    r"^global_step$|/(ExponentialMovingAverage|RMSProp|RMSProp_1|Momentum|Adam|Adam_1)$|^(beta1|beta2)_power$"
-)
+_SLOTS = "ExponentialMovingAverage|(RMSProp|Adam|Adadelta|Ftrl)(_1)?|Momentum|Adagrad"
+_SLIM_EXTRAS = rf"^global_step$|/({_SLOTS})$|^(beta1|beta2)_power$"
 
 _inception_resnet = functools.partial(names.torch_inception_resnet, ("repeat", "repeat_1", "repeat_2"))
 _facenet_pytorch = names.torch_inception_resnet(("repeat_1", "repeat_2", "repeat_3"), classifier="")
+_aux_v3 = {"Mixed_6e": ("Conv2d_1b_1x1", "Conv2d_2a_5x5", "Conv2d_2b_1x1")}
+_aux_v4 = {"Mixed_6h": ("Conv2d_1b_1x1", "Conv2d_2a", "Aux_logits")}
 _aux_resnet = {"block17_20": ("Conv2d_1b_1x1", "Conv2d_2a_5x5", "Logits")}
-_slim = functools.partial(Lineage, "slim", not_ours=_SLIM_EXTRAS)
+_slim_v1 = tf_names.slim("InceptionV1", "Logits/Conv2d_0c_1x1", irregular=tf_names.SLIM_V1_IRREGULAR)
+_slim_v2 = tf_names.slim("InceptionV2", "Logits/Conv2d_1c_1x1")
+_slim_v3 = tf_names.slim("InceptionV3", "Logits/Conv2d_1c_1x1", _aux_v3, tf_names.SLIM_V3_IRREGULAR)
+_slim_v4 = tf_names.slim("InceptionV4", "Logits/Logits", _aux_v4, tf_names.SLIM_V4_IRREGULAR)
+_slim_resnet = tf_names.slim("InceptionResnetV2", "Logits/Logits", _aux_resnet, lone="Conv2d_1x1")
+_facenet = tf_names.slim("InceptionResnetV1", "", lone="Conv2d_1x1")
+# An embedding of faces, and who they are.
+_FACES = r"^(last_linear|last_bn|logits)\.|^InceptionResnetV1/Bottleneck/|^Logits/|^centers$"
+
+_pytorch = functools.partial(Lineage, layout=layouts.TORCH, not_ours=_COUNTERS)
+_torchvision, _timm, _cadene = (functools.partial(_pytorch, origin) for origin in ("torchvision", "timm", "cadene"))
+_slim = functools.partial(Lineage, "slim", not_ours=_SLIM_EXTRAS, background=True)
+_keras = functools.partial(Lineage, "keras", layout=layouts.KERAS, numbered=True, preprocess=inputs.SYMMETRIC_299)
+_SLIM_OF_TORCH = {"background": True, "preprocess": inputs.CADENE_299}  # Cadene's copies keep the background
 
 LINEAGES = (
-    Lineage("torchvision", "googlenet_torchvision", names.torchvision_googlenet, layouts.TORCH, _COUNTERS),
-    Lineage("torchvision", "inception_v3", names.torch_v3, layouts.TORCH, _COUNTERS),
-    Lineage("timm", "inception_v3", names.torch_v3, layouts.TORCH, _COUNTERS),
-    Lineage("timm", "inception_v4", names.timm_v4, layouts.TORCH, _COUNTERS),
-    Lineage("timm", "inception_resnet_v2", _inception_resnet("classif"), layouts.TORCH, _COUNTERS),
-    Lineage("timm", "xception_timm", names.timm_xception, layouts.TORCH, _COUNTERS),
-    Lineage("cadene", "bn_inception", names.cadene_bn_inception, layouts.TORCH, _COUNTERS, bgr=True),
-    Lineage("cadene", "inception_v4", names.timm_v4, layouts.TORCH, _COUNTERS),
-    Lineage("cadene", "inception_resnet_v2", _inception_resnet("last_linear"), layouts.TORCH, _COUNTERS),
-    Lineage("cadene", "xception_timm", names.timm_xception, layouts.TORCH, _COUNTERS),
-    Lineage("pytorch_fid", "inception_v3_fid", names.torch_v3, layouts.TORCH, _COUNTERS),
-    Lineage(
+    _torchvision("googlenet_torchvision", names.torchvision_googlenet, preprocess=inputs.SYMMETRIC_224),
+    _torchvision("inception_v3", names.torch_v3, preprocess=inputs.SYMMETRIC_299),
+    _timm("inception_v3", names.torch_v3, preprocess=inputs.TIMM_299),
+    _timm("inception_v4", names.timm_v4, preprocess=inputs.TIMM_299),
+    _timm("inception_resnet_v2", _inception_resnet("classif"), preprocess=inputs.TIMM_299_WIDE),
+    _timm("xception_timm", names.timm_xception, preprocess=inputs.TIMM_299_WIDE),
+    _cadene("bn_inception", names.cadene_bn_inception, bgr=True, preprocess=inputs.BGR_MEANS),
+    _cadene("inception_v4", names.timm_v4, **_SLIM_OF_TORCH),
+    _cadene("inception_resnet_v2", _inception_resnet("last_linear"), **_SLIM_OF_TORCH),
+    _cadene("xception_timm", names.timm_xception, preprocess=inputs.TIMM_299_WIDE),
+    _pytorch("pytorch_fid", "inception_v3_fid", names.torch_v3, preprocess=inputs.FID),
+    _pytorch(
         "facenet_pytorch",
         "inception_resnet_v1",
         _facenet_pytorch,
-        layouts.TORCH,
-        not_ours=rf"{_COUNTERS}|^(last_linear|last_bn|logits)\.",  # an embedding of faces, and who they are
+        not_ours=f"{_COUNTERS}|{_FACES}",
+        preprocess=inputs.FACES,
     ),
-    Lineage("caffe", "googlenet", names.caffe_googlenet, layouts.CAFFE, bgr=True),
-    _slim(
-        model="inception_v1_slim",
-        naming=tf_names.slim("InceptionV1", "Logits/Conv2d_0c_1x1", irregular=tf_names.SLIM_V1_IRREGULAR),
-        layout=layouts.SLIM_1X1,
-    ),
-    _slim(
-        model="inception_v2",
-        naming=tf_names.slim("InceptionV2", "Logits/Conv2d_1c_1x1"),
-        layout=layouts.SLIM_1X1,
-    ),
-    _slim(
-        model="inception_v3_tf",
-        naming=tf_names.slim(
-            "InceptionV3",
-            "Logits/Conv2d_1c_1x1",
-            {"Mixed_6e": ("Conv2d_1b_1x1", "Conv2d_2a_5x5", "Conv2d_2b_1x1")},
-            tf_names.SLIM_V3_IRREGULAR,
-        ),
-        layout=layouts.SLIM_1X1,
-    ),
-    _slim(
-        model="inception_v4",
-        naming=tf_names.slim(
-            "InceptionV4",
-            "Logits/Logits",
-            {"Mixed_6h": ("Conv2d_1b_1x1", "Conv2d_2a", "Aux_logits")},
-            tf_names.SLIM_V4_IRREGULAR,
-        ),
-        layout=layouts.SLIM,
-    ),
-    _slim(
-        model="inception_resnet_v2",
-        naming=tf_names.slim("InceptionResnetV2", "Logits/Logits", _aux_resnet, lone="Conv2d_1x1"),
-        layout=layouts.SLIM,
-    ),
+    Lineage("caffe", "googlenet", names.caffe_googlenet, layouts.CAFFE, bgr=True, preprocess=inputs.CAFFE),
+    _slim("inception_v1_slim", _slim_v1, layouts.SLIM_1X1, preprocess=inputs.SLIM_224),
+    _slim("inception_v2", _slim_v2, layouts.SLIM_1X1, preprocess=inputs.SLIM_224),
+    _slim("inception_v3_tf", _slim_v3, layouts.SLIM_1X1, preprocess=inputs.SLIM_299),
+    _slim("inception_v4", _slim_v4, layouts.SLIM, preprocess=inputs.SLIM_299),
+    _slim("inception_resnet_v2", _slim_resnet, layouts.SLIM, preprocess=inputs.SLIM_299),
     Lineage(
         "facenet",
         "inception_resnet_v1",
-        tf_names.slim("InceptionResnetV1", "", lone="Conv2d_1x1"),
+        _facenet,
         layouts.SLIM,
-        not_ours=rf"{_SLIM_EXTRAS}|^InceptionResnetV1/Bottleneck/|^Logits/|^centers$",
+        not_ours=f"{_SLIM_EXTRAS}|{_FACES}",
+        preprocess=inputs.FACES,
     ),
-    Lineage("keras", "inception_v3_tf", tf_names.keras_v3, layouts.KERAS, numbered=True),
-    Lineage("keras", "inception_resnet_v2", tf_names.keras_inception_resnet_v2, layouts.KERAS, numbered=True),
-    Lineage("keras", "xception", tf_names.keras_xception, layouts.KERAS, numbered=True),
-    Lineage("keras1", "xception", tf_names.keras1_xception, layouts.KERAS),
+    _keras("inception_v3_tf", tf_names.keras_v3),
+    _keras("inception_resnet_v2", tf_names.keras_inception_resnet_v2),
+    _keras("xception", tf_names.keras_xception),
+    Lineage("keras1", "xception", tf_names.keras1_xception, layouts.KERAS, preprocess=inputs.SYMMETRIC_299),
 )

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import hashlib
 import os
+import re
 import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from inception_jax.errors import UserError
 from inception_jax.models import zoo
+from inception_jax.models.inputs import Preprocess
 from inception_jax.weights import files
 from inception_jax.weights.cards import CARDS, WeightCard
 from inception_jax.weights.convert import adapt, convert, find_lineage
@@ -22,6 +25,8 @@ from inception_jax.weights.files import Weights
 from inception_jax.weights.readers import read_tensors
 
 FOLDER_VARIABLE = "INCEPTION_JAX_WEIGHTS"
+LARGEST_ARCHIVE = 2 << 30  # bytes of checkpoints in it
+_CHECKPOINT = re.compile(r"\.ckpt(\.index|\.data-\d+-of-\d+)?$")
 
 
 def load(
@@ -33,6 +38,7 @@ def load(
     reset_head: bool = False,
     raw: bool = False,
     origin: str | None = None,
+    preprocess: Preprocess | None = None,
     unverified: bool = False,
     seed: int = 0,
 ) -> Weights:
@@ -40,13 +46,15 @@ def load(
 
     Args:
       source: a file of ours, PyTorch's (.pth, .safetensors), Keras's (.h5, .keras), TF-slim's (a checkpoint) or Caffe's
-        (.caffemodel); a live Keras model; the id of a card, whose file lies in `weights_folder()`; or `Weights`.
+        (.caffemodel); a live Keras model; the id of a card, whose file lies in `weights_folder()`; or `Weights`, whose
+        arrays are shared.
       name: the model, which must be the source's; needed where the tensors fit several.
       num_classes: re-initialises the classifiers for this many classes; None: the classes of the source.
       aux: True initialises auxiliary heads that the source lacks, False drops them; None: what the source has.
       reset_head: re-initialise the classifiers in any case.
       raw: keep the outputs that are no class of ImageNet, such as a background.
       origin: whose names the tensors carry (`weights.origins()`); None: found by their names.
+      preprocess: how the input of a file of others is made; None: as its card says, or as its origin's is.
       unverified: take a file of others that is no published one by its checksum; names and shapes are checked alone.
       seed: of what is initialised.
 
@@ -55,16 +63,18 @@ def load(
     """
     if name is not None:
         _check_name(name)
-    if isinstance(source, Weights):
-        weights = source
-    elif not isinstance(source, str | Path):
-        weights = _from_tensors(source, name, origin, raw, None, type(source).__name__)
-    elif files.is_ours(Path(source)):
-        weights = files.read(source)
+    asked = _Foreign(name, origin, raw, preprocess)
+    path = _as_path(source)
+    if isinstance(source, Weights) or (path is not None and files.is_ours(path)):
+        if origin is not None or raw or preprocess is not None:
+            raise UserError("origin, raw and preprocess are for files of others; this source says what it is.")
+        weights = source if isinstance(source, Weights) else files.read(cast(Path, path))
+    elif path is None:
+        weights = asked.convert(source, None, type(source).__name__)
     else:
-        weights = _from_file(source, name, origin, raw, unverified)
+        weights = _from_file(str(source), path, asked, unverified)
     if name not in (None, weights.info.model):
-        raise UserError(f"{weights.info.source or source} is of {weights.info.model}, not of {name}.")
+        raise UserError(f"{path or weights.info.source} is of {weights.info.model}, not of {name}.")
     return adapt(weights, num_classes, aux, reset_head=reset_head, seed=seed)
 
 
@@ -76,42 +86,87 @@ def weights_folder() -> Path:
     return Path(os.environ.get(FOLDER_VARIABLE) or "~/.cache/inception_jax/weights").expanduser()
 
 
-def _from_file(source: str | Path, name: str | None, origin: str | None, raw: bool, unverified: bool) -> Weights:
+class _Foreign(NamedTuple):
+    """What is asked of a source of others."""
+
+    name: str | None
+    origin: str | None
+    raw: bool
+    preprocess: Preprocess | None
+
+    def convert(self, source: Any, card: WeightCard | None, title: str) -> Weights:
+        """Returns what the tensors of a source are, which a card may describe."""
+        with _unpacked(source) as file:
+            tensors = read_tensors(file)
+        name = self.name or (card.model if card else None)
+        lineage = find_lineage(tensors, name, self.origin or (card.lineage if card else None))
+        offset = 0 if self.raw else None
+        if card and not self.raw:
+            outputs = lineage.outputs(tensors)
+            if outputs != (card.outputs or 0):
+                raise UserError(f"{title} has {outputs} outputs; {card.id} has {card.outputs or 'none'}.")
+            offset = card.label_offset
+        preprocess = self.preprocess or (card.preprocess if card else None)
+        return convert(tensors, lineage, source=title, preprocess=preprocess, label_offset=offset)
+
+
+def _from_file(source: str, path: Path, asked: _Foreign, unverified: bool) -> Weights:
     """Returns what a published file holds, or with `unverified` any file."""
-    card = CARDS.get(str(source))
-    path = weights_folder() / card.id / card.file if card else Path(source)
-    if card and not path.exists():
-        raise UserError(f"{card.id} needs {_describe(card)} as {path}: fetch it from {card.url}.")
+    card = CARDS.get(source)
+    _check_exists(path, card)
     digests = _digests(path)
-    if card and not unverified:
-        _check_card(card, path, digests)
-    card = card or next((known for known in CARDS.values() if _matches(known, digests)), None)
-    if card is None and not unverified:
-        raise UserError(
-            f"{path} (sha256 {digests.get('sha256', 'unknown')}) is none of the published files. unverified=True "
-            "(--unverified) takes it all the same, if its names and shapes fit."
+    verified = card or next((known for known in CARDS.values() if _matches(known, digests)), None)
+    if verified and not _matches(verified, digests):
+        doubt = (
+            "has no checksum"
+            if not verified.hashes
+            else f"is {_describe(verified)}; this is {_found(verified, digests)}"
         )
-    weights = _from_tensors(path, name or (card.model if card else None), origin, raw, card, str(source))
+        if not unverified:
+            raise UserError(f"{path} cannot be verified: {verified.id} {doubt}. {_ALL_THE_SAME}")
+        note = f"unverified: taken as {verified.id}, which {doubt}"
+    elif verified:
+        note = f"published as {verified.id}"
+    elif unverified:
+        note = "unverified: no published file"
+    else:
+        sha256 = digests.get("sha256", "unknown")
+        raise UserError(f"{path} (sha256 {sha256}) is none of the published files. {_ALL_THE_SAME}")
+    weights = asked.convert(path, verified, source)
+    notes = (*weights.report.notes, note, *([verified.notes] if verified and verified.notes else []))
     return dataclasses.replace(
         weights,
         info=dataclasses.replace(weights.info, sha256=digests.get("sha256", "")),
-        report=dataclasses.replace(
-            weights.report,
-            notes=(*weights.report.notes, f"published as {card.id}" if card else "unverified: no published file"),
-        ),
+        report=dataclasses.replace(weights.report, notes=notes),
     )
 
 
-def _from_tensors(
-    source: Any, name: str | None, origin: str | None, raw: bool, card: WeightCard | None, source_name: str
-) -> Weights:
-    with _unpacked(source) as file:
-        tensors = read_tensors(file)
-    lineage = find_lineage(tensors, name, origin or (card.lineage if card else None))
-    offset = 0 if raw else (card.label_offset if card else None)
-    return convert(
-        tensors, lineage, source=source_name, preprocess=card.preprocess if card else None, label_offset=offset
-    )
+_ALL_THE_SAME = "unverified=True (--unverified) takes it all the same, if its names and shapes fit."
+
+
+def _as_path(source: Any) -> Path | None:
+    """Returns where the file of a source is: that of a card has its place; None: it is no file."""
+    if not isinstance(source, str | os.PathLike):
+        return None
+    card = CARDS.get(str(source))
+    return weights_folder() / card.id / card.file if card else Path(source).expanduser()
+
+
+def _check_exists(path: Path, card: WeightCard | None) -> None:
+    """Raises a `UserError` unless there is a file, or the prefix of a TensorFlow checkpoint."""
+    try:
+        there = path.is_file() or (path.name and path.with_name(f"{path.name}.index").is_file())
+        folder = path.is_dir()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{str(path)[:200]!r} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    if there:
+        return
+    if card:
+        raise UserError(f"{card.id} needs {_describe(card)} as {path}: fetch it from {card.url}.")
+    if folder:
+        raise UserError(f"{path} is a folder; weights are a file, the id of a card, or a run with checkpoints/ in it.")
+    nearest = ", ".join(difflib.get_close_matches(str(path), CARDS, n=3, cutoff=0.5))
+    raise UserError(f"{path} is no file and no id of published weights{f' (nearest: {nearest})' if nearest else ''}.")
 
 
 @contextlib.contextmanager
@@ -123,7 +178,13 @@ def _unpacked(source: Any) -> Iterator[Any]:
     with tempfile.TemporaryDirectory() as folder:
         try:
             with tarfile.open(source) as archive:
-                archive.extractall(folder, filter="data")
+                members = [member for member in archive.getmembers() if _CHECKPOINT.search(member.name)]
+                size = sum(member.size for member in members)
+                if size > LARGEST_ARCHIVE:
+                    raise UserError(
+                        f"{source} holds {size:,} bytes of checkpoints; at most {LARGEST_ARCHIVE:,} are read."
+                    )
+                archive.extractall(folder, members, filter="data")
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
             raise UserError(f"{source} cannot be unpacked: {error}.") from error
         checkpoints = sorted(path for pattern in ("*.ckpt", "*.index") for path in Path(folder).rglob(pattern))
@@ -139,16 +200,6 @@ def _check_name(name: str) -> None:
         raise UserError(str(error)) from error
 
 
-def _check_card(card: WeightCard, path: Path, digests: dict[str, str]) -> None:
-    if not card.hashes:
-        raise UserError(
-            f"{card.id} is published without a checksum: unverified=True (--unverified) takes {path} as it is."
-        )
-    if not _matches(card, digests):
-        found = ", ".join(f"{kind}:{digests.get(kind)}" for kind in (stated.split(":")[0] for stated in card.hashes))
-        raise UserError(f"{path} ({found}) is not {card.id}: {_describe(card)}.")
-
-
 def _matches(card: WeightCard, digests: dict[str, str]) -> bool:
     """Returns whether every checksum of the card is one of the file's, or begins it."""
     pairs = [stated.split(":") for stated in card.hashes]
@@ -160,11 +211,19 @@ def _digests(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     hashes = {kind: hashlib.new(kind, usedforsecurity=False) for kind in ("sha256", "sha384", "sha1", "md5")}
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            for each in hashes.values():
-                each.update(block)
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                for each in hashes.values():
+                    each.update(block)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     return {kind: each.hexdigest() for kind, each in hashes.items()}
+
+
+def _found(card: WeightCard, digests: dict[str, str]) -> str:
+    """Returns the checksums of a file that a card states, too."""
+    return " ".join(f"{kind}:{digests.get(kind)}" for kind in (stated.split(":")[0] for stated in card.hashes))
 
 
 def _describe(card: WeightCard) -> str:

@@ -21,7 +21,6 @@ def model_of(its, outputs, aux=True):
 def tensors(its, outputs=1000, aux=True, seed=0):
     """Returns {their name: float32 in their layout} for every parameter."""
     rng = np.random.default_rng(seed)
-    return {
-        slot.name: rng.standard_normal(slot.their_shape, dtype=np.float32)
-        for slot in its.slots(model_of(its, outputs, aux))
-    }
+    slots = its.slots(model_of(its, outputs, aux))
+    found = {slot.name: rng.standard_normal(slot.their_shape, dtype=np.float32) for slot in slots}
+    return found | {slot.name: np.abs(found[slot.name]) for slot in slots if slot.path[-1] == "var"}

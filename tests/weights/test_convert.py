@@ -202,11 +202,12 @@ def test_gray_counters_are_left_behind(tensors):
         ),
         (lambda t: t.update({"fc.bias": np.full(1000, np.nan, np.float32)}), r"1 not finite \(fc.bias\)"),
         (lambda t: t.update({"fc.weight": np.ones((1000, 1024), np.int8)}), r"1 not finite \(fc.weight\)"),
+        (lambda t: t["conv1.bn.running_var"].__setitem__(3, -1), r"1 negative \(conv1.bn.running_var\)"),
         (lambda t: t.pop("aux1.fc1.weight"), r"1 missing \(aux1.fc1.weight\)"),
     ],
 )
 def test_strict(tensors, change, message):
-    changed = dict(tensors)
+    changed = {name: tensor.copy() if name == "conv1.bn.running_var" else tensor for name, tensor in tensors.items()}
     change(changed)
     with pytest.raises(UserError, match=message):
         convert(changed, GOOGLENET, source="googlenet.pth")
@@ -250,6 +251,27 @@ def test_background_class(outputs, label_offset, classes):
     assert weights.variables["params"]["classifier"]["linear"]["bias"].argmax() == label
     assert weights.variables["params"]["classifier"]["linear"]["kernel"].shape == (1024, classes)
     assert (weights.info.label_offset, weights.info.num_classes) == (label_offset, classes)
+
+
+def test_1001_classes_of_ones_own():
+    """Only TF-slim, and Cadene's copies of it, count a background."""
+    assert convert(synthetic.tensors(GOOGLENET, 1001, aux=False), GOOGLENET).info.num_classes == 1001
+
+
+def test_filled_gains_do_not_go_back():
+    its = synthetic.lineage("slim", "inception_v4")
+    tensors = {n: t for n, t in synthetic.tensors(its, 20).items() if not n.endswith("/gamma")}
+    weights = convert(tensors, its)
+    assert export(weights, "slim").keys() == tensors.keys()
+    gain = weights.variables["params"]["Conv2d_1a_3x3"]["bn"]["scale"]
+    gain[0] = 2  # it has learned
+    assert export(weights, "slim").keys() - tensors.keys() == {"InceptionV4/Conv2d_1a_3x3/BatchNorm/gamma"}
+
+
+def test_heads_that_a_model_does_not_have():
+    its = synthetic.lineage("keras", "xception")
+    adapted = adapt(convert(synthetic.tensors(its, 4), its), aux=True)
+    assert "xception has no auxiliary heads" in str(adapted.report)
 
 
 def test_raw_outputs():

@@ -70,8 +70,10 @@ def test_a_card_by_its_id(published, card, tmp_path):
     loaded = weights.load(card.id, NAME, num_classes=5, aux=False)
     assert (loaded.info.source, loaded.info.num_classes, loaded.info.aux) == (card.id, 5, False)
     path.write_bytes(published.read_bytes()[:-1] + b"x")
-    with pytest.raises(UserError, match=r"googlenet.safetensors \(sha256:.*\) is not torchvision/googlenet"):
+    with pytest.raises(UserError, match=r"cannot be verified: torchvision/googlenet is googlenet.*; this is sha256:"):
         weights.load(card.id)
+    note = "unverified: taken as torchvision/googlenet, which is googlenet.safetensors"
+    assert note in str(weights.load(card.id, unverified=True).report)
 
 
 def test_an_unknown_file_needs_a_word(published):
@@ -86,9 +88,53 @@ def test_a_card_without_checksum(card, published, monkeypatch, tmp_path):
     path = tmp_path / card.id / card.file
     path.parent.mkdir(parents=True)
     path.write_bytes(published.read_bytes())
-    with pytest.raises(UserError, match="published without a checksum: unverified=True"):
+    with pytest.raises(UserError, match=r"torchvision/googlenet has no checksum\. unverified=True"):
         weights.load(card.id)
-    assert weights.load(card.id, unverified=True).info.preprocess == card.preprocess
+    loaded = weights.load(card.id, unverified=True)
+    assert loaded.info.preprocess == card.preprocess
+    assert "unverified: taken as torchvision/googlenet, which has no checksum" in str(loaded.report)
+    assert "heads in the file are not trained" in str(loaded.report)
+
+
+def test_another_file_in_the_place_of_a_card(card, published, monkeypatch, tmp_path):
+    """It has other outputs: the label offset of the card is not for it."""
+    monkeypatch.setitem(cards.CARDS, card.id, dataclasses.replace(card, outputs=1001, label_offset=1))
+    path = tmp_path / card.id / card.file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(published.read_bytes())
+    with pytest.raises(UserError, match="torchvision/googlenet has 1000 outputs; torchvision/googlenet has 1001"):
+        weights.load(card.id, unverified=True)
+
+
+def test_the_input_of_files_without_a_card(published):
+    loaded = weights.load(published, NAME, unverified=True)
+    assert loaded.info.preprocess == inputs.SYMMETRIC_224
+    assert "their input is taken to be made as torchvision makes it" in str(loaded.report)
+    mine = dataclasses.replace(inputs.IMAGENET, size=160)
+    loaded = weights.load(published, NAME, unverified=True, preprocess=mine)
+    assert loaded.info.preprocess == mine
+    assert "taken to be" not in str(loaded.report)
+    assert synthetic.lineage("facenet", "inception_resnet_v1").preprocess == inputs.FACES
+
+
+def test_options_that_a_source_does_not_take(tmp_path):
+    path = tmp_path / "ours.safetensors"
+    weights.save(path, tiny())
+    for options in ({"raw": True}, {"origin": "timm"}, {"preprocess": inputs.CIFAR}):
+        for source in (path, tiny()):
+            with pytest.raises(UserError, match="are for files of others; this source says what it is"):
+                weights.load(source, **options)
+    with pytest.raises(UserError, match="num_classes is -1; it must be at least 0"):
+        weights.load(path, num_classes=-1)
+
+
+def test_weights_with_arrays_missing():
+    broken = tiny()
+    del broken.variables["params"]["conv1"]["conv"]
+    with pytest.raises(
+        UserError, match=r"1 arrays of a test do not fit googlenet_cifar, .*params/conv1/conv/kernel: nothing"
+    ):
+        weights.load(broken)
 
 
 def test_another_model_than_asked(published, card, tmp_path):
@@ -98,7 +144,7 @@ def test_another_model_than_asked(published, card, tmp_path):
         weights.load(published, "googlenet_torchvison")
     ours = tmp_path / "ours.safetensors"
     weights.save(ours, tiny())
-    with pytest.raises(UserError, match="a test is of googlenet_cifar, not of inception_v3"):
+    with pytest.raises(UserError, match=r"ours.safetensors is of googlenet_cifar, not of inception_v3"):
         weights.load(ours, "inception_v3")
 
 
@@ -116,14 +162,17 @@ def test_our_own_files_and_weights_in_memory(tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("missing.pth", "missing.pth cannot be read: No such file or directory"),
-        ("timm/inception_v3.tf_in1", "cannot be read: No such file"),
+        ("missing.pth", r"missing.pth is no file and no id of published weights\.$"),
+        ("timm/inception_v3.tf_in1", r"no id of published weights \(nearest: timm/inception_v3.tf_in1k, "),
+        ("", r"\. is a folder; weights are a file, the id of a card, or a run with checkpoints/ in it"),
+        ("x" * 300, "cannot be read: File name too long"),
         (7, "Weights come from a path or a Keras model, not from int 7"),
     ],
 )
 def test_sources_that_are_none(source, message):
-    with pytest.raises(UserError, match=message):
-        weights.load(source, unverified=True)
+    for unverified in (True, False):
+        with pytest.raises(UserError, match=message):
+            weights.load(source, unverified=unverified)
 
 
 def test_files_of_keras(tmp_path):
@@ -162,6 +211,10 @@ def test_archives_of_slim(tmp_path, monkeypatch):
     assert not seen[0].exists()  # the folder it was unpacked in is gone
     with pytest.raises(UserError, match=r"inception.tar.gz holds 0 checkpoints; it must hold one"):
         weights.load(pack("README"), unverified=True)
+    monkeypatch.setattr(loading, "LARGEST_ARCHIVE", -1)
+    with pytest.raises(UserError, match="holds 0 bytes of checkpoints; at most -1 are read"):
+        weights.load(pack("inception_v3.ckpt"), unverified=True)
+    monkeypatch.undo()
     with pytest.raises(UserError, match=r"cannot be unpacked: .*outside the destination"):
         weights.load(pack("../inception_v3.ckpt"), unverified=True)
     (tmp_path / "inception.tar.gz").write_bytes(b"\x1f\x8b broken")
@@ -238,6 +291,9 @@ def test_comparing_with_a_dump(tmp_path):
         ({"logits": taps["3a"]}, "must hold `images` and at least one endpoint"),
         ({"images": images}, "must hold `images` and at least one endpoint"),
         ({"images": images, "3c": taps["3a"]}, "names 3c; googlenet_cifar has conv1, "),
+        ({"images": images[..., 0], "3a": taps["3a"]}, r"images of .* are float32\[2, 16, 16\]; they must be floats"),
+        ({"images": images[:, :1, :1], "3a": taps["3a"]}, "images of .*: googlenet_cifar reads images of at least"),
+        ({"images": images[:0], "3a": taps["3a"]}, r"are float32\[0, 16, 16, 3\]"),
         ({"images": images, "3a": taps["4e"]}, r"3a of .*dump.npz is \(2, 8, 8, 89\); the network makes"),
     ):
         np.savez(dump, **contents)
