@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 CLASSES = 20
-SIZES = ((1, 299, 299), (2, 224, 251), (3, 128, 128))
+SIZES = ((1, 299, 299), (2, 128, 141))
 SIZES_OF_BN_INCEPTION = ((1, 224, 224), (3, 192, 160))  # its branches agree on even maps only
 OPTIONS = {"xla_backend_optimization_level": 0}  # each is compiled to run once
 TORCH = (  # ours, original
@@ -110,8 +110,8 @@ def test_slim_v2(torch, record):
 
 
 def _compare(record, model, variables, original, read, cases):
-    """Compares all cases in float32, and the first in float64."""
-    for images, expected, dtype in (*((*case, "float32") for case in cases), (*cases[0], "float64")):
+    """Compares all cases in float32, and the last in float64."""
+    for images, expected, dtype in (*((*case, "float32") for case in cases), (*cases[-1], "float64")):
         with jax.enable_x64(dtype == "float64"):
             ours = model.clone(dtype=jnp.dtype(dtype))
             apply = jax.jit(lambda *args, ours=ours: read(ours.apply(*args)), compiler_options=OPTIONS)
@@ -122,7 +122,7 @@ def _compare(record, model, variables, original, read, cases):
 
 @pytest.mark.parametrize("name", KERAS)
 def test_keras(record, name):
-    for batch, size in ((1, 299), (3, 150)):
+    for batch, size in ((1, 299), (2, 128)):
         theirs = originals.keras_original(KERAS[name], size, CLASSES)
         loaded = weights.load(theirs, name)
         images = _images(batch, size, size).astype(np.float32)
