@@ -11,6 +11,8 @@ import pytest
 
 from inception_jax import cli
 from inception_jax.data.sources import open_source
+from inception_jax.models import zoo
+from tests.short import SHORT
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
@@ -50,8 +52,9 @@ def run(monkeypatch, capsys):
     return runner
 
 
-@pytest.fixture
-def eager():
-    """Operations compiled one by one, which later runs of the same network share."""
-    with jax.disable_jit():
+@pytest.fixture(scope="session")
+def short_network():
+    """Puts a short network into the zoo, as "short"."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(zoo.MODELS, "short", SHORT)
         yield

@@ -1,5 +1,6 @@
 """`inception-jax convert`, as its user runs it."""
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -80,17 +81,19 @@ def test_a_bad_destination_is_refused_before_the_work(run, ours, tmp_path, desti
     assert err.endswith(f"{message}\n")
 
 
-@pytest.mark.usefixtures("eager")
-def test_comparing(run, ours, tmp_path):
-    model = tiny().create_model(aux=False)
+@pytest.mark.usefixtures("short_network")
+def test_comparing(run, tmp_path):
+    ours = tmp_path / "short.safetensors"
+    weights.save(ours, tiny("short"))
+    model = tiny("short").create_model(aux=False)
     images = np.random.default_rng(0).standard_normal((2, 16, 16, 3)).astype(np.float32)
-    output = model.apply(tiny().variables, images)
+    output = jax.jit(model.apply)(tiny("short").variables, images)
     dump, new = tmp_path / "dump.npz", tmp_path / "new.safetensors"
-    np.savez(dump, images=images, conv1=output.endpoints["conv1"], **{"5a": output.endpoints["5a"] * 2})
+    np.savez(dump, images=images, conv1=output.endpoints["conv1"], **{"5b": output.endpoints["5b"] * 2})
     code, out, err = run("convert", str(ours), str(new), "--compare", str(dump))
-    assert (code, err) == (2, "inception-jax: 1 of 2 endpoints diverge, the first is 5a.\n")
+    assert (code, err) == (2, "inception-jax: 1 of 2 endpoints diverge, the first is 5b.\n")
     rows = [line.split() for line in out.splitlines() if line.split()[-1:] in (["diverges"], ["agrees"])]
-    assert [(row[0], row[-1]) for row in rows] == [("5a", "diverges"), ("conv1", "agrees")]
+    assert [(row[0], row[-1]) for row in rows] == [("5b", "diverges"), ("conv1", "agrees")]
     assert not new.exists()
     np.savez(dump, images=images, conv1=output.endpoints["conv1"])
     assert run("convert", str(ours), str(new), "--compare", str(dump))[0] == 0

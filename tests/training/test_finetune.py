@@ -15,7 +15,7 @@ from flax import traverse_util
 
 from inception_jax import weights
 from inception_jax.errors import UserError
-from inception_jax.models import spec, zoo
+from inception_jax.models import zoo
 from inception_jax.models.zoo import create_model
 from inception_jax.parallel import mesh
 from inception_jax.training import finetune, prepare, train_and_evaluate
@@ -25,14 +25,9 @@ from inception_jax.training.config import OptimizerConfig, TrainConfig, changes_
 from inception_jax.training.optimizers import frozen_parameters, make_optimizer
 from inception_jax.training.saved import read_variables
 from inception_jax.training.step import update_ema
+from tests.short import SHORT
 
-BLOCK = ((spec.Conv(16),), (spec.Pool("max"), spec.Conv(16)))
-SHORT = dataclasses.replace(  # compiles in seconds; its head is on a row that is frozen
-    zoo.model_card("googlenet_cifar"),
-    name="short",
-    table={"conv1": spec.Conv(16, (3, 3)), "pool3": spec.Pool("max", 3, 2), "4a": BLOCK, "5b": BLOCK},
-    aux_heads={"4a": spec.AuxHead(rows=(spec.Pool("avg", 5, 3, spec.VALID), spec.Conv(16)), hidden=16)},
-)
+pytestmark = pytest.mark.usefixtures("short_network")
 HEADS = {"aux_4a", "classifier"}
 FAST = {"xla_backend_optimization_level": 0}
 
@@ -64,16 +59,8 @@ def random_like(shapes, seed: int):
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short_network():
-    """Puts a short network into the zoo."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(zoo.MODELS, "short", SHORT)
-        yield
-
-
 @pytest.fixture(scope="module")
-def short(tiny):
+def short(tiny, short_network):
     """Returns `tiny` for the short network."""
 
     def make(**changes):

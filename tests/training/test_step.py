@@ -29,10 +29,16 @@ def batch():
     }
 
 
+def narrow(dtype=jnp.float32, **settings):
+    """Returns a narrow network of three modules, with both heads."""
+    model = create_model("googlenet_cifar", CLASSES, dtype, width=0.05, **settings)
+    return model.clone(table={row: model.table[row] for row in ("conv1", "pool3", "4a", "4d", "5b")})
+
+
 @functools.cache
 def make(dtype="float32"):
     """Returns (state, step function) of a narrow network without dropout."""
-    model = create_model("googlenet_cifar", CLASSES, jnp.dtype(dtype), width=0.05, dropout=0.0)
+    model = narrow(jnp.dtype(dtype), dropout=0.0)
     heads = {tap: head._replace(dropout=0.0) for tap, head in model.aux_heads.items()}
     model = model.clone(aux_heads=heads)
     tx = optax.sgd(1e-4, momentum=0.9)
@@ -154,7 +160,7 @@ def test_accumulation_uses_other_randomness_in_each_part(batch):
 
 def test_dropout_differs_between_steps_and_is_a_function_of_seed_and_step(batch):
     state, _ = make()
-    model = create_model("googlenet_cifar", CLASSES, width=0.05, dropout=0.5)
+    model = narrow(dropout=0.5)
     loss_fn = functools.partial(
         batch_loss, model=model, preprocess=PREPROCESS, label_smoothing=0.0,
         aux_weights={"aux_4a": 0.3, "aux_4d": 0.3}, mixup=0.0, cutmix=0.0,
