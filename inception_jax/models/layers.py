@@ -218,6 +218,8 @@ def run_row(
             return local_response_norm(maps, row)
         case spec.Relu():
             return nn.relu(maps)
+        case spec.Channels():
+            return maps[..., row.start : row.stop]
         case spec.Residual():
             return Residual(row, conv, pool, name=name)(maps, train)
         case branches:
