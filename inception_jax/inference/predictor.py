@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,8 @@ from inception_jax.models.network import InceptionNet, ModelOutput
 Outputs = dict[str, jax.Array]
 
 
-class Class(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Class:
     """A class, and how likely it is; the name is empty where none is known."""
 
     index: int
@@ -34,7 +36,8 @@ class Class(NamedTuple):
     probability: float
 
 
-class Prediction(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Prediction:
     """The likeliest classes of an image, the first first."""
 
     classes: tuple[Class, ...]
@@ -163,7 +166,7 @@ class Predictor:
     def _run(
         self, images: Iterable[Input], outputs: tuple[str, ...], broken: Callable[[BrokenImage], Any]
     ) -> Iterator[Any]:
-        """Yields the outputs of each image in order, or what `broken` makes of it; decodes while the device computes."""
+        """Yields the outputs of each image, or what `broken` makes of it; decodes while the device computes."""
         if not self.info.num_classes and "logits" in outputs:
             raise UserError(f"{self.info.source or self.info.model} has no classifier.")
         running: tuple[list[np.ndarray | BrokenImage], Outputs | None] | None = None
@@ -213,7 +216,7 @@ class Predictor:
 def _forward(
     params: Any, images: jax.Array, *, model: InceptionNet, preprocess: Preprocess, outputs: tuple[str, ...]
 ) -> Outputs:
-    """Returns some of logits [B, K], pooled [B, C] and endpoints [B, H, W, C] of uint8 images [B, H, W, 3], in float32."""
+    """Returns logits [B, K], pooled [B, C] or endpoints [B, H, W, C] of uint8 images [B, H, W, 3], in float32."""
     mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (preprocess.mean, preprocess.std))
     output = cast(ModelOutput, model.apply({"params": params}, (images.astype(jnp.float32) - mean) / std))
     last = next(reversed(output.endpoints.values()))
