@@ -395,24 +395,23 @@ def test_preprocessing_and_numerics_are_those_of_the_weights(short, source, tmp_
     given = finetune.run_weights(source)
     numerics = given.info.numerics._replace(count_padding=False)
     preprocess = zoo.Preprocess(299, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), interpolation="bicubic")
-    filled = ("conv1/bn/scale",)
-    info = given.info.__class__(
-        **{**vars(given.info), "numerics": numerics, "preprocess": preprocess, "filled": filled}
-    )
+    filled = ("conv1/bn/scale", "aux_4a/rows_1/bn/scale")
+    info = dataclasses.replace(given.info, numerics=numerics, preprocess=preprocess, filled=filled)
 
     def load(file, name, unverified):
         assert (file, name, unverified) == ("a.safetensors", "short", True)
         return weights.Weights(info, given.variables, given.report)
 
     monkeypatch.setattr(weights, "load", load)
-    config = short(finetune={"weights": "a.safetensors", "unverified": True, "reset_head": True})
+    larger = {"image_size": 32}  # the head flattens a larger map, and is drawn
+    config = short(finetune={"weights": "a.safetensors", "unverified": True}, data=larger)
     experiment = prepare(config, tmp_path)
     assert experiment.model.numerics == numerics
-    assert experiment.preprocess == dataclasses.replace(preprocess, size=12)
+    assert experiment.preprocess == dataclasses.replace(preprocess, size=32)
     state = {jax.tree_util.keystr(path, simple=True, separator="/")
              for path, _ in jax.tree_util.tree_leaves_with_path(experiment.abstract_state.opt_state)}  # fmt: skip
     assert not any(name.endswith("conv1/bn/scale") for name in state), "what its source lacks does not train"
-    assert any(name.endswith("inception_5b/branch1_0/bn/scale") for name in state)
+    assert any(name.endswith("aux_4a/rows_1/bn/scale") for name in state), "unless it is drawn"
     finetune.write_record(tmp_path, experiment.weights)
     (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     again = prepare(config, tmp_path)
