@@ -64,13 +64,12 @@ def export_stablehlo(path: str | os.PathLike, weights: Weights) -> None:
     Raises:
       UserError: the weights have no classifier, or the file cannot be written.
     """
-    program = lower(weights).serialize()
+    program = bytes(lower(weights).serialize())
     info = {"format": FORMAT, "format_version": FORMAT_VERSION} | _to_json(weights.info)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        # A ZipInfo made by hand has the date 1980: equal weights give equal files.
-        archive.writestr(zipfile.ZipInfo(INFO), json.dumps(info, indent=2) + "\n")
-        archive.writestr(zipfile.ZipInfo(PROGRAM), bytes(program))
+        archive.writestr(INFO, json.dumps(info, indent=2) + "\n")
+        archive.writestr(PROGRAM, program)
     write_whole(Path(path), buffer.getvalue())
 
 
