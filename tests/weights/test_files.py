@@ -15,7 +15,7 @@ from inception_jax.weights.files import Info, Weights
 from inception_jax.weights.lineages import variable_shapes
 
 
-def tiny(name="googlenet_cifar", num_classes=10, **settings) -> Weights:
+def tiny(name="googlenet_cifar", num_classes=10, width=0.1, **settings) -> Weights:
     """Weights of a narrow network, random but for what its initialisation makes constant."""
     card = zoo.model_card(name)
     info = Info(
@@ -24,7 +24,7 @@ def tiny(name="googlenet_cifar", num_classes=10, **settings) -> Weights:
         aux=True,
         preprocess=card.preprocess,
         numerics=card.numerics,
-        width=0.1,
+        width=width,
         source="a test",
         **settings,
     )
