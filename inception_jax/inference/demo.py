@@ -40,10 +40,16 @@ class Demo:
 
     Args:
       predictors: by the names that the page shows.
+
+    Raises:
+      UserError: one of them has no classifier.
     """
 
     def __init__(self, predictors: Mapping[str, Predictor]):
         self.predictors = dict(predictors)
+        for name, predictor in self.predictors.items():
+            if not predictor.info.num_classes:
+                raise UserError(f"{name} has no classifier: the demo shows classes.")
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
 
     def warmup(self) -> None:

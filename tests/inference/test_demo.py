@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from inception_jax import weights
+from inception_jax.errors import UserError
 from inception_jax.inference import demo
 from inception_jax.inference.predictor import Predictor
 from tests.inference.test_export import NAMES, tiny_to_export
@@ -132,6 +134,9 @@ def test_mistakes_are_one_line(run, monkeypatch):
         code, _, err = run("demo", "--weights", "a", "--port", port)
     assert code == 2
     assert re.fullmatch(rf"inception-jax: Nothing can listen on 127.0.0.1 port {port}: .* in use.*\.\n", err)
+    headless = Predictor(weights.adapt(tiny_to_export(), num_classes=0), class_names=())
+    with pytest.raises(UserError, match="body has no classifier: the demo shows classes"):
+        demo.Demo({"body": headless})
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(demo.UserError, match=r"needs starlette and uvicorn \(pip install 'inception-jax\[demo\]'\)"):
+    with pytest.raises(UserError, match=r"needs starlette and uvicorn \(pip install 'inception-jax\[demo\]'\)"):
         demo.create_app(demo.Demo({}))
