@@ -20,7 +20,7 @@ ALLOWED = {  # what each package may import of ours
     "parallel": {"parallel"} | LEAVES,
     "training": {"training", "weights", "models", "data", "parallel"} | LEAVES,
     "weights": {"weights", "models"} | LEAVES,
-    "inference": {"inference", "weights", "models"} | LEAVES,
+    "inference": {"inference", "training", "weights", "models", "data"} | LEAVES,
     "cli": {"cli", "inference", "weights", "training", "models", "data", "parallel", "bench"} | LEAVES,
     "errors": set(),
     "version": set(),

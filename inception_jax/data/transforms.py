@@ -52,7 +52,7 @@ def decode(encoded: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)  # reads the header, not the pixels
         if image.width * image.height > MAX_PIXELS:
             raise BrokenImage(f"{image.width} x {image.height} pixels are over the limit of {MAX_PIXELS:,}")
-        return _to_rgb(image)
+        return to_rgb(image)
     except BrokenImage:
         raise
     except UnidentifiedImageError as error:
@@ -61,7 +61,12 @@ def decode(encoded: bytes) -> Image.Image:
         raise BrokenImage(str(error) or type(error).__name__) from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Returns an image of any mode as RGB, without alpha.
+
+    Raises:
+      BrokenImage: its pixels have no fixed range.
+    """
     if image.mode.startswith("I;16"):  # Pillow's own conversion clips 16-bit pixels to white
         grey = np.asarray(image).astype(np.uint16)
         return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")

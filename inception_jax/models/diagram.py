@@ -204,7 +204,7 @@ def _channels(row: spec.Row | spec.Block, channels: int) -> int:
             return row.features
         case spec.Residual():
             return row.shortcut.features if row.shortcut else channels
-        case spec.Pool() | spec.AdaptivePool() | spec.LocalResponseNorm() | spec.Relu():
+        case spec.Pool() | spec.AdaptivePool() | spec.LocalResponseNorm() | spec.Relu() | spec.Channels():
             return channels
         case branches:
             return sum(functools.reduce(lambda n, part: _channels(part, n), branch, channels) for branch in branches)

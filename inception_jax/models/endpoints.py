@@ -75,6 +75,8 @@ def _after(row: spec.Row | spec.Block, stride: int | None, channels: int) -> tup
             return None, channels
         case spec.LocalResponseNorm() | spec.Relu():
             return stride, channels
+        case spec.Channels():
+            return stride, row.stop - row.start
         case spec.Residual():
             stride, _ = _chain(row.rows, stride, channels)
             return stride, row.shortcut.features if row.shortcut else channels

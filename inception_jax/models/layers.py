@@ -218,6 +218,8 @@ def run_row(
             return local_response_norm(maps, row)
         case spec.Relu():
             return nn.relu(maps)
+        case spec.Channels():
+            return maps[..., row.start : row.stop]
         case spec.Residual():
             return Residual(row, conv, pool, name=name)(maps, train)
         case branches:
@@ -235,7 +237,7 @@ def pool(maps: jax.Array, row: spec.Pool, numerics: spec.Numerics) -> jax.Array:
 
 def adaptive_avg_pool(maps: jax.Array, output: int) -> jax.Array:
     """Average pool [B, H, W, C] -> [B, output, output, C]; window i is pixels [floor(iH / o), ceil((i + 1)H / o))."""
-    rows, columns = (jnp.asarray(_averages(n, output), maps.dtype) for n in maps.shape[1:3])
+    rows, columns = (jnp.asarray(averages(n, output), maps.dtype) for n in maps.shape[1:3])
     return jnp.einsum("oh,bhwc,pw->bopc", rows, maps, columns, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -262,7 +264,7 @@ def initializer(init: spec.Init) -> nn.initializers.Initializer:
     raise ValueError(f"{init} needs a fan.")
 
 
-def _averages(size: int, output: int) -> np.ndarray:
+def averages(size: int, output: int) -> np.ndarray:
     """Returns the [output, size] matrix whose row i averages the pixels of adaptive window i."""
     matrix = np.zeros((output, size))
     for i in range(output):

@@ -81,6 +81,13 @@ class Relu(NamedTuple):
     """ReLU alone, where a table puts one in front of a convolution."""
 
 
+class Channels(NamedTuple):
+    """The channels `start` ... `stop` of a map: what a branch takes of a convolution that it shares with others."""
+
+    start: int
+    stop: int
+
+
 class Residual(NamedTuple):
     """ReLU(shortcut(x) + scale * up(rows(x))), each part but the sum optional; only the rows are scaled.
 
@@ -94,7 +101,7 @@ class Residual(NamedTuple):
     shortcut: Conv | None = None
 
 
-Row = Conv | SeparableConv | Pool | AdaptivePool | LocalResponseNorm | Relu | Residual
+Row = Conv | SeparableConv | Pool | AdaptivePool | LocalResponseNorm | Relu | Channels | Residual
 Branch = tuple["Row | Block", ...]
 Block = tuple[Branch, ...]
 Table = Mapping[str, Row | Block]
@@ -207,7 +214,7 @@ def output_size(row: Row | Block, size: int, numerics: Numerics) -> int:
     0 or less: it does not fit, or the branches of a block, or a residual and its shortcut, make maps of several sizes.
     """
     match row:
-        case LocalResponseNorm() | Relu():
+        case LocalResponseNorm() | Relu() | Channels():
             return size
         case AdaptivePool():
             return row.output if size >= 1 else 0
@@ -247,7 +254,7 @@ def scale_width(row: Row | Block, width: float) -> Row | Block:
         case Residual():
             shortcut = row.shortcut and row.shortcut._replace(features=scale_features(row.shortcut.features, width))
             return row._replace(rows=scale_rows(row.rows, width), shortcut=shortcut)
-        case Pool() | AdaptivePool() | LocalResponseNorm() | Relu():
+        case Pool() | AdaptivePool() | LocalResponseNorm() | Relu() | Channels():
             return row
         case branches:
             return tuple(scale_rows(branch, width) for branch in branches)

@@ -259,7 +259,7 @@ def _row_depth(row: spec.Row | spec.Block) -> int:
             return 1
         case spec.Residual():
             return _depth(row.rows) + row.up
-        case spec.Pool() | spec.AdaptivePool() | spec.LocalResponseNorm() | spec.Relu():
+        case spec.Pool() | spec.AdaptivePool() | spec.LocalResponseNorm() | spec.Relu() | spec.Channels():
             return 0
         case block:
             return max(_depth(branch) for branch in block)
@@ -273,7 +273,7 @@ def _words(row: spec.Row | spec.Block) -> str:
         case spec.Residual():
             rows = _chain(*map(_words, row.rows))
             return f"{rows} + {row.shortcut.features}" if row.shortcut else rows
-        case spec.Pool() | spec.AdaptivePool() | spec.LocalResponseNorm() | spec.Relu():
+        case spec.Pool() | spec.AdaptivePool() | spec.LocalResponseNorm() | spec.Relu() | spec.Channels():
             return ""
         case block:
             chains = (_chain(*(f"({w})" if "|" in w else w for w in map(_words, branch))) for branch in block)

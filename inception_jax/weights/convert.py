@@ -170,6 +170,7 @@ def adapt(
         info,
         aux=bool(model.aux_heads),
         label_offset=0 if new_classifiers else old.label_offset,
+        class_names=() if new_classifiers else old.class_names,
         filled=tuple(name for name in old.filled if f"params/{name}" in names),
     )
     return Weights.of(info, {path: {**kept, **fresh}[path] for path in shapes}, report)

@@ -37,6 +37,7 @@ class Info:
       label_offset: class 0 is this class of the source, which counts its background as a class.
       source: a card, a file or a run that they come from.
       sha256: of that file.
+      class_names: one for each class; empty where they are not known.
       filled: gains that the source does not have; they are one, and stay out of optimizers.
     """
 
@@ -49,6 +50,7 @@ class Info:
     label_offset: int = 0
     source: str = ""
     sha256: str = ""
+    class_names: tuple[str, ...] = ()
     filled: tuple[str, ...] = ()
 
     def create_model(self, dtype: Any = jnp.float32, **overrides: Any) -> InceptionNet:

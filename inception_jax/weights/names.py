@@ -48,7 +48,7 @@ def row_units(path: Path, row: spec.Row | spec.Block) -> Iterator[Path]:
                 yield (*path, "up")
             if row.shortcut:
                 yield (*path, "shortcut")
-        case spec.Pool() | spec.AdaptivePool() | spec.LocalResponseNorm() | spec.Relu():
+        case spec.Pool() | spec.AdaptivePool() | spec.LocalResponseNorm() | spec.Relu() | spec.Channels():
             return
         case branches:
             for i, branch in enumerate(branches, start=1):

@@ -16,7 +16,7 @@ from inception_jax.weights.files import Info, Weights
 from inception_jax.weights.lineages import variable_shapes
 
 
-def tiny(name="googlenet_cifar", num_classes=10, **settings) -> Weights:
+def tiny(name="googlenet_cifar", num_classes=10, width=0.1, **settings) -> Weights:
     """Weights of a narrow network, random but for what its initialisation makes constant."""
     card = zoo.model_card(name)
     info = Info(
@@ -25,14 +25,19 @@ def tiny(name="googlenet_cifar", num_classes=10, **settings) -> Weights:
         aux=True,
         preprocess=card.preprocess,
         numerics=card.numerics,
-        width=0.1,
+        width=width,
         source="a test",
         **settings,
     )
     rng = np.random.default_rng(0)
-    shapes = variable_shapes(info.create_model())
-    flat = {path: rng.standard_normal(shape, dtype=np.float32) for path, shape in shapes.items()}
-    return Weights.of(info, {path: np.abs(leaf) + 1 if path[-1] == "var" else leaf for path, leaf in flat.items()})
+
+    def draw(path, shape):
+        leaf = rng.standard_normal(shape, dtype=np.float32)
+        if path[-1] == "kernel":
+            return leaf * np.float32((2 / np.prod(shape[:-1])) ** 0.5)  # so that no signal fades or grows
+        return np.abs(leaf) + 1 if path[-1] == "var" else leaf
+
+    return Weights.of(info, {path: draw(path, shape) for path, shape in variable_shapes(info.create_model()).items()})
 
 
 @pytest.fixture

@@ -1,0 +1,99 @@
+"""Commands that hand a trained network on: to other programs, and to a web page."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from inception_jax.cli.app import app
+from inception_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from inception_jax.weights import Weights
+
+UNVERIFIED = typer.Option("--unverified", help="Take a file that is no published one.")
+
+
+class Format(enum.StrEnum):
+    """What `export` writes."""
+
+    STABLEHLO = enum.auto()
+    ONNX = enum.auto()
+
+
+@app.command("export")
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    format: Annotated[Format, typer.Option(help="stablehlo: for JAX and XLA; onnx: for ONNX runtimes.")],
+    weights: Annotated[str | None, typer.Option(help="A file, or the id of published weights.")] = None,
+    workdir: Annotated[Path | None, typer.Option(help="The folder of a run of ours: its best checkpoint.")] = None,
+    model: Annotated[str | None, typer.Option(help="Whose weights they are, where names fit several.")] = None,
+    unverified: Annotated[bool, UNVERIFIED] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a network with its parameters into one file that runs without this package."""
+    if (weights is None) == (workdir is None):
+        raise UserError("Name one network: --weights, or --workdir.")
+    if output.exists() and not overwrite:
+        raise UserError(f"{output} exists; --overwrite replaces it.")
+    (loaded,) = _load([weights] if weights else [], [workdir] if workdir else [], model, unverified).values()
+    if format is Format.STABLEHLO:
+        from inception_jax.inference.export import export_stablehlo as write
+    else:
+        from inception_jax.inference.onnx_graph import export_onnx as write
+    write(output, loaded)
+    size = output.stat().st_size / 1e6
+    print(f"wrote {output}: {loaded.info.model}, {loaded.info.num_classes} classes, {size:.1f} MB")
+
+
+def _load(weights: Iterable[str], workdirs: Iterable[Path], model: str | None, unverified: bool) -> dict[str, Weights]:
+    """Returns weights by the file, id or folder that they were asked for as."""
+    from inception_jax import weights as ours
+    from inception_jax.training.finetune import run_weights
+
+    loaded = {source: ours.load(source, model, unverified=unverified) for source in weights}
+    return loaded | {str(workdir): ours.load(run_weights(workdir), model) for workdir in workdirs}
+
+
+@app.command("demo")
+def demo(
+    weights: Annotated[
+        list[str] | None, typer.Option(help="A file, or the id of published weights; any number.")
+    ] = None,
+    workdir: Annotated[list[Path] | None, typer.Option(help="The folder of a run of ours; any number.")] = None,
+    host: Annotated[
+        str, typer.Option(help="Whom to serve: 127.0.0.1 this machine, 0.0.0.0 every one that reaches it.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 7860,
+    unverified: Annotated[bool, UNVERIFIED] = False,
+) -> None:
+    """Serve a web page on this machine: drop an image, see the likeliest classes."""
+    if not weights and not workdir:
+        raise UserError("Name at least one network: --weights, or --workdir.")
+    from inception_jax.inference import demo as web
+    from inception_jax.inference.predictor import Predictor
+
+    with web.listen(host, port) as listening:
+        loaded = _load(weights or [], workdir or [], None, unverified)
+        served = web.Demo({name: Predictor(each, max_batch=1) for name, each in _named(loaded).items()})
+        app = web.create_app(served)
+        print(f"compiling {', '.join(served.predictors)} ...", flush=True)
+        served.warmup()
+        address, taken = listening.getsockname()[:2]
+        print(f"http://{f'[{address}]' if ':' in address else address}:{taken} (Ctrl-C stops it)", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            web.server(app).run(sockets=[listening])
+
+
+def _named(loaded: Mapping[str, Weights]) -> dict[str, Weights]:
+    """Returns weights by the name of their model; where several are of one, by their source, too."""
+    models = [each.info.model for each in loaded.values()]
+    return {
+        each.info.model if models.count(each.info.model) == 1 else f"{each.info.model} ({source})": each
+        for source, each in loaded.items()
+    }

@@ -1,0 +1,239 @@
+"""Prediction: images in, classes out, compiled once for each bucket of batch sizes."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import functools
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from inception_jax import weights
+from inception_jax.data.transforms import BrokenImage
+from inception_jax.errors import UserError
+from inception_jax.inference.images import Input, eval_transform, open_image
+from inception_jax.inference.rewrite import for_inference
+from inception_jax.models.inputs import Preprocess
+from inception_jax.models.network import InceptionNet, ModelOutput
+
+Outputs = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Class:
+    """A class, and how likely it is; the name is empty where none is known."""
+
+    index: int
+    label: str
+    probability: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The likeliest classes of an image, the first first."""
+
+    classes: tuple[Class, ...]
+
+
+class Predictor:
+    """A network with its weights, its preprocessing and its class names, compiled for inference.
+
+    Batch norms are folded into the convolutions and leading 1x1 convolutions fused; parameters are arguments of the
+    compiled programs. A batch is padded to the next bucket: 1, 2, 4, ... times the number of devices, which share it.
+
+    Args:
+      source: weights, or what `ij.weights.load` takes.
+      max_batch: images in the largest bucket; more are cut into several batches.
+      dtype: of the computation: float32, or bfloat16 on accelerators.
+      class_names: one for each class; None: those that the weights bring along.
+      threads: that decode images.
+
+    Raises:
+      UserError: the source cannot be loaded or has no classifier, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        source: weights.Weights,
+        *,
+        max_batch: int = 32,
+        dtype: Any = jnp.float32,
+        class_names: Sequence[str] | None = None,
+        threads: int | None = None,
+    ):
+        if max_batch < 1:
+            raise UserError(f"max_batch is {max_batch}; it must be at least 1.")
+        self.weights, self.info = source, source.info
+        names = tuple(source.info.class_names if class_names is None else class_names)
+        if names and len(names) != self.info.num_classes:
+            raise UserError(f"{len(names)} class names were given; {self.info.model} has {self.info.num_classes}.")
+        self.class_names = names or ("",) * self.info.num_classes
+        self.transform = eval_transform(self.info.preprocess)
+        self.threads = threads or min(os.cpu_count() or 1, 16)
+
+        network = for_inference(source.create_model(dtype, aux=False), source.variables)
+        self.model = network.model
+        devices = jax.local_devices()
+        mesh = Mesh(np.array(devices), ("data",))
+        self._replicated, self._split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+        self._params = jax.device_put(network.params, self._replicated)
+        sizes = itertools.takewhile(lambda size: size < max_batch, (2**i for i in itertools.count()))
+        self.buckets = sorted({-(-size // len(devices)) * len(devices) for size in (*sizes, max_batch)})
+        self._programs: dict[tuple[int, tuple[str, ...]], jax.stages.Compiled] = {}
+
+    @classmethod
+    def from_weights(
+        cls, source: Any, name: str | None = None, *, unverified: bool = False, **settings: Any
+    ) -> Predictor:
+        """Returns the predictor of a file, a card, or weights: see `ij.weights.load`, and `Predictor` for settings."""
+        return cls(weights.load(source, name, unverified=unverified), **settings)
+
+    @classmethod
+    def from_checkpoint(cls, workdir: str | os.PathLike, average: bool | None = None, **settings: Any) -> Predictor:
+        """Returns the predictor of the best checkpoint of a run; of the averaged parameters, if it kept some."""
+        from inception_jax.training.finetune import run_weights
+
+        return cls(run_weights(os.fspath(workdir), average), **settings)
+
+    def __call__(self, images: Iterable[Input], k: int = 5) -> list[Prediction]:
+        """Returns the k likeliest classes of each image.
+
+        Raises:
+          BrokenImage: one of them cannot be read; `stream` goes on with the others.
+          UserError: k is out of range, or an array is no image.
+        """
+        return [self._top(logits, k) for logits in self.logits(images)]
+
+    def stream(self, images: Iterable[Input], k: int = 5) -> Iterator[Prediction | BrokenImage]:
+        """Yields a prediction, or what is broken, for each image in order, while the next ones are decoded."""
+        for result in self._run(images, ("logits",), broken=lambda error: error):
+            yield result if isinstance(result, BrokenImage) else self._top(result["logits"], k)
+
+    def logits(self, images: Iterable[Input]) -> np.ndarray:
+        """Returns the logits [N, K] of images."""
+        return self._stack(images, ("logits",))["logits"]
+
+    def embed(self, images: Iterable[Input]) -> np.ndarray:
+        """Returns what the classifier reads of images: the average [N, C] of the last map."""
+        return self._stack(images, ("pooled",))["pooled"]
+
+    def endpoints(self, images: Iterable[Input], names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Returns maps [N, H, W, C] of images by name; `ij.endpoints` lists them."""
+        unknown = [name for name in names if name not in self.model.table]
+        if unknown or not names:
+            raise UserError(f"{self.info.model} has no endpoint {unknown}; it has {', '.join(self.model.table)}.")
+        return self._stack(images, tuple(names))
+
+    def warmup(self, outputs: Sequence[str] = ("logits",)) -> None:
+        """Compiles the programs of all buckets ahead, so that no later call compiles."""
+        for bucket in self.buckets:
+            self._program(bucket, tuple(outputs))
+
+    @property
+    def compilations(self) -> int:
+        """How many programs were compiled."""
+        return len(self._programs)
+
+    def prepare(self, image: Input) -> np.ndarray:
+        """Returns the uint8 pixels [size, size, 3] that the network normalises and reads."""
+        return self.transform(open_image(image))
+
+    def _top(self, logits: np.ndarray, k: int) -> Prediction:
+        if not 1 <= k <= len(logits):
+            raise UserError(f"k is {k}; it must be 1 ... {len(logits)}.")
+        scaled = np.exp(logits - logits.max())
+        probabilities = scaled / scaled.sum()
+        order = np.argsort(-probabilities, kind="stable")[:k]
+        return Prediction(tuple(Class(int(i), self.class_names[i], float(probabilities[i])) for i in order))
+
+    def _stack(self, images: Iterable[Input], outputs: tuple[str, ...]) -> dict[str, np.ndarray]:
+        def fail(error: BrokenImage) -> Any:
+            raise error
+
+        rows = list(self._run(images, outputs, broken=fail))
+        if not rows:
+            raise UserError("There are no images.")
+        return {name: np.stack([row[name] for row in rows]) for name in outputs}
+
+    def _run(
+        self, images: Iterable[Input], outputs: tuple[str, ...], broken: Callable[[BrokenImage], Any]
+    ) -> Iterator[Any]:
+        """Yields the outputs of each image, or what `broken` makes of it; decodes while the device computes."""
+        if not self.info.num_classes and "logits" in outputs:
+            raise UserError(f"{self.info.source or self.info.model} has no classifier.")
+        running: tuple[list[np.ndarray | BrokenImage], Outputs | None] | None = None
+        for chunk in self._decoded(images):
+            pixels = [each for each in chunk if not isinstance(each, BrokenImage)]
+            started = chunk, self._start(pixels, outputs) if pixels else None
+            if running:
+                yield from _collect(*running, broken)
+            running = started
+        if running:
+            yield from _collect(*running, broken)
+
+    def _decoded(self, images: Iterable[Input]) -> Iterator[list[np.ndarray | BrokenImage]]:
+        """Yields chunks of up to a bucket of decoded images; a pool of threads is one chunk ahead."""
+
+        def read(image: Input) -> np.ndarray | BrokenImage:
+            try:
+                return self.prepare(image)
+            except BrokenImage as error:
+                return error
+
+        with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
+            rest = iter(images)
+            submit = lambda: [pool.submit(read, image) for image in itertools.islice(rest, self.buckets[-1])]  # noqa: E731
+            ahead = submit()
+            while ahead:
+                current, ahead = ahead, submit()
+                yield [future.result() for future in current]
+
+    def _start(self, pixels: list[np.ndarray], outputs: tuple[str, ...]) -> Outputs:
+        bucket = next(size for size in self.buckets if size >= len(pixels))
+        batch = np.zeros((bucket, *pixels[0].shape), np.uint8)
+        batch[: len(pixels)] = pixels
+        return self._program(bucket, outputs)(self._params, jax.device_put(batch, self._split))
+
+    def _program(self, bucket: int, outputs: tuple[str, ...]) -> jax.stages.Compiled:
+        key = bucket, outputs
+        if key not in self._programs:
+            run = functools.partial(_forward, model=self.model, preprocess=self.info.preprocess, outputs=outputs)
+            jitted = jax.jit(run, in_shardings=(self._replicated, self._split), out_shardings=self._split)
+            size = self.info.preprocess.size
+            images = jax.ShapeDtypeStruct((bucket, size, size, 3), np.uint8)
+            self._programs[key] = jitted.lower(self._params, images).compile()
+        return self._programs[key]
+
+
+def _forward(
+    params: Any, images: jax.Array, *, model: InceptionNet, preprocess: Preprocess, outputs: tuple[str, ...]
+) -> Outputs:
+    """Returns logits [B, K], pooled [B, C] or endpoints [B, H, W, C] of uint8 images [B, H, W, 3], in float32."""
+    mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (preprocess.mean, preprocess.std))
+    output = cast(ModelOutput, model.apply({"params": params}, (images.astype(jnp.float32) - mean) / std))
+    last = next(reversed(output.endpoints.values()))
+    pooled = last.mean((1, 2), dtype=jnp.float32)
+    found = {**output.endpoints, "pooled": pooled, "logits": output.logits}
+    return {name: found[name].astype(jnp.float32) for name in outputs}
+
+
+def _collect(
+    chunk: list[np.ndarray | BrokenImage], outputs: Outputs | None, broken: Callable[[BrokenImage], Any]
+) -> Iterator[Any]:
+    """Yields the outputs of each image of a chunk, fetched from the devices, or what `broken` makes of it."""
+    arrays = jax.device_get(outputs or {})
+    row = itertools.count()
+    for image in chunk:
+        if isinstance(image, BrokenImage):
+            yield broken(image)
+        else:
+            i = next(row)
+            yield {name: array[i] for name, array in arrays.items()}

@@ -1,0 +1,155 @@
+"""The predictor: every kind of input, one answer; buckets; what it refuses."""
+
+import dataclasses
+import io
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from inception_jax import weights
+from inception_jax.data.transforms import BrokenImage
+from inception_jax.errors import UserError
+from inception_jax.inference.images import open_image
+from inception_jax.inference.predictor import Predictor
+from inception_jax.models import inputs
+from inception_jax.training.compilation import CompilationLog
+from tests.weights.test_files import tiny
+
+NAMES = tuple(f"class {i}" for i in range(10))
+
+
+@pytest.fixture(scope="module")
+def source():
+    """Weights that read 16 pixels, cut from a short side of 20."""
+    made = weights.adapt(tiny(), image_size=16, aux=False)
+    preprocess = dataclasses.replace(inputs.CIFAR, size=16, crop_fraction=0.8)
+    return dataclasses.replace(made, info=dataclasses.replace(made.info, preprocess=preprocess, class_names=NAMES))
+
+
+@pytest.fixture(scope="module")
+def predictor(source):
+    return Predictor(source, max_batch=16)
+
+
+def _pictures(count, size=(30, 24)):
+    rng = np.random.default_rng(count)
+    return [rng.integers(0, 256, (size[1], size[0], 3), np.uint8) for _ in range(count)]
+
+
+def test_every_kind_of_input_gives_the_same(predictor, tmp_path):
+    (picture,) = _pictures(1)
+    path = tmp_path / "picture.png"
+    Image.fromarray(picture).save(path)
+    given = [path, str(path), path.read_bytes(), Image.fromarray(picture), picture, picture / 255]
+    logits = predictor.logits(given)
+    assert logits.shape == (6, 10)
+    assert all(np.array_equal(row, logits[0]) for row in logits)
+
+
+def test_logits_are_those_of_the_model(predictor, source):
+    pictures = _pictures(3)
+    pixels = np.stack([predictor.prepare(picture) for picture in pictures])
+    assert pixels.shape == (3, 16, 16, 3)
+    preprocess = source.info.preprocess
+    images = ((pixels - np.array(preprocess.mean)) / np.array(preprocess.std)).astype(np.float32)
+    with jax.disable_jit():
+        output = source.create_model().apply(source.variables, images)
+    scale = np.abs(output.logits).max()
+    np.testing.assert_allclose(predictor.logits(pictures), output.logits, rtol=0, atol=1e-5 * scale)
+
+
+def test_predictions(predictor):
+    pictures = _pictures(2)
+    logits = predictor.logits(pictures).astype(np.float64)
+    for row, prediction in zip(logits, predictor(pictures, k=3), strict=True):
+        probabilities = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
+        assert [c.index for c in prediction.classes] == np.argsort(-row)[:3].tolist()
+        for each in prediction.classes:
+            assert each.label == NAMES[each.index]
+            assert each.probability == pytest.approx(probabilities[each.index], rel=1e-5)
+
+
+def test_padding_changes_nothing_and_programs_are_few(source):
+    predictor = Predictor(source, max_batch=32)
+    assert predictor.buckets == [8, 16, 32]  # on eight devices
+    predictor.warmup()
+    assert predictor.compilations == 3
+    pictures = _pictures(33)
+    with CompilationLog() as log:
+        whole = predictor.logits(pictures)
+        for count in (1, 2, 3, 8, 9, 16, 17, 32):
+            np.testing.assert_allclose(
+                predictor.logits(pictures[:count]), whole[:count], rtol=0, atol=1e-6 * np.abs(whole).max()
+            )
+    assert predictor.compilations == 3
+    assert log.compilations == []
+
+
+def test_parameters_are_arguments(predictor):
+    text = predictor._program(8, ("logits",)).as_text()
+    largest = max(len(line) for line in text.splitlines() if "constant" in line)
+    assert largest < 10_000
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(predictor._params)) > 100_000
+
+
+def test_embeddings_and_endpoints(predictor):
+    pictures = _pictures(3)
+    maps = predictor.endpoints(pictures, ["3a", "5b"])
+    assert maps.keys() == {"3a", "5b"}
+    pooled = predictor.embed(pictures)
+    np.testing.assert_allclose(pooled, maps["5b"].mean((1, 2)), rtol=1e-4)
+    with pytest.raises(UserError, match=r"googlenet_cifar has no endpoint \['5c'\]; it has conv1, "):
+        predictor.endpoints(pictures, ["5c"])
+
+
+def test_a_broken_image_among_others(predictor, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    pictures = _pictures(20)
+    mixed = [*pictures[:9], broken, *pictures[9:], tmp_path / "missing.jpg"]
+    results = list(predictor.stream(mixed, k=1))
+    assert [i for i, result in enumerate(results) if isinstance(result, BrokenImage)] == [9, 21]
+    assert str(results[9]) == f"{broken}: not an image (8 bytes)"
+    assert str(results[21]) == f"{tmp_path / 'missing.jpg'}: No such file or directory"
+    assert [r.classes[0].index for r in results if not isinstance(r, BrokenImage)] == [
+        p.classes[0].index for p in predictor(pictures, k=1)
+    ]
+    with pytest.raises(BrokenImage, match="not an image"):
+        predictor(mixed)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((8, 8, 3)) - 1.5, r"values of a float image are in 0 ... 1; these are in -1.5 ... -1.5"),
+        (np.full((8, 8, 3), 200.0), r"in 0 ... 1; these are in 200 ... 200"),
+        (np.full((8, 8, 3), np.nan), r"these are in nan ... nan"),
+        (np.zeros((8, 8, 4), np.uint8), r"an array \[H, W, 3\] or \[H, W\], not uint8\[8, 8, 4\]"),
+        (np.zeros((0, 8, 3), np.uint8), r"not uint8\[0, 8, 3\]"),
+        (np.zeros((8, 8, 3), np.int64), "an array of uint8, or of floats in 0 ... 1, not of int64"),
+    ],
+)
+def test_arrays_that_are_no_images(predictor, image, message):
+    with pytest.raises(UserError, match=message):
+        predictor([image])
+
+
+def test_grey_images_become_rgb():
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    assert np.array_equal(np.asarray(open_image(grey)), np.stack([grey] * 3, -1))
+    buffer = io.BytesIO()
+    Image.fromarray(grey).save(buffer, "PNG")
+    assert open_image(buffer.getvalue()).mode == "RGB"
+
+
+def test_what_is_refused(predictor, source):
+    with pytest.raises(UserError, match=r"k is 11; it must be 1 ... 10"):
+        predictor(_pictures(1), k=11)
+    with pytest.raises(UserError, match="There are no images"):
+        predictor.logits([])
+    with pytest.raises(UserError, match="max_batch is 0; it must be at least 1"):
+        Predictor(source, max_batch=0)
+    with pytest.raises(UserError, match="2 class names were given; googlenet_cifar has 10"):
+        Predictor(source, class_names=["a", "b"])

@@ -1,0 +1,74 @@
+"""Rewritten networks compute what the originals do, in fewer steps."""
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from inception_jax.inference.rewrite import fold, for_inference
+from inception_jax.models import spec, zoo
+from inception_jax.weights.lineages import variable_shapes
+
+WIDTH, SIZE = 0.1, 96
+
+
+def _network(name, **settings):
+    model = zoo.create_model(name, 10, width=WIDTH, **settings)
+    rng = np.random.default_rng(0)
+    flat = {}
+    for path, shape in variable_shapes(model, SIZE).items():
+        leaf = rng.standard_normal(shape, dtype=np.float32)
+        if path[-1] == "kernel":
+            leaf *= (2 / max(np.prod(shape[:-1]), 1)) ** 0.5
+        flat[path] = np.abs(leaf) + 0.5 if path[-1] in ("var", "scale") else leaf * (1 if path[-1] == "kernel" else 0.1)
+    return model, {"batch_stats": {}, **traverse_util.unflatten_dict(flat)}
+
+
+# A norm behind biases, a separable convolution, forks, residuals with scale, biases without norm.
+@pytest.mark.parametrize(
+    "name", ["bn_inception", "inception_v2", "inception_v3", "inception_resnet_v1", "xception", "googlenet"]
+)
+def test_same_outputs(name):
+    model, variables = _network(name)
+    if name == "inception_resnet_v1":  # two blocks of each kind are enough
+        keep = [row for row in model.table if not row.startswith("block") or int(row.split("_")[1]) < 3]
+        model = model.clone(table={row: model.table[row] for row in keep})
+    images = np.random.default_rng(1).standard_normal((2, SIZE, SIZE, 3)).astype(np.float32)
+    options = {"xla_backend_optimization_level": 0}
+    expected = jax.jit(model.apply, compiler_options=options)(variables, images)
+    network = for_inference(model, variables)
+    found = jax.jit(network.model.apply, compiler_options=options)({"params": network.params}, images)
+    assert found.endpoints.keys() == expected.endpoints.keys()
+    for ours, theirs in (
+        (found.logits, expected.logits),
+        *((found.endpoints[n], expected.endpoints[n]) for n in model.table),
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("name", zoo.MODELS)
+def test_parameters_are_those_the_new_table_asks_for(name):
+    model, variables = _network(name, aux=False)
+    network = for_inference(model, variables)
+    found = {("params", *path): leaf.shape for path, leaf in traverse_util.flatten_dict(network.params).items()}
+    assert found == variable_shapes(network.model, SIZE)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(network.params))
+
+
+def test_counts():
+    """GoogLeNet's nine modules run three 1x1 convolutions as one: 57 convolutions become 39."""
+    model, variables = _network("googlenet_torchvision")
+    folded, fused = fold(model.clone(aux_heads={}), variables), for_inference(model, variables)
+    convolutions = lambda network: sum(path[-1] == "kernel" for path in traverse_util.flatten_dict(network.params)) - 1  # noqa: E731
+    assert (convolutions(folded), convolutions(fused)) == (57, 57 - 2 * 9)
+    assert folded.model.numerics.norm is None
+
+
+def test_rows_of_the_new_table():
+    model, variables = _network("googlenet_bn")
+    block = for_inference(model, variables).model.table["3a"]
+    features = [branch[0].features for branch in model.table["3a"][:3]]
+    a, b, c = np.cumsum(features).tolist()
+    assert block[0][0] == spec.Conv(c)
+    assert [branch[0] for branch in block[0][1]] == [spec.Channels(0, a), spec.Channels(a, b), spec.Channels(b, c)]
+    assert block[1] == model.table["3a"][3]
