@@ -9,7 +9,6 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -73,7 +72,7 @@ def measure(
     speeds = {name: len(paths) / statistics.median(each) for name, each in seconds.items()}
     slowest = min(speeds["decode"], speeds["device"])
     record = {
-        "command": f"python benchmarks/predict.py {' '.join(sys.argv[1:])}",
+        "command": f"python benchmarks/predict.py FOLDER --model {model} --batch {batch} --repeats {repeats}",
         "hardware": hardware,
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "versions": {"inception_jax": __version__, "jax": jax.__version__},
