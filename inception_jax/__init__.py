@@ -12,6 +12,7 @@ from inception_jax.version import __version__
 
 if TYPE_CHECKING:
     from inception_jax import data, models, parallel, training, weights
+    from inception_jax.inference.predictor import Predictor
     from inception_jax.models.endpoints import Endpoint
     from inception_jax.models.network import InceptionNet, ModelOutput
     from inception_jax.models.zoo import MODELS, ModelCard, create_model, endpoints, list_models, model_card
@@ -22,6 +23,7 @@ _HOME = {
     "ModelOutput": "inception_jax.models.network",
     "MODELS": "inception_jax.models.zoo",
     "ModelCard": "inception_jax.models.zoo",
+    "Predictor": "inception_jax.inference.predictor",
     "create_model": "inception_jax.models.zoo",
     "endpoints": "inception_jax.models.zoo",
     "list_models": "inception_jax.models.zoo",
@@ -36,6 +38,7 @@ __all__ = [
     "ModelOutput",
     "MODELS",
     "ModelCard",
+    "Predictor",
     "create_model",
     "endpoints",
     "list_models",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from inception_jax.cli import evaluate as evaluate
 from inception_jax.cli import export as export
+from inception_jax.cli import predict as predict
 from inception_jax.cli import weights as weights
 from inception_jax.cli import zoo as zoo
 from inception_jax.cli.app import app

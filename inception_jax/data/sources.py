@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from inception_jax import imagenet
 from inception_jax.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
@@ -40,7 +41,7 @@ class ImageSource:
     Attributes:
       name: the data set and split, for messages.
       records: random-access mappings with an encoded image and a label.
-      class_names: the name of each label.
+      class_names: the name of each label; those of ImageNet in words, not by WordNet's ids.
       image_key, label_key: of the mappings.
     """
 
@@ -103,7 +104,7 @@ def _open_folder(root: Path, split: str) -> ImageSource:
             raise UserError(f"Class folder {class_folder} holds no image ({suffixes}): add some or remove the folder.")
         paths += files
         labels += [label] * len(files)
-    return ImageSource(f"folder:{folder}", FolderRecords(paths, labels), tuple(class_names))
+    return ImageSource(f"folder:{folder}", FolderRecords(paths, labels), imagenet.readable(class_names))
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -136,7 +137,8 @@ def _open_tfds(name: str, split: str, data_dir: str | None) -> ImageSource:
         raise UserError(f"{name!r} has no split {split!r}; its splits: {splits} ({_first_line(error)}).") from error
     if not len(records):
         raise UserError(f"Split {split!r} of {name!r} is empty.")
-    source = ImageSource(f"{name}[{split}]", records, tuple(features[label_key].names), image_key, label_key)
+    class_names = imagenet.readable(features[label_key].names)
+    source = ImageSource(f"{name}[{split}]", records, class_names, image_key, label_key)
     if source[0]["label"] < 0:  # reading it also finds missing files now, not in the middle of a start
         raise UserError(f"Split {split!r} of {name!r} has no labels; its splits: {', '.join(builder.info.splits)}.")
     return source

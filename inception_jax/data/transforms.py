@@ -95,13 +95,15 @@ class Evaluate:
         _check_interpolation(self.interpolation)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> np.ndarray:
-        width, height = image.size
-        short = min(width, height)
-        if short != self.resize:
-            width, height = int(self.resize * width / short), int(self.resize * height / short)
-            image = image.resize((width, height), RESAMPLING[self.interpolation])
-        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
+        image = resize_short_side(image, self.resize, self.interpolation)
+        left, top = (round((side - self.size) / 2) for side in image.size)
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
+
+
+def resize_short_side(image: Image.Image, short: int, interpolation: str) -> Image.Image:
+    """Returns the image with a short side of `short` pixels; the long one is rounded down, as torchvision does."""
+    size = [int(short * side / min(image.size)) for side in image.size]
+    return image if min(image.size) == short else image.resize(size, RESAMPLING[interpolation])
 
 
 @dataclasses.dataclass(frozen=True)

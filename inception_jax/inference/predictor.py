@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import dataclasses
 import functools
@@ -19,12 +20,15 @@ from jax.sharding import PartitionSpec as P
 from inception_jax import weights
 from inception_jax.data.transforms import BrokenImage
 from inception_jax.errors import UserError
+from inception_jax.inference.crops import check_kind, crops
 from inception_jax.inference.images import Input, eval_transform, open_image
 from inception_jax.inference.rewrite import for_inference
 from inception_jax.models.inputs import Preprocess
 from inception_jax.models.network import InceptionNet, ModelOutput
 
 Outputs = dict[str, jax.Array]
+Views = np.ndarray  # of one image: uint8 [V, size, size, 3]
+Started = list[tuple[int, Outputs]]  # of each batch, how many of its rows are views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,12 +114,22 @@ class Predictor:
           BrokenImage: one of them cannot be read; `stream` goes on with the others.
           UserError: k is out of range, or an array is no image.
         """
-        return [self._top(logits, k) for logits in self.logits(images)]
+        return [self._top(log_softmax(logits), k) for logits in self.logits(images)]
 
     def stream(self, images: Iterable[Input], k: int = 5) -> Iterator[Prediction | BrokenImage]:
         """Yields a prediction, or what is broken, for each image in order, while the next ones are decoded."""
-        for result in self._run(images, ("logits",), broken=lambda error: error):
-            yield result if isinstance(result, BrokenImage) else self._top(result["logits"], k)
+        for result in self.log_probabilities(images):
+            yield result if isinstance(result, BrokenImage) else self._top(result, k)
+
+    def log_probabilities(self, images: Iterable[Input], crops: int = 1) -> Iterator[np.ndarray | BrokenImage]:
+        """Yields for each image in order the logarithms [K], float64, of its probabilities, or what is broken.
+
+        Args:
+          images: what the predictor takes.
+          crops: 1, 10 or 144 views of each image, over which the probabilities are averaged: see `crops`.
+        """
+        for result in self._run(images, ("logits",), broken=lambda error: error, crops=crops):
+            yield result if isinstance(result, BrokenImage) else log_mean(log_softmax(result["logits"]))
 
     def logits(self, images: Iterable[Input]) -> np.ndarray:
         """Returns the logits [N, K] of images."""
@@ -146,12 +160,11 @@ class Predictor:
         """Returns the uint8 pixels [size, size, 3] that the network normalises and reads."""
         return self.transform(open_image(image))
 
-    def _top(self, logits: np.ndarray, k: int) -> Prediction:
-        if not 1 <= k <= len(logits):
-            raise UserError(f"k is {k}; it must be 1 ... {len(logits)}.")
-        scaled = np.exp(logits - logits.max())
-        probabilities = scaled / scaled.sum()
-        order = np.argsort(-probabilities, kind="stable")[:k]
+    def _top(self, log_probabilities: np.ndarray, k: int) -> Prediction:
+        if not 1 <= k <= len(log_probabilities):
+            raise UserError(f"k is {k}; it must be 1 ... {len(log_probabilities)}.")
+        probabilities = np.exp(log_probabilities)
+        order = np.argsort(-log_probabilities, kind="stable")[:k]
         return Prediction(tuple(Class(int(i), self.class_names[i], float(probabilities[i])) for i in order))
 
     def _stack(self, images: Iterable[Input], outputs: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -161,46 +174,59 @@ class Predictor:
         rows = list(self._run(images, outputs, broken=fail))
         if not rows:
             raise UserError("There are no images.")
-        return {name: np.stack([row[name] for row in rows]) for name in outputs}
+        return {name: np.concatenate([row[name] for row in rows]) for name in outputs}
 
     def _run(
-        self, images: Iterable[Input], outputs: tuple[str, ...], broken: Callable[[BrokenImage], Any]
+        self,
+        images: Iterable[Input],
+        outputs: tuple[str, ...],
+        broken: Callable[[BrokenImage], Any],
+        crops: int = 1,
     ) -> Iterator[Any]:
-        """Yields the outputs of each image, or what `broken` makes of it; decodes while the device computes."""
+        """Yields the outputs [crops, ...] of each image, or what `broken` makes of it; decodes meanwhile."""
         if not self.info.num_classes and "logits" in outputs:
             raise UserError(f"{self.info.source or self.info.model} has no classifier.")
-        running: tuple[list[np.ndarray | BrokenImage], Outputs | None] | None = None
-        for chunk in self._decoded(images):
-            pixels = [each for each in chunk if not isinstance(each, BrokenImage)]
-            started = chunk, self._start(pixels, outputs) if pixels else None
+        running: tuple[list[Views | BrokenImage], Started] | None = None
+        for chunk in self._decoded(images, crops):
+            started = chunk, self._start([each for each in chunk if not isinstance(each, BrokenImage)], outputs)
             if running:
                 yield from _collect(*running, broken)
             running = started
         if running:
             yield from _collect(*running, broken)
 
-    def _decoded(self, images: Iterable[Input]) -> Iterator[list[np.ndarray | BrokenImage]]:
-        """Yields chunks of up to a bucket of decoded images; a pool of threads is one chunk ahead."""
+    def _decoded(self, images: Iterable[Input], kind: int) -> Iterator[list[Views | BrokenImage]]:
+        """Yields chunks of images whose views fill a bucket; a pool of threads is a chunk or more ahead."""
+        check_kind(kind)
 
-        def read(image: Input) -> np.ndarray | BrokenImage:
+        def read(image: Input) -> Views | BrokenImage:
             try:
-                return self.prepare(image)
+                return crops(open_image(image), kind, self.info.preprocess)
             except BrokenImage as error:
                 return error
 
+        size = max(self.buckets[-1] // kind, 1)
+        rest, ahead = iter(images), collections.deque[concurrent.futures.Future]()
         with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
-            rest = iter(images)
-            submit = lambda: [pool.submit(read, image) for image in itertools.islice(rest, self.buckets[-1])]  # noqa: E731
-            ahead = submit()
-            while ahead:
-                current, ahead = ahead, submit()
-                yield [future.result() for future in current]
+            while True:
+                missing = size + max(size, self.threads) - len(ahead)
+                ahead.extend(pool.submit(read, image) for image in itertools.islice(rest, missing))
+                if not ahead:
+                    return
+                yield [ahead.popleft().result() for _ in range(min(size, len(ahead)))]
 
-    def _start(self, pixels: list[np.ndarray], outputs: tuple[str, ...]) -> Outputs:
-        bucket = next(size for size in self.buckets if size >= len(pixels))
-        batch = np.zeros((bucket, *pixels[0].shape), np.uint8)
-        batch[: len(pixels)] = pixels
-        return self._program(bucket, outputs)(self._params, jax.device_put(batch, self._split))
+    def _start(self, views: list[Views], outputs: tuple[str, ...]) -> Started:
+        """Starts the programs for the views of some images, in batches of up to the largest bucket."""
+        pixels = [view for each in views for view in each]
+        started = []
+        for first in range(0, len(pixels), self.buckets[-1]):
+            part = pixels[first : first + self.buckets[-1]]
+            bucket = next(size for size in self.buckets if size >= len(part))
+            batch = np.zeros((bucket, *part[0].shape), np.uint8)
+            batch[: len(part)] = part
+            found = self._program(bucket, outputs)(self._params, jax.device_put(batch, self._split))
+            started.append((len(part), found))
+        return started
 
     def _program(self, bucket: int, outputs: tuple[str, ...]) -> jax.stages.Compiled:
         key = bucket, outputs
@@ -225,15 +251,25 @@ def _forward(
     return {name: found[name].astype(jnp.float32) for name in outputs}
 
 
-def _collect(
-    chunk: list[np.ndarray | BrokenImage], outputs: Outputs | None, broken: Callable[[BrokenImage], Any]
-) -> Iterator[Any]:
+def _collect(chunk: list[Views | BrokenImage], started: Started, broken: Callable[[BrokenImage], Any]) -> Iterator[Any]:
     """Yields the outputs of each image of a chunk, fetched from the devices, or what `broken` makes of it."""
-    arrays = jax.device_get(outputs or {})
-    row = itertools.count()
-    for image in chunk:
-        if isinstance(image, BrokenImage):
-            yield broken(image)
+    parts = [{name: array[:count] for name, array in found.items()} for count, found in jax.device_get(started)]
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+    first = 0
+    for views in chunk:
+        if isinstance(views, BrokenImage):
+            yield broken(views)
         else:
-            i = next(row)
-            yield {name: array[i] for name, array in arrays.items()}
+            yield {name: array[first : first + len(views)] for name, array in arrays.items()}
+            first += len(views)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Returns the logarithms of the softmax over the last axis, in float64."""
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def log_mean(log_probabilities: np.ndarray) -> np.ndarray:
+    """Returns the logarithms [K] of the mean of probabilities [N, K], given as logarithms."""
+    return np.logaddexp.reduce(log_probabilities, axis=0) - np.log(len(log_probabilities))

@@ -1,9 +1,10 @@
-"""What a run starts from: a card of the zoo, or weights; and the record of it that stays in the workdir."""
+"""What a run starts from: a card of the zoo, or weights; and what stays in the workdir so that others can read it."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from inception_jax.training.saved import is_run, read_variables, saved_steps
 from inception_jax.weights.files import from_json, to_json
 
 RECORD = "finetune.json"
+CLASSES = "classes.txt"
 
 
 class Start(NamedTuple):
@@ -64,7 +66,8 @@ def run_weights(workdir: str | Path, average: bool | None = None) -> weights.Wei
     """Returns the variables of the best checkpoint of a run of ours; the averaged ones if asked, or if it kept some.
 
     Raises:
-      UserError: see `read_variables`; or the run itself started from weights and its record is not there.
+      UserError: see `read_variables`; the run itself started from weights and its record is not there; or it has
+        another number of class names than of classes.
     """
     variables, config, step, averaged = read_variables(workdir, average)
     num_classes = len(variables["params"]["classifier"]["linear"]["bias"])
@@ -72,7 +75,9 @@ def run_weights(workdir: str | Path, average: bool | None = None) -> weights.Wei
     scratch = config.finetune.weights is None
     info = _card_info(config, num_classes) if scratch else _read_record(workdir)
     source = f"the run {workdir}, step {step:,}, {'averaged' if averaged else 'not averaged'}"
-    loaded = weights.Weights(dataclasses.replace(info, source=source, sha256="", num_classes=num_classes), variables)
+    class_names = _read_classes(workdir, num_classes)
+    info = dataclasses.replace(info, source=source, sha256="", num_classes=num_classes, class_names=class_names)
+    loaded = weights.Weights(info, variables)
     return dataclasses.replace(loaded, report=weights.Report(loaded=tuple(loaded.flat()), notes=(f"from {source}",)))
 
 
@@ -80,6 +85,22 @@ def write_record(workdir: Path, started: weights.Weights) -> None:
     """Keeps in `workdir` what a checkpoint cannot say of the weights that the run started from."""
     record = {"report": str(started.report).splitlines(), "info": json.loads(to_json(started.info))}
     (workdir / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def write_classes(workdir: Path, class_names: Sequence[str]) -> None:
+    """Keeps in `workdir` what the classes are called, one a line."""
+    (workdir / CLASSES).write_text("".join(" ".join(name.splitlines()) + "\n" for name in class_names))
+
+
+def _read_classes(workdir: Path, num_classes: int) -> tuple[str, ...]:
+    """Returns the class names of a run; none if it kept none, as the runs of earlier versions."""
+    path = workdir / CLASSES
+    if not path.exists():
+        return ()
+    class_names = tuple(path.read_text().split("\n")[:-1])
+    if len(class_names) != num_classes:
+        raise UserError(f"{path} holds {len(class_names)} class names, and the run in {workdir} has {num_classes}.")
+    return class_names
 
 
 def _read_record(workdir: Path) -> weights.Info:

@@ -22,7 +22,7 @@ from inception_jax.training.clock import Clock
 from inception_jax.training.compilation import CompilationLog, compile_steps
 from inception_jax.training.config import TrainConfig
 from inception_jax.training.experiment import Experiment, prepare
-from inception_jax.training.finetune import write_record
+from inception_jax.training.finetune import write_classes, write_record
 from inception_jax.training.report import draw_curves, print_summary, summarise
 from inception_jax.training.state import TrainState
 from inception_jax.training.stopping import Stop, stop_signal
@@ -36,8 +36,8 @@ def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | P
 
     Args:
       config: see configs/default.py.
-      workdir: gets checkpoints/, metrics.jsonl, tensorboard/, finetune.json if the run starts from weights, and at the
-        end curves.png and summary.json.
+      workdir: gets checkpoints/, metrics.jsonl, tensorboard/, classes.txt, finetune.json if the run starts from
+        weights, and at the end curves.png and summary.json.
 
     Returns:
       The state after the last step.
@@ -57,6 +57,7 @@ def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | P
         Checkpoints(workdir / "checkpoints", config.keep_checkpoints, best_metric(config)) as checkpoints,
     ):
         state = checkpoints.restore(experiment.abstract_state, config)
+        write_classes(workdir, experiment.train_source.class_names)
         if state is None:
             state = experiment.init_state()
             if experiment.weights is not None:

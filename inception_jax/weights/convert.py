@@ -11,12 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from inception_jax import imagenet
 from inception_jax.errors import UserError
 from inception_jax.models import zoo
 from inception_jax.models.network import InceptionNet
 from inception_jax.weights.files import Info, Report, Weights
 from inception_jax.weights.layouts import TORCH, Shape, Slot
 from inception_jax.weights.lineages import LINEAGES, Lineage, Tensors, init_size, variable_shapes
+
+IMAGENET_CLASSES = 1000  # the originals that have as many order them as ILSVRC does; FID's network has 1008
 
 
 def origins(model: str | None = None) -> list[str]:
@@ -86,21 +89,25 @@ def convert(
     if label_offset:
         flat = {path: leaf[..., label_offset:] if _is_head(path) else leaf for path, leaf in flat.items()}
     names = tuple("/".join(path) for path in flat)
+    num_classes = max(outputs - label_offset, 0)
+    class_names = imagenet.class_names() if num_classes == IMAGENET_CLASSES else ()
     filled_names = tuple("/".join(slot.path[1:]) for slot in filled)
     info = Info(
         model=lineage.model,
-        num_classes=max(outputs - label_offset, 0),
+        num_classes=num_classes,
         aux=bool(model.aux_heads),
         preprocess=preprocess or lineage.preprocess,
         numerics=model.numerics,
         label_offset=label_offset,
         source=source,
         sha256=sha256,
+        class_names=class_names,
         filled=filled_names,
     )
     notes: tuple[str, ...] = (f"from {lineage.origin}: {source}",) if source else ()
     notes += () if preprocess else (f"their input is taken to be made as {lineage.origin} makes it",)
     notes += (f"the first {label_offset} of {outputs} outputs are no class",) if label_offset else ()
+    notes += ("the classes are taken for those of ImageNet",) if class_names else ()
     notes += ("the first convolution read BGR and now reads RGB",) if lineage.bgr else ()
     loaded = tuple(name for name in names if name.partition("/")[2] not in filled_names)
     return Weights.of(info, flat, Report(loaded, (), foreign, filled_names, notes))

@@ -1,6 +1,5 @@
 """The predictor: every kind of input, one answer; buckets; what it refuses."""
 
-import dataclasses
 import io
 
 import jax
@@ -8,29 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inception_jax import weights
 from inception_jax.data.transforms import BrokenImage
 from inception_jax.errors import UserError
 from inception_jax.inference.images import open_image
 from inception_jax.inference.predictor import Predictor
-from inception_jax.models import inputs
 from inception_jax.training.compilation import CompilationLog
-from tests.weights.test_files import tiny
-
-NAMES = tuple(f"class {i}" for i in range(10))
-
-
-@pytest.fixture(scope="module")
-def source():
-    """Weights that read 16 pixels, cut from a short side of 20."""
-    made = weights.adapt(tiny(), image_size=16, aux=False)
-    preprocess = dataclasses.replace(inputs.CIFAR, size=16, crop_fraction=0.8)
-    return dataclasses.replace(made, info=dataclasses.replace(made.info, preprocess=preprocess, class_names=NAMES))
-
-
-@pytest.fixture(scope="module")
-def predictor(source):
-    return Predictor(source, max_batch=16)
+from tests.inference.conftest import NAMES
 
 
 def _pictures(count, size=(30, 24)):

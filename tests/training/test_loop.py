@@ -12,7 +12,10 @@ import jax
 import numpy as np
 import pytest
 
+from inception_jax.data.sources import open_source
 from inception_jax.errors import NonFiniteLossError, UserError
+from inception_jax.inference.evaluation import evaluate
+from inception_jax.inference.predictor import Predictor
 from inception_jax.training import loop, prepare, train_and_evaluate
 from inception_jax.training.checkpoints import checksums
 from inception_jax.training.compilation import CompilationLog
@@ -45,7 +48,7 @@ def capture_logs():
 def test_files_of_a_run(finished):
     workdir, state, *_ = finished
     assert {path.name for path in workdir.iterdir()} == {
-        ".lock", "checkpoints", "curves.png", "metrics.jsonl", "summary.json", "tensorboard",
+        ".lock", "checkpoints", "classes.txt", "curves.png", "metrics.jsonl", "summary.json", "tensorboard",
     }  # fmt: skip
     assert int(state.step) == 8
     summary = json.loads((workdir / "summary.json").read_text())
@@ -53,6 +56,15 @@ def test_files_of_a_run(finished):
     assert summary["skipped"] == 0
     assert summary["best"]["top1"] >= summary["last"]["top1"]
     assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluation_of_a_run_gives_the_figures_of_its_loop(finished, digits_dir):
+    workdir = finished[0]
+    predictor = Predictor.from_checkpoint(workdir)
+    assert predictor.class_names == tuple("0123456789")
+    best = json.loads((workdir / "summary.json").read_text())["best"]
+    found = evaluate([predictor], open_source("digits", "test[:96]", digits_dir)).metrics()
+    assert found == pytest.approx({**best, "count": 96}, rel=1e-5)
 
 
 def test_metrics_hold_what_was_seen(finished):

@@ -1,0 +1,92 @@
+"""Images a second of a predictor from files to classes, and of its two parts alone, in turns.
+
+Random weights: speed does not depend on them. Prints a line of JSON for benchmarks/results/inference.jsonl.
+Command: python benchmarks/predict.py FOLDER
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import numpy as np
+import typer
+
+from inception_jax import Predictor
+from inception_jax.inference.files import find_images
+from inception_jax.models import zoo
+from inception_jax.version import __version__
+from inception_jax.weights import Info, Weights
+from inception_jax.weights.convert import initial_values
+from inception_jax.weights.lineages import variable_shapes
+
+
+def random_weights(name: str) -> Weights:
+    """Returns a model of the zoo as its `init` draws it."""
+    card = zoo.model_card(name)
+    info = Info(name, num_classes=1000, aux=False, preprocess=card.preprocess, numerics=card.numerics)
+    model = info.create_model()
+    return Weights.of(info, initial_values(model, variable_shapes(model), seed=0))
+
+
+def measure(
+    folder: Path,
+    model: Annotated[str, typer.Option(help="Of the zoo.")] = "googlenet_torchvision",
+    batch: Annotated[int, typer.Option(help="Images in a batch.")] = 32,
+    repeats: Annotated[int, typer.Option(help="Of each measurement; the median counts.")] = 3,
+    hardware: Annotated[str, typer.Option(help="What the line says of the machine.")] = "",
+) -> None:
+    """Measure on the images below a folder."""
+    paths = find_images([str(folder)])
+    predictor = Predictor(random_weights(model), max_batch=batch)
+    predictor.warmup()
+    pixels = [predictor.prepare(path) for path in paths[:batch]]
+
+    def decode() -> None:
+        with concurrent.futures.ThreadPoolExecutor(predictor.threads) as pool:
+            list(pool.map(predictor.prepare, paths))
+
+    def device() -> None:
+        stacked, program = np.stack(pixels), predictor._program(batch, ("logits",))
+        for _ in range(0, len(paths), batch):
+            images = jax.device_put(stacked, predictor._split)
+            jax.device_get(program(predictor._params, images))
+
+    def end_to_end() -> None:
+        list(predictor.stream(paths))
+
+    parts: dict[str, Callable[[], None]] = {"decode": decode, "device": device, "end_to_end": end_to_end}
+    seconds: dict[str, list[float]] = {name: [] for name in parts}
+    for _ in range(repeats):
+        for name, part in parts.items():
+            start = time.perf_counter()
+            part()
+            seconds[name].append(time.perf_counter() - start)
+    speeds = {name: len(paths) / statistics.median(each) for name, each in seconds.items()}
+    slowest = min(speeds["decode"], speeds["device"])
+    record = {
+        "command": f"python benchmarks/predict.py FOLDER --model {model} --batch {batch} --repeats {repeats}",
+        "hardware": hardware,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "versions": {"inception_jax": __version__, "jax": jax.__version__},
+        "figures": {
+            "model": model,
+            "images": len(paths),
+            "threads": predictor.threads,
+            "images_per_second": {name: round(speed, 1) for name, speed in speeds.items()},
+            "end_to_end_by_slowest": round(speeds["end_to_end"] / slowest, 3),
+            "seconds": {name: [round(x, 2) for x in each] for name, each in seconds.items()},
+        },
+    }
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    typer.run(measure)

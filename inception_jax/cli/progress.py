@@ -1,0 +1,47 @@
+"""How far a command is, on stderr: a bar with the time left on a terminal, now and then a line in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import rich.console
+import rich.progress
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+@contextlib.contextmanager
+def progress(total: int) -> Iterator[Callable[[], None]]:
+    """Yields a function to call after each of `total` images."""
+    console = rich.console.Console(stderr=True, highlight=False)
+    bar = rich.progress.Progress(
+        rich.progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f} images"),
+        rich.progress.BarColumn(),
+        rich.progress.TaskProgressColumn(),
+        rich.progress.TimeRemainingColumn(elapsed_when_finished=True),
+        console=console,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # else rich would take what goes to a pipe, too
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("", total=total)
+    start = last = time.monotonic()
+    done = 0
+
+    def advance() -> None:
+        nonlocal done, last
+        done += 1
+        bar.advance(task)
+        now = time.monotonic()
+        if not console.is_terminal and now - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            left = (now - start) * (total - done) / done
+            print(
+                f"{done:,}/{total:,} images, {done / (now - start):,.1f} images/s, {left:,.0f} s left", file=sys.stderr
+            )
+
+    with bar:
+        yield advance

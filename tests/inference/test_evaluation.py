@@ -1,0 +1,147 @@
+"""Evaluation: every image once, the figures of the training loop, averages over crops and networks."""
+
+import copy
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from inception_jax.data.transforms import decode
+from inception_jax.errors import UserError
+from inception_jax.inference import sheets
+from inception_jax.inference.crops import crops
+from inception_jax.inference.evaluation import Evaluation, evaluate
+from inception_jax.training import metrics
+from inception_jax.training.compilation import CompilationLog
+from tests.data.images import noise_source
+from tests.inference.conftest import NAMES
+
+IMAGES = 27
+
+
+@pytest.fixture(scope="module")
+def data():
+    made = noise_source(IMAGES, size=24, classes=10)
+    return dataclasses.replace(made, class_names=NAMES)
+
+
+@pytest.fixture(scope="module")
+def other(predictor):
+    """Another network, which the same programs run: that with another classifier."""
+    made = copy.copy(predictor)
+    params = dict(predictor._params)
+    params["classifier"] = jax.tree.map(lambda leaf: -0.5 * leaf, params["classifier"])
+    made._params = jax.device_put(params, predictor._replicated)
+    return made
+
+
+def softmax(logits):
+    return np.asarray(jax.nn.softmax(logits.astype(np.float32), axis=-1), np.float64)
+
+
+def test_the_figures_are_those_of_the_training_loop(predictor, data):
+    calls = []
+    found = evaluate([predictor], data, advance=lambda: calls.append(1))
+    logits = predictor.logits([record["image"] for record in data.records])
+    labels = np.array([record["label"] for record in data.records])
+    sums = metrics.classification_sums(logits, labels, np.ones(IMAGES))
+    expected = metrics.means([jax.device_get(sums)])
+    assert len(calls) == found.metrics()["count"] == IMAGES
+    assert found.metrics() == pytest.approx(expected, rel=1e-5)
+    assert 0 < expected["top1"] < expected["top5"] < 1
+    assert found.labels.tolist() == labels.tolist()
+    assert (found.predicted == logits.argmax(1)).all()
+
+
+def test_crops_and_networks_are_averaged_over_their_probabilities(predictor, other, data):
+    predictor._program(16, ("logits",))
+    with CompilationLog() as log:
+        found = evaluate([predictor, other], data, crops=10)  # 270 views of each
+    assert log.compilations == []
+    expected = np.zeros((IMAGES, 10))
+    for i, record in enumerate(data.records):
+        views = crops(decode(record["image"]), 10, predictor.info.preprocess)
+        for member in (predictor, other):
+            program = member._program(16, ("logits",))
+            logits = program(member._params, np.concatenate([views, np.zeros_like(views[:6])]))["logits"]
+            expected[i] += softmax(np.asarray(logits[:10])).mean(0) / 2
+    np.testing.assert_allclose(found.probability, expected.max(1), rtol=1e-4)
+    np.testing.assert_allclose(found.losses, -np.log(expected[np.arange(IMAGES), found.labels]), rtol=1e-4)
+    assert (found.predicted == expected.argmax(1)).all()
+
+
+def test_more_views_than_a_batch_holds(predictor, data):
+    few = dataclasses.replace(data, records=data.records[:2])
+    found = evaluate([predictor], few, crops=144)
+    views = [crops(decode(each["image"]), 144, predictor.info.preprocess) for each in few.records]
+    program = predictor._program(16, ("logits",))
+    logits = [np.asarray(program(predictor._params, part)["logits"]) for each in views for part in np.split(each, 9)]
+    expected = softmax(np.concatenate(logits)).reshape(2, 144, 10).mean(1)
+    np.testing.assert_allclose(found.probability, expected.max(1), rtol=1e-4)
+
+
+def test_what_is_refused(predictor, data):
+    with pytest.raises(UserError, match=r"noise\[all\] has 3 classes; a test has 10"):
+        evaluate([predictor], noise_source(3))
+    with pytest.raises(UserError, match="order the same classes differently: class 0 is 'class 9' of the data"):
+        evaluate([predictor], dataclasses.replace(data, class_names=NAMES[::-1]))
+    broken = dataclasses.replace(data, records=[*data.records[:13], {"image": b"x", "label": 0}])
+    with pytest.raises(UserError, match=r"Broken image, record 13 of noise\[all\]: not an image"):
+        evaluate([predictor], broken)
+
+
+SIX = Evaluation(
+    class_names=("cat", "dog $x", "owl"),
+    labels=np.array([0, 0, 1, 1, 2, 2]),
+    top=np.array([[0, 1, 2], [1, 0, 2], [1, 0, 2], [2, 0, 1], [0, 1, 2], [2, 1, 0]]),
+    probability=np.array([0.9, 0.6, 0.7, 0.8, 0.5, 0.4]),
+    losses=np.array([0.1, 1.0, 0.3, 2.0, 3.0, 0.9]),
+)
+
+
+def test_confusion_and_mistakes_by_hand():
+    assert SIX.confusion().tolist() == [[1, 1, 0], [0, 1, 1], [1, 0, 1]]
+    assert SIX.mistakes().tolist() == [3, 1, 4]
+    record = json.loads(json.dumps(SIX.to_json(mistakes=1)))
+    assert record["classes"][1] == {"class": "dog $x", "count": 2, "top1": 0.5}
+    assert record["mistakes"] == [{"index": 3, "class": "dog $x", "predicted": "owl", "probability": 0.8}]
+
+
+@pytest.mark.parametrize("classes", [3, 1000])
+def test_pictures(tmp_path, classes):
+    names = SIX.class_names + tuple(f"class {i}" for i in range(3, classes))
+    made = dataclasses.replace(SIX, class_names=names)
+    sheets.draw_confusion(made, tmp_path / "confusion.png", "a $ test")
+    sheets.draw_mistakes(made, noise_source(6), tmp_path / "mistakes.png", "a $ test")
+    confusion, mistakes = (decode((tmp_path / f"{name}.png").read_bytes()) for name in ("confusion", "mistakes"))
+    assert 500 < confusion.width <= 1000
+    assert len(mistakes.getcolors(1 << 20)) > 100  # the noise of the images
+
+
+def test_the_command(run, predictor, tmp_path, digits_dir, monkeypatch):
+    unnamed = copy.copy(predictor)
+    unnamed.class_names = ("",) * 10
+    monkeypatch.setattr("inception_jax.cli.evaluate.load_predictor", lambda *_: unnamed)
+    named = ("--data", "digits", "--data-dir", digits_dir, "--split", "test[:48]")
+    code, out, err = run("evaluate", *named, "--weights", "w", "-o", str(tmp_path / "out"), "--json")
+    assert (code, err) == (0, "")
+    record = json.loads(out)
+    assert record == json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert (record["data"], record["count"], record["crops"]) == ("digits[test[:48]]", 48, 1)
+    assert [each["class"] for each in record["classes"]] == list("0123456789")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"evaluation.json", "confusion.png", "mistakes.png"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--crops", "5"), "crops is 5; it must be 1, 10, 144."),
+        ((), "Name a network: either --weights or --workdir."),
+        (("--weights", "a", "--workdir", "b"), "Name a network: either --weights or --workdir."),
+    ],
+)
+def test_mistakes_of_the_command(run, digits_dir, arguments, message):
+    code, _, err = run("evaluate", "--data", "digits", "--data-dir", digits_dir, "--split", "test", *arguments)
+    assert (code, err) == (2, f"inception-jax: {message}\n")
