@@ -95,13 +95,22 @@ class Evaluate:
         _check_interpolation(self.interpolation)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> np.ndarray:
-        width, height = image.size
+        resized, corner = self._geometry(*image.size)
+        if image.size != resized:
+            image = image.resize(resized, RESAMPLING[self.interpolation])
+        return np.asarray(image.crop((*corner, corner[0] + self.size, corner[1] + self.size)))
+
+    def box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Returns (left, top, right, bottom) of what is kept of an image, in its own pixels."""
+        resized, corner = self._geometry(width, height)
+        x, y = width / resized[0], height / resized[1]
+        return corner[0] * x, corner[1] * y, (corner[0] + self.size) * x, (corner[1] + self.size) * y
+
+    def _geometry(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Returns the size of the resized image, and the corner (left, top) of the square in it."""
         short = min(width, height)
-        if short != self.resize:
-            width, height = int(self.resize * width / short), int(self.resize * height / short)
-            image = image.resize((width, height), RESAMPLING[self.interpolation])
-        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
-        return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
+        resized = int(self.resize * width / short), int(self.resize * height / short)
+        return resized, (round((resized[0] - self.size) / 2), round((resized[1] - self.size) / 2))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,10 +133,13 @@ class EvaluateBox:
         _check_interpolation(self.interpolation)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> np.ndarray:
-        width, height = image.size
+        kept = image.crop(self.box(*image.size))
+        return np.asarray(kept.resize((self.size, self.size), RESAMPLING[self.interpolation]))
+
+    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Returns (left, top, right, bottom) of what is kept of an image, in its own pixels."""
         left, top = (int((side - side * self.fraction) / 2) for side in (width, height))
-        box = image.crop((left, top, width - left, height - top))
-        return np.asarray(box.resize((self.size, self.size), RESAMPLING[self.interpolation]))
+        return left, top, width - left, height - top
 
 
 def _check_interpolation(name: str) -> None:

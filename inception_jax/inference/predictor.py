@@ -146,6 +146,18 @@ class Predictor:
         """Returns the uint8 pixels [size, size, 3] that the network normalises and reads."""
         return self.transform(open_image(image))
 
+    @property
+    def params(self) -> Any:
+        """The parameters of `model`, on every device."""
+        return self._params
+
+    def place(self, rows: Sequence[np.ndarray]) -> jax.Array:
+        """Returns arrays of one shape as a batch on the devices, padded with zeros to the next bucket."""
+        bucket = next(size for size in self.buckets if size >= len(rows))
+        batch = np.zeros((bucket, *rows[0].shape), rows[0].dtype)
+        batch[: len(rows)] = rows
+        return jax.device_put(batch, self._split)
+
     def _top(self, logits: np.ndarray, k: int) -> Prediction:
         if not 1 <= k <= len(logits):
             raise UserError(f"k is {k}; it must be 1 ... {len(logits)}.")
@@ -197,10 +209,8 @@ class Predictor:
                 yield [future.result() for future in current]
 
     def _start(self, pixels: list[np.ndarray], outputs: tuple[str, ...]) -> Outputs:
-        bucket = next(size for size in self.buckets if size >= len(pixels))
-        batch = np.zeros((bucket, *pixels[0].shape), np.uint8)
-        batch[: len(pixels)] = pixels
-        return self._program(bucket, outputs)(self._params, jax.device_put(batch, self._split))
+        batch = self.place(pixels)
+        return self._program(len(batch), outputs)(self._params, batch)
 
     def _program(self, bucket: int, outputs: tuple[str, ...]) -> jax.stages.Compiled:
         key = bucket, outputs
@@ -213,12 +223,17 @@ class Predictor:
         return self._programs[key]
 
 
+def normalise(images: jax.Array, preprocess: Preprocess) -> jax.Array:
+    """Returns what a network reads of pixels [B, H, W, 3] in 0 ... 255."""
+    mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (preprocess.mean, preprocess.std))
+    return (images.astype(jnp.float32) - mean) / std
+
+
 def _forward(
     params: Any, images: jax.Array, *, model: InceptionNet, preprocess: Preprocess, outputs: tuple[str, ...]
 ) -> Outputs:
     """Returns logits [B, K], pooled [B, C] or endpoints [B, H, W, C] of uint8 images [B, H, W, 3], in float32."""
-    mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (preprocess.mean, preprocess.std))
-    output = cast(ModelOutput, model.apply({"params": params}, (images.astype(jnp.float32) - mean) / std))
+    output = cast(ModelOutput, model.apply({"params": params}, normalise(images, preprocess)))
     last = next(reversed(output.endpoints.values()))
     pooled = last.mean((1, 2), dtype=jnp.float32)
     found = {**output.endpoints, "pooled": pooled, "logits": output.logits}
