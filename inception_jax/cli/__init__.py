@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from inception_jax.cli import views as views
 from inception_jax.cli import weights as weights
 from inception_jax.cli import zoo as zoo
 from inception_jax.cli.app import app

@@ -72,7 +72,9 @@ def localisation_error(
       UserError: no images, or lists of several lengths.
     """
     if not guesses or not len(guesses) == len(labels) == len(boxes):
-        raise UserError(f"There are guesses, labels and boxes for {len(guesses)}, {len(labels)} and {len(boxes)} images.")
+        raise UserError(
+            f"There are guesses, labels and boxes for {len(guesses)}, {len(labels)} and {len(boxes)} images."
+        )
     misses = [
         not is_localised(guess[:k], label, its_boxes, at_least)
         for guess, label, its_boxes in zip(guesses, labels, boxes, strict=True)

@@ -110,12 +110,12 @@ class Predictor:
           BrokenImage: one of them cannot be read; `stream` goes on with the others.
           UserError: k is out of range, or an array is no image.
         """
-        return [self._top(logits, k) for logits in self.logits(images)]
+        return [self.top(logits, k) for logits in self.logits(images)]
 
     def stream(self, images: Iterable[Input], k: int = 5) -> Iterator[Prediction | BrokenImage]:
         """Yields a prediction, or what is broken, for each image in order, while the next ones are decoded."""
         for result in self._run(images, ("logits",), broken=lambda error: error):
-            yield result if isinstance(result, BrokenImage) else self._top(result["logits"], k)
+            yield result if isinstance(result, BrokenImage) else self.top(result["logits"], k)
 
     def logits(self, images: Iterable[Input]) -> np.ndarray:
         """Returns the logits [N, K] of images."""
@@ -158,7 +158,12 @@ class Predictor:
         batch[: len(rows)] = rows
         return jax.device_put(batch, self._split)
 
-    def _top(self, logits: np.ndarray, k: int) -> Prediction:
+    def top(self, logits: np.ndarray, k: int) -> Prediction:
+        """Returns the k likeliest classes of logits [K].
+
+        Raises:
+          UserError: k is out of range.
+        """
         if not 1 <= k <= len(logits):
             raise UserError(f"k is {k}; it must be 1 ... {len(logits)}.")
         scaled = np.exp(logits - logits.max())

@@ -27,7 +27,7 @@ def _close(found, expected, tolerance=1e-5):
 def test_the_average_of_a_map_is_the_logit_less_the_bias(small):
     pictures = _pictures(9)  # more than a bucket
     found = cam.cam(small, pictures, k=3)
-    assert found.maps.shape == (9, 3, 4, 4)
+    assert found.maps.shape == (9, 3, 8, 8)
     np.testing.assert_array_equal(found.classes, np.argsort(-found.logits)[:, :3])
     bias = np.asarray(small.params["classifier"]["linear"]["bias"])
     scores = np.take_along_axis(found.logits, found.classes, 1) - bias[found.classes]
@@ -40,7 +40,7 @@ def test_grad_cam_at_the_last_map_is_cam_over_the_pixels_of_the_map(small):
     classes = [[0, 7], [3, 3], [9, 1]]
     plain, graded = cam.cam(small, pictures, classes), cam.grad_cam(small, pictures, classes=classes)
     np.testing.assert_array_equal(graded.classes, classes)
-    _close(graded.maps, plain.maps / (4 * 4))
+    _close(graded.maps, plain.maps / (8 * 8))
     assert plain.maps.std() > 0
 
 
@@ -91,14 +91,23 @@ def test_classes_by_name(small):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda p, x: cam.cam(p, x, "clas 5"), r"There is no class 'clas 5'; nearest: class 5.*; indices are 0 \.\.\. 9"),
+        (
+            lambda p, x: cam.cam(p, x, "clas 5"),
+            r"There is no class 'clas 5'; nearest: class 5.*; indices are 0 \.\.\. 9",
+        ),
         (lambda p, x: cam.cam(p, x, 10), r"There is no class 10; .*indices are 0 \.\.\. 9"),
         (lambda p, x: cam.cam(p, x, -1), r"There is no class -1"),
         (lambda p, x: cam.cam(p, x, "crane"), r"Several classes are called 'crane': give one of the indices \[1, 2\]"),
-        (lambda p, x: cam.cam(p, x, [[1], [2], [3]]), r"classes are \[3, 1\]; for 2 images they must broadcast to \[2, K"),
+        (
+            lambda p, x: cam.cam(p, x, [[1], [2], [3]]),
+            r"classes are \[3, 1\]; for 2 images they must broadcast to \[2, K",
+        ),
         (lambda p, x: cam.cam(p, x, k=11), r"k is 11; it must be 1 \.\.\. 10"),
         (lambda p, x: cam.cam(p, []), "There are no images"),
-        (lambda p, x: cam.grad_cam(p, x, "5c"), r"googlenet_cifar has no endpoint '5c'\. Nearest: .*5b.*All: conv1, 3a"),
+        (
+            lambda p, x: cam.grad_cam(p, x, "5c"),
+            r"googlenet_cifar has no endpoint '5c'\. Nearest: .*5b.*All: conv1, 3a",
+        ),
         (lambda p, x: cam.occlusion(p, x, window=17), r"window is 17; it must be 1 \.\.\. 16 pixels"),
     ],
 )
