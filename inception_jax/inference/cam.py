@@ -162,7 +162,7 @@ def _explain(
     with concurrent.futures.ThreadPoolExecutor(predictor.threads) as pool:
         for start in range(0, len(given), size):
             pixels = list(pool.map(predictor.prepare, given[start : start + size]))
-            chosen = None if wanted is None else predictor.place(wanted[start : start + size])
+            chosen = None if wanted is None else predictor.place(list(wanted[start : start + size]))
             outputs = jax.device_get(program(predictor.params, predictor.place(pixels), chosen))
             parts.append([output[: len(pixels)] for output in outputs])
     return Explanation(*(np.concatenate(outputs) for outputs in zip(*parts, strict=True)))
@@ -174,7 +174,7 @@ def _indices(predictor: Predictor, classes: ArrayLike, count: int) -> np.ndarray
     found = np.array([class_index(predictor, which) for which in named.ravel().tolist()], np.int32)
     found = found.reshape(named.shape or (1,))
     try:
-        return np.broadcast_to(found, (count, found.shape[-1]))
+        return np.broadcast_to(found, (count, *found.shape[-1:]))
     except ValueError as error:
         raise UserError(
             f"classes are {list(named.shape)}; for {count} images they must broadcast to [{count}, K]."

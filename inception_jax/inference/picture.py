@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -33,11 +33,9 @@ def draw_heat(
         _show(axis, overlay(image, heat), name)
         if box is not None:
             left, top, right, bottom = box
-            frame = {"fill": False, "joinstyle": "miter"}
             for width, colour in ((4.0, "black"), (2.0, "white")):  # seen on any ground
-                axis.add_patch(
-                    Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, lw=width, ec=colour, **frame)
-                )
+                corner, sides = (left - 0.5, top - 0.5), (right - left, bottom - top)
+                axis.add_patch(Rectangle(corner, *sides, fill=False, lw=width, ec=colour))
     _bars(axes[-1], prediction)
     return figure
 
@@ -51,18 +49,18 @@ def overlay(image: Image.Image, heat: np.ndarray, strength: float = 0.6) -> np.n
     return np.clip((1 - alpha) * ground + alpha * colours, 0, 1)
 
 
-def draw_grid(tiles: Sequence[np.ndarray], title: str, names: Sequence[str] = (), cmap: str | None = None) -> Figure:
+def draw_grid(tiles: Iterable[np.ndarray], title: str, names: Sequence[str] = (), cmap: str | None = None) -> Figure:
     """Returns a figure of images [H, W, 3] in 0 ... 1, or of maps [H, W], near to a square of them."""
-    columns = int(np.ceil(np.sqrt(len(tiles))))
-    rows = -(-len(tiles) // columns)
+    images = list(tiles)
+    columns = int(np.ceil(np.sqrt(len(images))))
+    rows = -(-len(images) // columns)
     figure = Figure(
         figsize=(0.9 * columns + 0.4, 0.9 * rows + (0.18 * rows if len(names) else 0) + 0.5), layout="constrained"
     )
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
     figure.suptitle(title, fontsize="medium")
     for axis in (axes := figure.subplots(rows, columns, squeeze=False).ravel()):
         axis.axis("off")
-    for i, tile in enumerate(tiles):
+    for i, tile in enumerate(images):
         _show(axes[i], tile, names[i] if len(names) else "", cmap)
     return figure
 
