@@ -1,6 +1,6 @@
 """Do class activation maps find objects that nobody pointed at? Trains on drawn shapes by their class alone, and looks.
 
-Command: python -m benchmarks.localisation [--steps 300] [--seed 0] [--json FILE] [--weights FILE.npz]
+Command: python -m benchmarks.localisation [--steps 300] [--seed 0] [--json FILE] [--picture FILE.png] [--weights FILE.npz]
 
 A network of a few rows of GoogLeNet ends in a map of half the size of the image, as GoogLeNet-GAP keeps a large map.
 It is trained here; then the box of the true class's map is compared with that of the object.
@@ -9,6 +9,8 @@ It is trained here; then the box of the true class's map is compared with that o
 from __future__ import annotations
 
 import argparse
+import datetime
+import importlib.metadata
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -20,8 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import traverse_util
+from matplotlib.figure import Figure
+from PIL import Image
 
-from inception_jax.inference import cam, localisation
+from inception_jax.inference import cam, localisation, picture
 from inception_jax.inference.heat import heat, on_image
 from inception_jax.inference.predictor import Predictor, normalise
 from tests.inference import shapes
@@ -94,11 +98,28 @@ def measure(
     return {name: round(float(value), 4) for name, value in figures.items()}
 
 
+def draw(predictor: Predictor, drawn: Sequence[shapes.Shape], threshold: float, path: Path) -> None:
+    """Draws images, and under each the heat of its class with the box found there."""
+    figure = Figure(figsize=(1.4 * len(drawn), 3.1), layout="constrained")
+    axes = figure.subplots(2, len(drawn))
+    for i, (shape, each) in enumerate(zip(drawn, explain(predictor, cam.cam, drawn)[1], strict=True)):
+        axes[0, i].imshow(shape.pixels)
+        axes[0, i].set_title(shapes.CLASSES[shape.label], fontsize="small")
+        axes[1, i].imshow(picture.overlay(Image.fromarray(shape.pixels), each))
+        if (box := localisation.largest_box(each, threshold)) is not None:
+            picture.draw_box(axes[1, i], box)
+    for axis in axes.flat:
+        axis.axis("off")
+    figure.savefig(path, dpi=100)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--hardware", default="", help="words for the row")
     parser.add_argument("--json", type=Path, help="append a row of figures to this file")
+    parser.add_argument("--picture", type=Path, help="draw eight of the images with their heat and boxes")
     parser.add_argument("--weights", type=Path, help="write the variables, or read them if the file exists")
     args = parser.parse_args()
     started = time.perf_counter()
@@ -111,16 +132,26 @@ def main() -> None:
         if args.weights:
             np.savez(args.weights, **source.flat())
     predictor = Predictor(source, max_batch=100)
+    best_of_cam = localisation.THRESHOLD
     figures: dict[str, Any] = {"seconds_of_training": round(time.perf_counter() - started, 1)}
     tuning, drawn = (shapes.draw_many(count, SIZE, seed) for count, seed in ((200, 2), (500, 1)))
     for name, method in (("cam", cam.cam), ("occlusion", cam.occlusion)):
         before = explain(predictor, method, tuning)
         best = max(THRESHOLDS, key=lambda threshold: measure(*before, tuning, threshold)["boxes_over_0.5"])
+        best_of_cam = best if name == "cam" else best_of_cam
         predicted, heats = explain(predictor, method, drawn)
         figures["top1"] = round(float(np.mean(predicted == [shape.label for shape in drawn])), 4)
         figures[name] = {f"threshold_{t}": measure(predicted, heats, drawn, t) for t in (localisation.THRESHOLD, best)}
-    row = {"command": "python -m benchmarks.localisation", "steps": args.steps, "seed": args.seed, "figures": figures}
+    row = {
+        "command": f"python -m benchmarks.localisation --steps {args.steps} --seed {args.seed}",
+        "hardware": args.hardware,
+        "date": f"{datetime.date.today()}",
+        "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "scipy")},
+        "figures": figures,
+    }
     print(json.dumps(row, indent=1))
+    if args.picture:
+        draw(predictor, drawn[:8], best_of_cam, args.picture)
     if args.json:
         with args.json.open("a") as file:
             file.write(json.dumps(row) + "\n")

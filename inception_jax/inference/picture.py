@@ -16,7 +16,7 @@ from inception_jax.errors import UserError
 from inception_jax.inference.heat import Box
 from inception_jax.inference.predictor import Prediction
 
-ACCENT = "#f2b705"
+ACCENT, BOX = "#f2b705", "#5ee6ff"
 
 
 def draw_heat(
@@ -32,21 +32,26 @@ def draw_heat(
     for axis, (name, heat, box) in zip(axes[1:-1], heats, strict=True):
         _show(axis, overlay(image, heat), name)
         if box is not None:
-            left, top, right, bottom = box
-            for width, colour in ((4.0, "black"), (2.0, "white")):  # seen on any ground
-                corner, sides = (left - 0.5, top - 0.5), (right - left, bottom - top)
-                axis.add_patch(Rectangle(corner, *sides, fill=False, lw=width, ec=colour))
+            draw_box(axis, box)
     _bars(axes[-1], prediction)
     return figure
 
 
-def overlay(image: Image.Image, heat: np.ndarray, strength: float = 0.6) -> np.ndarray:
+def overlay(image: Image.Image, heat: np.ndarray, strength: float = 0.7) -> np.ndarray:
     """Returns an image [H, W, 3] under heat [H, W] in 0 ... 1; where it is hot, its colour hides the image most."""
     grey = np.asarray(image.convert("L"), np.float32)[..., None] / 255
     ground = 0.35 * np.asarray(image, np.float32) / 255 + 0.65 * grey
     colours = matplotlib.colormaps["inferno"](0.15 + 0.8 * heat)[..., :3]
-    alpha = (0.25 + strength * heat)[..., None]
+    alpha = (strength * np.sqrt(heat))[..., None]
     return np.clip((1 - alpha) * ground + alpha * colours, 0, 1)
+
+
+def draw_box(axis: Axes, box: Box) -> None:
+    """Draws a box on an image, so that it is seen on any ground."""
+    left, top, right, bottom = box
+    for width, colour in ((4.0, "black"), (2.0, BOX)):
+        corner, sides = (left - 0.5, top - 0.5), (right - left, bottom - top)
+        axis.add_patch(Rectangle(corner, *sides, fill=False, lw=width, ec=colour))
 
 
 def draw_grid(tiles: Iterable[np.ndarray], title: str, names: Sequence[str] = (), cmap: str | None = None) -> Figure:
