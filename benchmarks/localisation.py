@@ -1,6 +1,6 @@
 """Do class activation maps find objects that nobody pointed at? Trains on drawn shapes by their class alone, and looks.
 
-Command: python -m benchmarks.localisation [--steps 300] [--seed 0] [--json FILE] [--picture FILE.png] [--weights FILE.npz]
+Command: python -m benchmarks.localisation [--steps 300] [--json FILE] [--picture FILE.png] [--weights FILE.npz]
 
 A network of a few rows of GoogLeNet ends in a map of half the size of the image, as GoogLeNet-GAP keeps a large map.
 It is trained here; then the box of the true class's map is compared with that of the object.
