@@ -96,7 +96,7 @@ def occlusion(
     side apart; nothing of the network but its logits is used.
 
     Args:
-      window: side of the square in pixels; None: a quarter of what the network reads, which makes 49 squares.
+      window: side of the square in pixels; None: a quarter of what the network reads, which makes 49 squares, or 64 at 299 pixels.
 
     Raises:
       UserError: a window that does not fit; and as `cam`, which has the other arguments.
