@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from inception_jax.cli.app import app
+from inception_jax.cli.network import Model, Unverified, WeightsOption, Workdir, load_weights
 from inception_jax.errors import UserError
 
 if TYPE_CHECKING:
     from inception_jax.weights import Weights
-
-UNVERIFIED = typer.Option("--unverified", help="Take a file that is no published one.")
 
 
 class Format(enum.StrEnum):
@@ -30,18 +29,16 @@ class Format(enum.StrEnum):
 def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
     format: Annotated[Format, typer.Option(help="stablehlo: for JAX and XLA; onnx: for ONNX runtimes.")],
-    weights: Annotated[str | None, typer.Option(help="A file, or the id of published weights.")] = None,
-    workdir: Annotated[Path | None, typer.Option(help="The folder of a run of ours: its best checkpoint.")] = None,
-    model: Annotated[str | None, typer.Option(help="Whose weights they are, where names fit several.")] = None,
-    unverified: Annotated[bool, UNVERIFIED] = False,
+    weights: WeightsOption = None,
+    workdir: Workdir = None,
+    model: Model = None,
+    unverified: Unverified = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a network with its parameters into one file that runs without this package."""
-    if (weights is None) == (workdir is None):
-        raise UserError("Name one network: --weights, or --workdir.")
     if output.exists() and not overwrite:
         raise UserError(f"{output} exists; --overwrite replaces it.")
-    (loaded,) = _load([weights] if weights else [], [workdir] if workdir else [], model, unverified).values()
+    loaded = load_weights(weights, workdir, model, unverified)
     if format is Format.STABLEHLO:
         from inception_jax.inference.export import export_stablehlo as write
     else:
@@ -49,15 +46,6 @@ def export(
     write(output, loaded)
     size = output.stat().st_size / 1e6
     print(f"wrote {output}: {loaded.info.model}, {loaded.info.num_classes} classes, {size:.1f} MB")
-
-
-def _load(weights: Iterable[str], workdirs: Iterable[Path], model: str | None, unverified: bool) -> dict[str, Weights]:
-    """Returns weights by the file, id or folder that they were asked for as."""
-    from inception_jax import weights as ours
-    from inception_jax.training.finetune import run_weights
-
-    loaded = {source: ours.load(source, model, unverified=unverified) for source in weights}
-    return loaded | {str(workdir): ours.load(run_weights(workdir), model) for workdir in workdirs}
 
 
 @app.command("demo")
@@ -70,7 +58,7 @@ def demo(
         str, typer.Option(help="Whom to serve: 127.0.0.1 this machine, 0.0.0.0 every one that reaches it.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 7860,
-    unverified: Annotated[bool, UNVERIFIED] = False,
+    unverified: Unverified = False,
 ) -> None:
     """Serve a web page on this machine: drop an image, see the likeliest classes."""
     if not weights and not workdir:
@@ -79,7 +67,8 @@ def demo(
     from inception_jax.inference.predictor import Predictor
 
     with web.listen(host, port) as listening:
-        loaded = _load(weights or [], workdir or [], None, unverified)
+        loaded = {source: load_weights(source, None, None, unverified) for source in weights or ()}
+        loaded |= {str(folder): load_weights(None, folder, None, unverified) for folder in workdir or ()}
         served = web.Demo({name: Predictor(each, max_batch=1) for name, each in _named(loaded).items()})
         app = web.create_app(served)
         print(f"compiling {', '.join(served.predictors)} ...", flush=True)

@@ -1,4 +1,4 @@
-"""The options by which commands name a network, and the predictor that they give."""
+"""The options by which commands name a network, and what they give."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from inception_jax.errors import UserError
 
 if TYPE_CHECKING:
     from inception_jax.inference.predictor import Predictor
+    from inception_jax.weights import Weights
 
 
 class Dtype(StrEnum):
@@ -33,23 +34,31 @@ Batch = Annotated[int, typer.Option("--batch", help="Images that are computed at
 DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Of the computation; bfloat16 for accelerators.")]
 
 
-def load_predictor(
-    weights: str | None, workdir: Path | None, model: str | None, unverified: bool, batch: int, dtype: Dtype
-) -> Predictor:
-    """Returns the predictor of weights or of a run.
+def load_weights(weights: str | None, workdir: Path | None, model: str | None, unverified: bool) -> Weights:
+    """Returns the weights of a file, a card or a run.
 
     Raises:
       UserError: not exactly one of them is named, or it cannot be loaded.
     """
-    from inception_jax.inference.predictor import Predictor
+    from inception_jax import weights as ours
+    from inception_jax.training.finetune import run_weights
     from inception_jax.training.saved import is_run
 
     if (weights is None) == (workdir is None):
         raise UserError("Name a network: either --weights or --workdir.")
-    run = workdir if workdir is not None else (weights if weights is not None and is_run(weights) else None)
-    if run is None:
-        return Predictor.from_weights(weights, model, unverified=unverified, max_batch=batch, dtype=dtype.value)
-    predictor = Predictor.from_checkpoint(run, max_batch=batch, dtype=dtype.value)
-    if model not in (None, predictor.info.model):
-        raise UserError(f"The run in {run} is of {predictor.info.model}, not of {model}.")
-    return predictor
+    run = workdir if workdir is not None else weights if is_run(str(weights)) else None
+    return ours.load(weights if run is None else run_weights(run), model, unverified=unverified)
+
+
+def load_predictor(
+    weights: str | None,
+    workdir: Path | None,
+    model: str | None,
+    unverified: bool,
+    batch: int = 8,
+    dtype: Dtype = Dtype.FLOAT32,
+) -> Predictor:
+    """Returns the predictor of `load_weights`."""
+    from inception_jax.inference.predictor import Predictor
+
+    return Predictor(load_weights(weights, workdir, model, unverified), max_batch=batch, dtype=dtype.value)

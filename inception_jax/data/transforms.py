@@ -99,11 +99,23 @@ class Evaluate:
         left, top = (round((side - self.size) / 2) for side in image.size)
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
 
+    def box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Returns (left, top, right, bottom) of what is kept of an image, in its own pixels."""
+        resized = resized_short_side(width, height, self.resize)
+        x, y = width / resized[0], height / resized[1]
+        left, top = (round((side - self.size) / 2) for side in resized)
+        return left * x, top * y, (left + self.size) * x, (top + self.size) * y
+
 
 def resize_short_side(image: Image.Image, short: int, interpolation: str) -> Image.Image:
-    """Returns the image with a short side of `short` pixels; the long one is rounded down, as torchvision does."""
-    size = [int(short * side / min(image.size)) for side in image.size]
-    return image if min(image.size) == short else image.resize(size, RESAMPLING[interpolation])
+    """Returns the image with a short side of `short` pixels."""
+    size = resized_short_side(*image.size, short)
+    return image if size == image.size else image.resize(size, RESAMPLING[interpolation])
+
+
+def resized_short_side(width: int, height: int, short: int) -> tuple[int, int]:
+    """Returns width and height with a short side of `short` pixels; the long one is rounded down (as in torchvision)."""
+    return int(short * width / min(width, height)), int(short * height / min(width, height))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,10 +138,13 @@ class EvaluateBox:
         _check_interpolation(self.interpolation)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> np.ndarray:
-        width, height = image.size
+        kept = image.crop(self.box(*image.size))
+        return np.asarray(kept.resize((self.size, self.size), RESAMPLING[self.interpolation]))
+
+    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Returns (left, top, right, bottom) of what is kept of an image, in its own pixels."""
         left, top = (int((side - side * self.fraction) / 2) for side in (width, height))
-        box = image.crop((left, top, width - left, height - top))
-        return np.asarray(box.resize((self.size, self.size), RESAMPLING[self.interpolation]))
+        return left, top, width - left, height - top
 
 
 def _check_interpolation(name: str) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import export
 
 from inception_jax.errors import UserError
+from inception_jax.inference.predictor import normalise
 from inception_jax.inference.rewrite import for_inference
 from inception_jax.models.network import ModelOutput
 from inception_jax.weights.files import Info, Weights, from_json, to_json, write_whole
@@ -83,8 +83,7 @@ def lower(weights: Weights) -> export.Exported:
     preprocess = weights.info.preprocess
 
     def run(images: jax.Array) -> dict[str, jax.Array]:
-        mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (preprocess.mean, preprocess.std))
-        output = cast(ModelOutput, model.apply({"params": params}, (images.astype(jnp.float32) - mean) / std))
+        output = cast(ModelOutput, model.apply({"params": params}, normalise(images, preprocess)))
         return {"logits": output.logits, "probabilities": jax.nn.softmax(output.logits)}
 
     (batch,) = export.symbolic_shape("b")

@@ -114,12 +114,12 @@ class Predictor:
           BrokenImage: one of them cannot be read; `stream` goes on with the others.
           UserError: k is out of range, or an array is no image.
         """
-        return [self._top(log_softmax(logits), k) for logits in self.logits(images)]
+        return [self.top(logits, k) for logits in self.logits(images)]
 
     def stream(self, images: Iterable[Input], k: int = 5) -> Iterator[Prediction | BrokenImage]:
         """Yields a prediction, or what is broken, for each image in order, while the next ones are decoded."""
         for result in self.log_probabilities(images):
-            yield result if isinstance(result, BrokenImage) else self._top(result, k)
+            yield result if isinstance(result, BrokenImage) else self.top(result, k)
 
     def log_probabilities(self, images: Iterable[Input], crops: int = 1) -> Iterator[np.ndarray | BrokenImage]:
         """Yields for each image in order the logarithms [K], float64, of its probabilities, or what is broken.
@@ -160,9 +160,27 @@ class Predictor:
         """Returns the uint8 pixels [size, size, 3] that the network normalises and reads."""
         return self.transform(open_image(image))
 
-    def _top(self, log_probabilities: np.ndarray, k: int) -> Prediction:
-        if not 1 <= k <= len(log_probabilities):
-            raise UserError(f"k is {k}; it must be 1 ... {len(log_probabilities)}.")
+    @property
+    def params(self) -> Any:
+        """The parameters of `model`, on every device."""
+        return self._params
+
+    def place(self, rows: Sequence[np.ndarray]) -> jax.Array:
+        """Returns arrays of one shape as a batch on the devices, padded with zeros to the next bucket."""
+        bucket = next(size for size in self.buckets if size >= len(rows))
+        batch = np.zeros((bucket, *rows[0].shape), rows[0].dtype)
+        batch[: len(rows)] = rows
+        return jax.device_put(batch, self._split)
+
+    def top(self, logits: np.ndarray, k: int) -> Prediction:
+        """Returns the k likeliest classes of logits [K], or of log-probabilities.
+
+        Raises:
+          UserError: k is out of range.
+        """
+        if not 1 <= k <= len(logits):
+            raise UserError(f"k is {k}; it must be 1 ... {len(logits)}.")
+        log_probabilities = log_softmax(logits)
         probabilities = np.exp(log_probabilities)
         order = np.argsort(-log_probabilities, kind="stable")[:k]
         return Prediction(tuple(Class(int(i), self.class_names[i], float(probabilities[i])) for i in order))
@@ -221,11 +239,8 @@ class Predictor:
         started = []
         for first in range(0, len(pixels), self.buckets[-1]):
             part = pixels[first : first + self.buckets[-1]]
-            bucket = next(size for size in self.buckets if size >= len(part))
-            batch = np.zeros((bucket, *part[0].shape), np.uint8)
-            batch[: len(part)] = part
-            found = self._program(bucket, outputs)(self._params, jax.device_put(batch, self._split))
-            started.append((len(part), found))
+            batch = self.place(part)
+            started.append((len(part), self._program(len(batch), outputs)(self._params, batch)))
         return started
 
     def _program(self, bucket: int, outputs: tuple[str, ...]) -> jax.stages.Compiled:
@@ -239,12 +254,17 @@ class Predictor:
         return self._programs[key]
 
 
+def normalise(images: jax.Array, preprocess: Preprocess) -> jax.Array:
+    """Returns what a network reads of pixels [B, H, W, 3] in 0 ... 255."""
+    mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (preprocess.mean, preprocess.std))
+    return (images.astype(jnp.float32) - mean) / std
+
+
 def _forward(
     params: Any, images: jax.Array, *, model: InceptionNet, preprocess: Preprocess, outputs: tuple[str, ...]
 ) -> Outputs:
     """Returns logits [B, K], pooled [B, C] or endpoints [B, H, W, C] of uint8 images [B, H, W, 3], in float32."""
-    mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (preprocess.mean, preprocess.std))
-    output = cast(ModelOutput, model.apply({"params": params}, (images.astype(jnp.float32) - mean) / std))
+    output = cast(ModelOutput, model.apply({"params": params}, normalise(images, preprocess)))
     last = next(reversed(output.endpoints.values()))
     pooled = last.mean((1, 2), dtype=jnp.float32)
     found = {**output.endpoints, "pooled": pooled, "logits": output.logits}

@@ -85,6 +85,9 @@ def table1(
 GOOGLENET = table1(STEM)
 GOOGLENET_NAIVE = table1(STEM, inception_naive)
 GOOGLENET_BN = table1(STEM_BN)
+GOOGLENET_GAP = {name: row for name, row in GOOGLENET.items() if name not in ("pool4", "5a", "5b")} | {
+    "CAM_conv": Conv(1024, (3, 3)),  # 14x14x1024
+}
 GOOGLENET_TORCHVISION = table1(STEM_BN, inception_torchvision, pool4=Pool("max", 2, 2))
 GOOGLENET_CIFAR = table1(STEM_CIFAR)
 

@@ -70,6 +70,16 @@ _CARDS = (
         preprocess=inputs.IMAGENET,
     ),
     ModelCard(
+        name="googlenet_gap",
+        summary="GoogLeNet-GAP: googlenet up to 4e and a 3x3 convolution, for class activation maps of 14x14",
+        paper="1512.04150",
+        table=googlenet.GOOGLENET_GAP,
+        numerics=spec.CAFFE,  # the rows up to 4e are those of `googlenet`
+        aux_heads=googlenet.PAPER_AUX,
+        dropout=0.0,
+        preprocess=inputs.PAPER,
+    ),
+    ModelCard(
         name="googlenet_torchvision",
         summary="torchvision's network: batch norm, 3x3 in the 5x5 branch, 2x2 pool4",
         paper="1409.4842",

@@ -7,6 +7,8 @@ import pytest
 from inception_jax import weights
 from inception_jax.inference.predictor import Predictor
 from inception_jax.models import inputs
+from tests.inference.few_rows import FewRows, info
+from tests.parity import fixtures
 from tests.weights.test_files import tiny
 
 NAMES = tuple(f"class {i}" for i in range(10))
@@ -23,3 +25,15 @@ def source():
 @pytest.fixture(scope="session")
 def predictor(source):
     return Predictor(source, max_batch=16)
+
+
+ROWS = ("conv1", "3a", "pool3", "4e", "5b")
+CLASSES = ("cat, house cat", "crane", "crane", *(f"class {i}" for i in range(3, 10)))
+
+
+@pytest.fixture(scope="session")
+def small():
+    """Reads 16 pixels, cut from a short side of 20; synthetic weights, ten classes; maps of 8 x 8."""
+    source = FewRows(info(16, CLASSES, crop_fraction=0.8), {}, rows=ROWS)
+    variables = fixtures.fill(fixtures.shapes(source.create_model(aux=False), 16), "float32")
+    return Predictor(FewRows(source.info, variables, rows=ROWS), max_batch=8)

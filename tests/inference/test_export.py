@@ -169,7 +169,7 @@ def test_mistakes_are_one_line(run, source, tmp_path, monkeypatch):
     new = tmp_path / "network.onnx"
     for arguments in ((), ("--weights", "a", "--workdir", "b")):
         code, _, err = run("export", "--format", "onnx", "-o", str(new), *arguments)
-        assert (code, err) == (2, "inception-jax: Name one network: --weights, or --workdir.\n")
+        assert (code, err) == (2, "inception-jax: Name a network: either --weights or --workdir.\n")
     ours = tmp_path / "ours.safetensors"
     weights.save(ours, source)
     monkeypatch.setitem(sys.modules, "onnx", None)

@@ -60,6 +60,8 @@ COUNTS = {  # parameters without and with the auxiliary heads
     "googlenet_torchvision": (6_624_904, 13_004_888),
     # From the two above: the stem is 3*3*3*192 weights and 192 gains and biases; the other 7_005_832 - 124_736 stay.
     "googlenet_cifar": (6_886_664, 13_266_648),
+    # googlenet less 5a and 5b (Table 1, with biases), and 9*832*1024 weights and 1024 biases of a 3x3 convolution.
+    "googlenet_gap": (12_179_752, 18_559_480),
     # By hand: a block of c inputs has c (n1x1 + 9 n3x3 + 25 n5x5) weights and hands on c + n1x1 + n3x3 + n5x5.
     "googlenet_naive": (97_526_008, 104_274_376),
 }

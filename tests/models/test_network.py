@@ -32,6 +32,7 @@ MINIMUM = {
     "googlenet": (31, 79),
     "googlenet_naive": (31, 79),
     "googlenet_bn": (31, 79),
+    "googlenet_gap": (15, 79),
     "googlenet_torchvision": (15, 15),
     "googlenet_cifar": (4, 10),
     "inception_v1_slim": (1, 1),

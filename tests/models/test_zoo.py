@@ -5,7 +5,13 @@ import pytest
 from inception_jax.models import zoo
 
 SIZES = {
-    **{"googlenet": 224, "googlenet_naive": 224, "googlenet_bn": 224, "googlenet_torchvision": 224},
+    **{
+        "googlenet": 224,
+        "googlenet_naive": 224,
+        "googlenet_bn": 224,
+        "googlenet_gap": 224,
+        "googlenet_torchvision": 224,
+    },
     **{"googlenet_cifar": 32, "inception_v1_slim": 224, "bn_inception": 224, "inception_v2": 224},
     **{"inception_v3": 299, "inception_v3_tf": 299, "inception_v3_fid": 299, "inception_v4": 299},
     **{"inception_resnet_v1": 299, "inception_resnet_v2": 299, "xception": 299, "xception_timm": 299},
@@ -32,7 +38,9 @@ def test_cards_say_what_the_input_is(name):
 def test_weights_of_auxiliary_losses(name):
     """0.3 in 1409.4842, section 5; TF-slim trains the heads of the later networks with 0.4."""
     card = zoo.model_card(name)
-    assert {head.weight for head in card.aux_heads.values()} <= {0.3 if card.paper == "1409.4842" else 0.4}
+    assert {head.weight for head in card.aux_heads.values()} <= {
+        0.3 if card.paper in ("1409.4842", "1512.04150") else 0.4
+    }
 
 
 def test_evaluation_geometry():

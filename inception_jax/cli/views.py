@@ -1,0 +1,114 @@
+"""Commands that show what a network sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from inception_jax.cli.app import app
+from inception_jax.cli.network import Model, Unverified, WeightsOption, Workdir, load_predictor
+from inception_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from inception_jax.inference.cam import Explanation
+    from inception_jax.inference.predictor import Predictor
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")]
+Method = Literal["cam", "gradcam", "occlusion"]
+
+
+@app.command("cam")
+def show_cam(
+    image: Annotated[Path, typer.Argument(help="An image.")],
+    output: Output = Path("cam.png"),
+    weights: WeightsOption = None,
+    workdir: Workdir = None,
+    model: Model = None,
+    unverified: Unverified = False,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", help="Name or index, also several times; else the likeliest.")
+    ] = None,
+    method: Annotated[Method, typer.Option(help="What to draw.")] = "cam",
+    endpoint: Annotated[str | None, typer.Option(help="Of gradcam: where; else at the last map.")] = None,
+    threshold: Annotated[float, typer.Option(help="Of boxes and masks: share of the largest value.")] = 0.2,
+    k: Annotated[int, typer.Option("-k", help="How many classes to list.")] = 5,
+    masks: Annotated[
+        Path | None, typer.Option("--masks", help="Also write a .png of labels: 0 background, i + 1 class i.")
+    ] = None,
+) -> None:
+    """Draw where a network looks: heat and a box for a class over the image, and the likeliest classes."""
+    from inception_jax.inference import heat, localisation, picture
+    from inception_jax.inference.images import open_image
+
+    if endpoint is not None and method != "gradcam":
+        raise UserError(f"--endpoint is {endpoint!r}; it goes with --method gradcam, not with {method}.")
+    predictor = load_predictor(weights, workdir, model, unverified)
+    shown = open_image(image)
+    found = _explain(predictor, image, classes, method, endpoint)
+    box = predictor.transform.box(*shown.size)
+    heats = heat.on_image(heat.heat(found.maps[0]), box, *shown.size)
+    chosen = found.classes[0].tolist()
+    boxes = [localisation.largest_box(each, threshold) for each in heats]
+    prediction = predictor.top(found.logits[0], min(k, found.logits.shape[-1]))
+    names = [predictor.class_names[index].partition(",")[0] or f"class {index}" for index in chosen]
+    where = f"{method} at {endpoint}" if endpoint else method
+    figure = picture.draw_heat(
+        shown, list(zip(names, heats, boxes, strict=True)), prediction, f"{predictor.info.model}, {where}"
+    )
+    picture.save(figure, output)
+    for each in prediction.classes:
+        print(f"{each.probability:7.2%}  {each.index:4}  {each.label}".rstrip())
+    for name, its_box in zip(names, boxes, strict=True):
+        print(f"{name}: " + (f"box {its_box}" if its_box else "nothing speaks for it"))
+    print(output)
+    if masks is not None:
+        picture.save_mask(localisation.pseudo_mask(heats, chosen, threshold), masks)
+        print(masks)
+
+
+@app.command("views")
+def show_views(
+    what: Annotated[Literal["filters", "activations", "maximise"], typer.Argument(help="What to draw.")],
+    output: Output = Path("views.png"),
+    image: Annotated[Path | None, typer.Option(help="Of activations: the image.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Of activations and maximise: where.")] = None,
+    channels: Annotated[list[int] | None, typer.Option("--channel", help="Which, also several times.")] = None,
+    steps: Annotated[int, typer.Option(help="Of maximise: steps of gradient ascent.")] = 256,
+    seed: Annotated[int, typer.Option(help="Of maximise: of the noise to start from.")] = 0,
+    weights: WeightsOption = None,
+    workdir: Workdir = None,
+    model: Model = None,
+    unverified: Unverified = False,
+) -> None:
+    """Draw the filters of the first layer, the channels of an endpoint, or images that excite them most."""
+    from inception_jax.inference import picture, views
+
+    predictor = load_predictor(weights, workdir, model, unverified)
+    name = predictor.info.model
+    if what != "filters" and endpoint is None:
+        raise UserError(f"{what} needs --endpoint, one of {', '.join(predictor.model.table)}.")
+    if what == "filters":
+        figure = picture.draw_grid(views.first_filters(predictor.weights.variables), f"{name}, first layer")
+    elif what == "activations":
+        if image is None:
+            raise UserError("activations needs --image.")
+        shown, maps = views.activations(predictor, image, str(endpoint), channels)
+        figure = picture.draw_grid(maps, f"{name}, {endpoint} of {image.name}", [f"{i}" for i in shown], "magma")
+    else:
+        shown = list(channels or range(9))
+        images = [views.maximise(predictor, str(endpoint), i, steps=steps, seed=seed).image for i in shown]
+        figure = picture.draw_grid(images, f"{name}, what excites {endpoint}", [f"{i}" for i in shown])
+    picture.save(figure, output)
+    print(output)
+
+
+def _explain(
+    predictor: Predictor, image: Path, classes: list[str] | None, method: Method, endpoint: str | None
+) -> Explanation:
+    from inception_jax.inference import cam
+
+    if method == "gradcam":
+        return cam.grad_cam(predictor, [image], endpoint, classes)
+    return (cam.cam if method == "cam" else cam.occlusion)(predictor, [image], classes)

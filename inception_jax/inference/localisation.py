@@ -1,0 +1,126 @@
+"""Boxes and masks from heat, and how well they fit: weakly supervised localisation and segmentation.
+
+Boxes are (left, top, right, bottom), the edges of pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import scipy.ndimage
+
+from inception_jax.errors import UserError
+from inception_jax.inference.heat import Box
+
+THRESHOLD = 0.2  # of the largest value (1512.04150, section 3.2)
+HIT = 0.5  # the intersection over union at which ILSVRC counts a box as right
+
+
+def largest_box(heat: np.ndarray, threshold: float = THRESHOLD) -> Box | None:
+    """Returns the box of the largest connected part of heat [H, W] above a share of its maximum (1512.04150).
+
+    Pixels that touch at corners are not connected; None: nothing is positive.
+
+    Raises:
+      UserError: the threshold is out of range.
+    """
+    parts, count = scipy.ndimage.label(_above(heat, threshold))
+    if not count:
+        return None
+    sizes = np.bincount(parts.ravel())[1:]
+    rows, columns = scipy.ndimage.find_objects(parts)[int(sizes.argmax())]
+    return columns.start, rows.start, columns.stop, rows.stop
+
+
+def iou(one: Box, other: Box) -> float:
+    """Returns the intersection of two boxes over their union."""
+    left, top = max(one[0], other[0]), max(one[1], other[1])
+    right, bottom = min(one[2], other[2]), min(one[3], other[3])
+    common = max(right - left, 0) * max(bottom - top, 0)
+    union = _area(one) + _area(other) - common
+    return common / union if union else 0.0
+
+
+def is_localised(
+    guesses: Sequence[tuple[int, Box | None]], label: int, boxes: Collection[Box], at_least: float = HIT
+) -> bool:
+    """Returns whether one of the guesses (class, box) has the right class and fits one of its boxes, as ILSVRC says."""
+    return any(
+        index == label and box is not None and any(iou(box, true) >= at_least for true in boxes)
+        for index, box in guesses
+    )
+
+
+def localisation_error(
+    guesses: Sequence[Sequence[tuple[int, Box | None]]],
+    labels: Sequence[int],
+    boxes: Sequence[Collection[Box]],
+    k: int,
+    at_least: float = HIT,
+) -> float:
+    """Returns the share of images that none of the first k guesses localises.
+
+    Args:
+      guesses: for each image (class, box), the likeliest first; a box of None fits nothing.
+      labels: the class of each image.
+      boxes: of the objects of that class, in each image.
+      k: guesses that count: 1 and 5 in ILSVRC.
+      at_least: the intersection over union of a hit.
+
+    Raises:
+      UserError: no images, or lists of several lengths.
+    """
+    if not guesses or not len(guesses) == len(labels) == len(boxes):
+        raise UserError(
+            f"There are guesses, labels and boxes for {len(guesses)}, {len(labels)} and {len(boxes)} images."
+        )
+    misses = [
+        not is_localised(guess[:k], label, its_boxes, at_least)
+        for guess, label, its_boxes in zip(guesses, labels, boxes, strict=True)
+    ]
+    return float(np.mean(misses))
+
+
+def pseudo_mask(heats: np.ndarray, classes: Sequence[int], threshold: float = THRESHOLD) -> np.ndarray:
+    """Returns labels [H, W]: 1 + the class whose heat is largest where it passes its threshold, else 0, background.
+
+    Args:
+      heats: [K, H, W] in 0 ... 1.
+      classes: the K indices.
+      threshold: share of each heat's maximum.
+
+    Raises:
+      UserError: the threshold is out of range.
+    """
+    passed = np.where(np.stack([_above(heat, threshold) for heat in heats]), heats, 0)
+    labels = np.asarray(classes, np.int32)[passed.argmax(0)] + 1
+    return np.where(passed.max(0) > 0, labels, 0)
+
+
+def mean_iou(masks: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:
+    """Returns the intersection over union of each label, over all pixels of all images, averaged over the labels.
+
+    Labels that occur neither in the masks nor in the truths are left out; background is a label as the others.
+
+    Raises:
+      UserError: no masks, or of other shapes than the truths.
+    """
+    if not masks or [mask.shape for mask in masks] != [truth.shape for truth in truths]:
+        raise UserError(f"{len(masks)} masks do not go with {len(truths)} truths: numbers and shapes must be the same.")
+    found, true = (np.concatenate([each.ravel() for each in those]) for those in (masks, truths))
+    size = int(max(found.max(), true.max())) + 1
+    counts = [np.bincount(labels, minlength=size) for labels in (found[found == true], found, true)]
+    common, union = counts[0], counts[1] + counts[2] - counts[0]
+    return float((common[union > 0] / union[union > 0]).mean())
+
+
+def _above(heat: np.ndarray, threshold: float) -> np.ndarray:
+    if not 0 <= threshold < 1:
+        raise UserError(f"threshold is {threshold}; it must be at least 0 and below 1.")
+    largest = heat.max()
+    return heat > threshold * largest if largest > 0 else np.zeros(heat.shape, bool)
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])

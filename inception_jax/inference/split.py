@@ -1,0 +1,66 @@
+"""A network in two parts, with the map of an endpoint in between: so a gradient to that map is a plain `jax.grad`.
+
+The parts are networks themselves, of some of the rows, and run with the parameters of the whole.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, cast
+
+import jax
+
+from inception_jax.errors import UserError
+from inception_jax.models import spec
+from inception_jax.models.endpoints import trace
+from inception_jax.models.network import InceptionNet, ModelOutput
+
+Variables = Mapping[str, Any]
+
+
+def to_endpoint(model: InceptionNet, name: str, variables: Variables, images: jax.Array) -> jax.Array:
+    """Returns the map [B, H, W, C] of an endpoint for normalised images [B, H, W, 3], in evaluation.
+
+    Raises:
+      UserError: the model has no such endpoint.
+    """
+    first, _ = _tables(model, name)
+    part = model.clone(table=first, aux_heads={}, num_classes=0, features=(name,), frozen_up_to=None)
+    return cast(ModelOutput, part.apply(variables, images)).endpoints[name]
+
+
+def from_endpoint(model: InceptionNet, name: str, variables: Variables, maps: jax.Array) -> jax.Array:
+    """Returns the logits [B, K] that follow from the map [B, H, W, C] of an endpoint, in evaluation.
+
+    Raises:
+      UserError: the model has no such endpoint.
+    """
+    _, rest = _tables(model, name)
+    part = model.clone(table=rest, aux_heads={}, features=(), frozen_up_to=None)
+    return cast(ModelOutput, part.apply(variables, maps)).logits
+
+
+def last_map(model: InceptionNet) -> str:
+    """Returns the endpoint that is averaged for the classifier; the FID's network names the average itself, too."""
+    ends = [end.name for end in trace(model.table)]
+    while model.table[ends[-1]] == spec.AdaptivePool(1):
+        ends.pop()
+    return ends[-1]
+
+
+def check_endpoint(model: InceptionNet, name: str) -> None:
+    """Raises a `UserError` that offers the nearest, if the model has no such endpoint."""
+    if name not in model.table:
+        nearest = ", ".join(difflib.get_close_matches(name, model.table, cutoff=0.4)) or "none"
+        raise UserError(
+            f"{model.name_in_zoo} has no endpoint {name!r}. Nearest: {nearest}. All: {', '.join(model.table)}."
+        )
+
+
+def _tables(model: InceptionNet, name: str) -> tuple[spec.Table, spec.Table]:
+    check_endpoint(model, name)
+    names = list(model.table)
+    end = names.index(name) + 1
+    first, rest = ({key: model.table[key] for key in part} for part in (names[:end], names[end:]))
+    return first, rest
