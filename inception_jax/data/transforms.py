@@ -114,7 +114,7 @@ def resize_short_side(image: Image.Image, short: int, interpolation: str) -> Ima
 
 
 def resized_short_side(width: int, height: int, short: int) -> tuple[int, int]:
-    """Returns width and height with a short side of `short` pixels; the long one is rounded down (as in torchvision)."""
+    """Returns width and height with a short side of `short` pixels; the long one is rounded down."""
     return int(short * width / min(width, height)), int(short * height / min(width, height))
 
 
