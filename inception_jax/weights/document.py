@@ -8,6 +8,7 @@ from inception_jax.models import spec, summary, zoo
 from inception_jax.models.inputs import Preprocess
 from inception_jax.weights import cards
 from inception_jax.weights.card import WeightCard
+from inception_jax.weights.convert import origins
 
 _HEADER = """\
 # Models and published weights
@@ -36,7 +37,16 @@ licence: the publisher states none for the weights, whatever that of the code. H
 def models_markdown() -> str:
     """Returns the text of docs/MODELS.md."""
     models = _table(
-        ("name", "what it is", "paper", "params, without / with aux heads", "MACs", "input", "numerics"),
+        (
+            "name",
+            "what it is",
+            "paper",
+            "params, without / with aux heads",
+            "MACs",
+            "input",
+            "numerics",
+            "converts from",
+        ),
         map(_model_row, zoo.MODELS.values()),
     )
     sections = [_HEADER, models, _WEIGHTS]
@@ -89,6 +99,7 @@ def _model_row(card: zoo.ModelCard) -> tuple[str, ...]:
         f"{totals['macs']:,}",
         preprocess_words(card.preprocess),
         numerics_words(card.numerics),
+        ", ".join(origins(card.name)),
     )
 
 
