@@ -1,4 +1,4 @@
-"""A web page on this machine: drop an image, pick a model, see the likeliest classes.
+"""A web page on this machine: drop an image, pick a model, see the likeliest classes, and where the network looks.
 
 One page, `demo.html`, which loads nothing from elsewhere, and one address that takes the bytes of an image.
 """
@@ -6,17 +6,22 @@ One page, `demo.html`, which loads nothing from elsewhere, and one address that 
 from __future__ import annotations
 
 import asyncio
+import base64
 import concurrent.futures
 import html
 import importlib.resources
+import io
 import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageDraw
 
 from inception_jax.data.transforms import BrokenImage, decode
 from inception_jax.errors import UserError
+from inception_jax.inference import cam, heat, localisation
+from inception_jax.inference.picture import BOX, overlay
 from inception_jax.inference.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
 
 TOP = 5
 MAX_BYTES = 20_000_000
+SHOWN = 448  # pixels of the longer side of the picture that is sent back
 MAX_RATIO = 50  # of the sides: preprocessing resizes the short one, and the long one grows with it
 # The page may load and send nothing but from and to where it comes from.
 POLICY = (
@@ -55,7 +61,7 @@ class Demo:
     def warmup(self) -> None:
         """Compiles all programs ahead."""
         for predictor in self.predictors.values():
-            predictor.warmup()
+            cam.cam(predictor, [Image.new("RGB", (8, 8))])
 
     async def answer(self, model: str, encoded: bytes) -> dict[str, Any]:
         """Returns what the page shows of an encoded image.
@@ -71,12 +77,13 @@ class Demo:
 
     def _answer(self, predictor: Predictor, encoded: bytes) -> dict[str, Any]:
         image = open_upload(encoded)
-        (prediction,) = predictor([image], k=min(TOP, predictor.info.num_classes))
+        found = cam.cam(predictor, [image])
         classes = [
             {"label": each.label or f"class {each.index}", "probability": each.probability}
-            for each in prediction.classes
+            for each in predictor.top(found.logits[0], k=min(TOP, predictor.info.num_classes)).classes
         ]
-        return {"width": image.width, "height": image.height, "classes": classes}
+        seen, box = draw_seen(image, found.maps[0, 0], predictor.transform.box(*image.size))
+        return {"width": image.width, "height": image.height, "classes": classes, "seen": seen, "box": box}
 
 
 def open_upload(encoded: bytes) -> Image.Image:
@@ -91,6 +98,32 @@ def open_upload(encoded: bytes) -> Image.Image:
             f"{image.width} x {image.height} pixels are too narrow: one side is over {MAX_RATIO} times the other"
         )
     return image
+
+
+def draw_seen(image: Image.Image, cam_map: np.ndarray, read: heat.Box) -> tuple[str, list[int] | None]:
+    """Returns a picture of the image under the heat of its likeliest class, and the box of it.
+
+    Args:
+      image: as it was uploaded.
+      cam_map: the class activation map [H, W].
+      read: what the network read of the image, in its pixels.
+
+    Returns:
+      The picture as a data: address, and [left, top, right, bottom] in pixels of the image, if anything is hot.
+    """
+    scale = SHOWN / max(image.size)
+    small = image.resize([max(round(side * scale), 1) for side in image.size], Image.Resampling.BILINEAR)
+    x, y = (after / before for after, before in zip(small.size, image.size, strict=True))
+    shown = heat.on_image(heat.heat(cam_map), (read[0] * x, read[1] * y, read[2] * x, read[3] * y), *small.size)
+    box = localisation.largest_box(shown)
+    picture = Image.fromarray(np.rint(overlay(small, shown) * 255).astype(np.uint8))
+    if box is not None:
+        left, top, right, bottom = box
+        ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=BOX, width=2)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=90)
+    address = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return address, box and [round(side / by) for side, by in zip(box, (x, y, x, y), strict=True)]
 
 
 def create_app(demo: Demo) -> Starlette:

@@ -1,5 +1,6 @@
 """The demo over HTTP, as its page asks; tests/parity/test_browser.py does it in a browser."""
 
+import base64
 import concurrent.futures
 import io
 import json
@@ -16,7 +17,7 @@ from PIL import Image
 
 from inception_jax import weights
 from inception_jax.errors import UserError
-from inception_jax.inference import demo
+from inception_jax.inference import cam, demo, heat, localisation
 from inception_jax.inference.predictor import Predictor
 from tests.inference.test_export import NAMES, tiny_to_export
 
@@ -84,6 +85,37 @@ def test_the_five_likeliest_classes(address, predictor):
         {"label": NAMES[c.index], "probability": pytest.approx(c.probability)} for c in expected.classes
     ]
     assert len(answer["classes"]) == 5
+
+
+def test_where_the_network_looks(address, predictor):
+    """The longer side of the picture has SHOWN pixels; the box is that of the class activation map, in image pixels."""
+    for shape in ((30, 20, 3), (700, 1000, 3)):
+        encoded = png(*shape, seed=3)
+        _, answer = ask(address, encoded)
+        kind, _, data = answer["seen"].partition(",")
+        assert kind == "data:image/jpeg;base64"
+        picture = Image.open(io.BytesIO(base64.b64decode(data)))
+        scale = demo.SHOWN / max(shape[:2])
+        assert picture.size == (round(shape[1] * scale), round(shape[0] * scale))
+        assert np.asarray(picture).std() > 5
+        found = cam.cam(predictor, [encoded])
+        whole = heat.on_image(
+            heat.heat(found.maps[0, 0]), predictor.transform.box(shape[1], shape[0]), shape[1], shape[0]
+        )
+        expected = localisation.largest_box(whole)
+        assert (answer["box"] is None) == (expected is None)
+        if expected:
+            np.testing.assert_allclose(answer["box"], expected, atol=max(2 / scale, 1) + 1)
+
+
+def test_nothing_hot_has_no_box():
+    image = Image.new("RGB", (40, 20), "red")
+    _, box = demo.draw_seen(image, np.full((2, 2), -1.0), (10, 0, 30, 20))
+    assert box is None
+    _, box = demo.draw_seen(image, np.array([[0.0, 1.0], [0.0, 1.0]]), (10, 0, 30, 20))
+    left, top, right, bottom = box
+    assert 14 <= left <= 22
+    assert (top, right, bottom) == (0, 30, 20)
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

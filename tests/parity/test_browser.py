@@ -82,6 +82,9 @@ def test_an_image(page, write, predictor):
     np.testing.assert_allclose(widths, [full * c.probability for c in expected.classes], atol=1)
     shown = page.find_element(By.ID, "shown")
     WebDriverWait(page, 10).until(lambda _: shown.get_property("naturalWidth") == 30)
+    seen = page.find_element(By.ID, "seen")
+    WebDriverWait(page, 10).until(lambda _: seen.get_property("naturalWidth") == 336)
+    assert page.find_element(By.ID, "where").text.startswith(f"what speaks for {NAMES[expected.classes[0].index]}")
 
 
 def test_another_model(page, write):
