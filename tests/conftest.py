@@ -18,6 +18,14 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+LONGEST = ("test_interruptions.py", "test_loop.py", "test_network.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Runs the longest files first, so that no worker is left alone with one of them."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
