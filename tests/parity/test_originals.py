@@ -34,6 +34,7 @@ TORCH = (  # ours, original
     ("inception_v3_fid", "pytorch_fid:"),
 )
 SAME_AS_BEFORE = ("timm:inception_v3", "cadene:inception_resnet_v2")  # of other packages: one case will do
+FIXED_POOLS = {"cadene:bn_inception": "global_pool", "cadene:inception_resnet_v2": "avgpool_1a"}
 KERAS = {"inception_v3_tf": "InceptionV3", "inception_resnet_v2": "InceptionResNetV2", "xception": "Xception"}
 
 
@@ -50,8 +51,8 @@ def test_torch(torch, record, tmp_path, name, original):
     classes = 1008 if name == "inception_v3_fid" else CLASSES
     theirs = originals.torch_original(torch, original, classes)
     loaded = _through_a_file(torch, theirs, name, original, tmp_path)
-    if name == "bn_inception":
-        theirs.global_pool = torch.nn.AdaptiveAvgPool2d(1)  # in place of a fixed 7x7
+    if original in FIXED_POOLS:
+        setattr(theirs, FIXED_POOLS[original], torch.nn.AdaptiveAvgPool2d(1))  # in place of one for a single size
     theirs.double()
     cases = []
     sizes = SIZES_OF_BN_INCEPTION if name == "bn_inception" else SIZES
@@ -138,12 +139,13 @@ def test_train_mode_of_torchvision(torch, record):
     name = "inception_v3"
     theirs = originals.torch_original(torch, "torchvision:", CLASSES).double().train()
     images = _images(2, 299, 299)
-    model = zoo.create_model(name, CLASSES, dropout=0.0, dtype=jnp.float64)
+    model = zoo.create_model(name, CLASSES, dropout=0.0)
     variables = originals.variables_from("torchvision", model, originals.state_of(theirs))
     with torch.no_grad():
         logits, aux = theirs(_nchw(torch, images))
     with jax.enable_x64(True):
-        train = lambda *args: model.apply(*args, train=True, mutable=["batch_stats"])  # noqa: E731
+        double = model.clone(dtype=jnp.float64)
+        train = lambda *args: double.apply(*args, train=True, mutable=["batch_stats"])  # noqa: E731
         output, updates = jax.jit(train, compiler_options=OPTIONS)(variables, images)
     check = record(name, "train", "2x299x299 f64")
     check("logits", output.logits, logits.numpy(), 1e-9)
