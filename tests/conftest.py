@@ -60,9 +60,9 @@ def run(monkeypatch, capsys):
     return runner
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def short_network():
-    """Puts a short network into the zoo, as "short"."""
+    """Puts a short network into the zoo, as "short", for the tests of a file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(zoo.MODELS, "short", SHORT)
         yield
