@@ -107,6 +107,28 @@ class Evaluate:
         return left * x, top * y, (left + self.size) * x, (top + self.size) * y
 
 
+class Geometry(Protocol):
+    """What a model's card says of the cut (see `models.inputs.Preprocess`)."""
+
+    @property
+    def geometry(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def resize(self) -> int: ...
+    @property
+    def crop_fraction(self) -> float: ...
+    @property
+    def interpolation(self) -> str: ...
+
+
+def eval_transform(card: Geometry) -> Evaluate | EvaluateBox:
+    """Returns what cuts an evaluation image as `card.geometry` says."""
+    if card.geometry == "central_box":
+        return EvaluateBox(card.size, card.crop_fraction, card.interpolation)
+    return Evaluate(card.size, card.resize, card.interpolation)
+
+
 def resize_short_side(image: Image.Image, short: int, interpolation: str) -> Image.Image:
     """Returns the image with a short side of `short` pixels."""
     size = resized_short_side(*image.size, short)

@@ -20,8 +20,8 @@ from numpy.typing import ArrayLike
 from inception_jax.errors import UserError
 from inception_jax.inference import split
 from inception_jax.inference.images import Input
-from inception_jax.inference.predictor import Predictor, normalise
-from inception_jax.models.inputs import Preprocess
+from inception_jax.inference.predictor import Predictor
+from inception_jax.models.inputs import Preprocess, normalise
 from inception_jax.models.network import InceptionNet, ModelOutput
 
 Program = Callable[[Any, jax.Array, jax.Array | None], tuple[Any, Any, Any]]

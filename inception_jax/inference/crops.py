@@ -7,9 +7,8 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
-from inception_jax.data.transforms import RESAMPLING, resize_short_side
+from inception_jax.data.transforms import RESAMPLING, eval_transform, resize_short_side
 from inception_jax.errors import UserError
-from inception_jax.inference.images import eval_transform
 from inception_jax.models.inputs import Preprocess
 
 Kind = Literal[1, 10, 144]

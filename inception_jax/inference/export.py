@@ -18,8 +18,8 @@ import numpy as np
 from jax import export
 
 from inception_jax.errors import UserError
-from inception_jax.inference.predictor import normalise
 from inception_jax.inference.rewrite import for_inference
+from inception_jax.models.inputs import normalise
 from inception_jax.models.network import ModelOutput
 from inception_jax.weights.files import Info, Weights, from_json, to_json, write_whole
 

@@ -9,18 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from inception_jax.data.transforms import BrokenImage, Evaluate, EvaluateBox, decode, to_rgb
+from inception_jax.data.transforms import BrokenImage, decode, to_rgb
 from inception_jax.errors import UserError
-from inception_jax.models.inputs import Preprocess
 
 Input = str | os.PathLike | bytes | Image.Image | np.ndarray
-
-
-def eval_transform(preprocess: Preprocess) -> Evaluate | EvaluateBox:
-    """Returns the cut of evaluation that a card names."""
-    if preprocess.geometry == "central_box":
-        return EvaluateBox(preprocess.size, preprocess.crop_fraction, preprocess.interpolation)
-    return Evaluate(preprocess.size, preprocess.resize, preprocess.interpolation)
 
 
 def open_image(source: Input) -> Image.Image:

@@ -18,12 +18,12 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from inception_jax import weights
-from inception_jax.data.transforms import BrokenImage
+from inception_jax.data.transforms import BrokenImage, eval_transform
 from inception_jax.errors import UserError
 from inception_jax.inference.crops import check_kind, crops
-from inception_jax.inference.images import Input, eval_transform, open_image
+from inception_jax.inference.images import Input, open_image
 from inception_jax.inference.rewrite import for_inference
-from inception_jax.models.inputs import Preprocess
+from inception_jax.models.inputs import Preprocess, normalise
 from inception_jax.models.network import InceptionNet, ModelOutput
 
 Outputs = dict[str, jax.Array]
@@ -252,12 +252,6 @@ class Predictor:
             images = jax.ShapeDtypeStruct((bucket, size, size, 3), np.uint8)
             self._programs[key] = jitted.lower(self._params, images).compile()
         return self._programs[key]
-
-
-def normalise(images: jax.Array, preprocess: Preprocess) -> jax.Array:
-    """Returns what a network reads of pixels [B, H, W, 3] in 0 ... 255."""
-    mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (preprocess.mean, preprocess.std))
-    return (images.astype(jnp.float32) - mean) / std
 
 
 def _forward(

@@ -13,8 +13,8 @@ import numpy as np
 from inception_jax.errors import UserError
 from inception_jax.inference import split
 from inception_jax.inference.images import Input
-from inception_jax.inference.predictor import Predictor, normalise
-from inception_jax.models.inputs import Preprocess
+from inception_jax.inference.predictor import Predictor
+from inception_jax.models.inputs import Preprocess, normalise
 from inception_jax.models.network import InceptionNet
 
 MOST = 64  # channels of a grid, where none are named

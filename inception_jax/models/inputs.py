@@ -1,9 +1,11 @@
-"""What the input of a network is: pixel constants, and how an image is cut and resized. Plain Python: no JAX."""
+"""What the input of a network is: pixel constants, and how an image is cut and resized. No JAX."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +30,12 @@ class Preprocess:
     def resize(self) -> int:
         """The short side, in pixels, before the centre crop of "short_side"."""
         return round(self.size / self.crop_fraction)
+
+
+def normalise(images: Any, preprocess: Preprocess) -> Any:
+    """Returns (pixel - mean) / std in float32 of pixels [B, H, W, 3] in 0 ... 255; arrays of NumPy or JAX."""
+    mean, std = (np.array(values, np.float32).reshape(1, 1, 1, 3) for values in (preprocess.mean, preprocess.std))
+    return (images.astype(np.float32) - mean) / std
 
 
 PAPER = Preprocess(224, mean=(123.0, 117.0, 104.0), std=(1.0, 1.0, 1.0))

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from inception_jax.data.loader import Batch, Reading, eval_batches, train_batches
 from inception_jax.data.sources import ImageSource, open_source
-from inception_jax.data.transforms import CropFlip, Evaluate, EvaluateBox, InceptionCrop, Transform
+from inception_jax.data.transforms import CropFlip, InceptionCrop, Transform, eval_transform
 from inception_jax.errors import UserError
 from inception_jax.models.network import InceptionNet
 from inception_jax.models.spec import last_frozen
@@ -155,13 +155,6 @@ def train_transform(config: DataConfig, preprocess: Preprocess) -> Transform:
             return CropFlip(preprocess.size, pad=config.crop_pad, flip=config.flip)
         case "none":
             return eval_transform(preprocess)
-
-
-def eval_transform(preprocess: Preprocess) -> Transform:
-    """Returns what cuts an evaluation image as `preprocess.geometry` says."""
-    if preprocess.geometry == "central_box":
-        return EvaluateBox(preprocess.size, preprocess.crop_fraction, preprocess.interpolation)
-    return Evaluate(preprocess.size, preprocess.resize, preprocess.interpolation)
 
 
 def _reading(config: DataConfig) -> Reading:

@@ -9,20 +9,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from inception_jax.models.inputs import Preprocess, normalise
 from inception_jax.models.network import InceptionNet, ModelOutput
-from inception_jax.models.zoo import Preprocess
 from inception_jax.training import augment, losses, metrics
 from inception_jax.training.state import TrainState
 
 Batch = Mapping[str, jax.Array]
 Sums = dict[str, jax.Array]
 LossFn = Callable[[Any, Any, Batch, jax.Array, jax.Array], tuple[jax.Array, tuple[Any, Sums]]]
-
-
-def normalise(images: jax.Array, preprocess: Preprocess) -> jax.Array:
-    """Returns (pixel - mean) / std in float32 of uint8 images [B, H, W, 3]."""
-    mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (preprocess.mean, preprocess.std))
-    return (images.astype(jnp.float32) - mean) / std
 
 
 def batch_loss(

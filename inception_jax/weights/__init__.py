@@ -2,8 +2,9 @@
 
 from inception_jax.weights.cards import CARDS, WeightCard, list_cards, weight_card
 from inception_jax.weights.compare import compare
-from inception_jax.weights.convert import adapt, export, origins
+from inception_jax.weights.convert import export, origins
 from inception_jax.weights.files import Info, Report, Weights, save, save_tensors
+from inception_jax.weights.fitting import adapt
 from inception_jax.weights.folding import fold_preprocess
 from inception_jax.weights.loading import load, weights_folder
 

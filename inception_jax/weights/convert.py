@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -17,7 +13,7 @@ from inception_jax.models import zoo
 from inception_jax.models.network import InceptionNet
 from inception_jax.weights.files import Info, Report, Weights
 from inception_jax.weights.layouts import TORCH, Shape, Slot
-from inception_jax.weights.lineages import LINEAGES, Lineage, Tensors, init_size, variable_shapes
+from inception_jax.weights.lineages import LINEAGES, Lineage, Tensors
 
 IMAGENET_CLASSES = 1000  # the originals that have as many order them as ILSVRC does; FID's network has 1008
 
@@ -87,7 +83,7 @@ def convert(
     if label_offset is None:
         label_offset = int(lineage.background and outputs == 1001)
     if label_offset:
-        flat = {path: leaf[..., label_offset:] if _is_head(path) else leaf for path, leaf in flat.items()}
+        flat = {path: leaf[..., label_offset:] if is_classifier(path) else leaf for path, leaf in flat.items()}
     names = tuple("/".join(path) for path in flat)
     num_classes = max(outputs - label_offset, 0)
     class_names = imagenet.class_names() if num_classes == IMAGENET_CLASSES else ()
@@ -111,94 +107,6 @@ def convert(
     notes += ("the first convolution read BGR and now reads RGB",) if lineage.bgr else ()
     loaded = tuple(name for name in names if name.partition("/")[2] not in filled_names)
     return Weights.of(info, flat, Report(loaded, (), foreign, filled_names, notes))
-
-
-def adapt(
-    weights: Weights,
-    num_classes: int | None = None,
-    aux: bool | None = None,
-    *,
-    image_size: int | None = None,
-    reset_head: bool = False,
-    seed: int = 0,
-) -> Weights:
-    """Returns the weights for another number of classes, another image size, with or without auxiliary heads.
-
-    Classifiers are drawn anew, as `model.init` draws them, where the number of classes changes. So is an auxiliary head
-    that is not there yet, or whose hidden layer read maps of another size.
-
-    Args:
-      weights: of any source.
-      num_classes: None: as they are.
-      aux: True adds heads that are not there, False drops them; None: as they are.
-      image_size: in pixels; None: as it is.
-      reset_head: draw the classifiers also where the number of classes is the same.
-      seed: of what is drawn.
-
-    Raises:
-      UserError: a number is out of range, or arrays of the table are missing or misshapen.
-    """
-    old = weights.info
-    if num_classes is not None and num_classes < 0:
-        raise UserError(f"num_classes is {num_classes}; it must be at least 0.")
-    classes = old.num_classes if num_classes is None else num_classes
-    preprocess = dataclasses.replace(old.preprocess, size=image_size or old.preprocess.size)
-    info = dataclasses.replace(old, num_classes=classes, aux=old.aux if aux is None else aux, preprocess=preprocess)
-    model = info.create_model()
-    shapes = variable_shapes(model, preprocess.size)
-    flat = traverse_util.flatten_dict(weights.variables)
-    new_classifiers = reset_head or classes != old.num_classes
-    unfit = {path[1] for path in shapes if not _is_head(path) and np.shape(flat.get(path)) != shapes[path]}
-    wrong = sorted(path for path in shapes if path[1] in unfit and not path[1].startswith("aux_"))
-    wrong = [path for path in wrong if np.shape(flat.get(path)) != shapes[path]]
-    if wrong:
-        found = np.shape(flat[wrong[0]]) if wrong[0] in flat else "nothing"
-        raise UserError(
-            f"{len(wrong)} arrays of {old.source or 'the weights'} do not fit {old.model}, the first is "
-            f"{'/'.join(wrong[0])}: {found}, not {shapes[wrong[0]]}."
-        )
-    kept = {
-        path: leaf
-        for path, leaf in flat.items()
-        if path in shapes and path[1] not in unfit and not (new_classifiers and _is_head(path))
-    }
-    fresh = initial_values(model, shapes.keys() - kept.keys(), seed, preprocess.size)
-    names = {"/".join(path) for path in kept}
-    dropped = ["/".join(path) for path in flat if path not in shapes]
-    no_heads = (f"{old.model} has no auxiliary heads",) if aux and not model.aux_heads else ()
-    report = dataclasses.replace(
-        weights.report,
-        notes=weights.report.notes + no_heads,
-        loaded=tuple(name for name in weights.report.loaded if name in names),
-        reinitialised=tuple(sorted("/".join(path) for path in fresh)),
-        dropped=(*weights.report.dropped, *dropped),
-    )
-    info = dataclasses.replace(
-        info,
-        aux=bool(model.aux_heads),
-        label_offset=0 if new_classifiers else old.label_offset,
-        class_names=() if new_classifiers else old.class_names,
-        filled=tuple(name for name in old.filled if f"params/{name}" in names),
-    )
-    return Weights.of(info, {path: {**kept, **fresh}[path] for path in shapes}, report)
-
-
-def initial_values(
-    model: InceptionNet, paths: Iterable[tuple[str, ...]], seed: int, image_size: int | None = None
-) -> dict[tuple[str, ...], np.ndarray]:
-    """Returns the values at `paths` as the model's `init` draws them."""
-    wanted = sorted(paths)
-    if not wanted:
-        return {}
-    size = init_size(model, image_size)
-
-    @jax.jit  # which leaves out all that the wanted leaves do not need, the network itself first
-    def draw(key: jax.Array) -> dict[str, Any]:
-        flat = traverse_util.flatten_dict(dict(model.init(key, jnp.zeros((1, size, size, 3)))))
-        return {"/".join(path): flat[path] for path in wanted}
-
-    drawn = jax.device_get(draw(jax.random.key(seed)))
-    return {tuple(name.split("/")): np.asarray(leaf) for name, leaf in drawn.items()}
 
 
 def export(weights: Weights, origin: str) -> dict[str, np.ndarray]:
@@ -304,7 +212,8 @@ def _share(lineage: Lineage, tensors: Tensors) -> float:
     return sum(known) / max(len(known), 1)
 
 
-def _is_head(path: tuple[str, ...]) -> bool:
+def is_classifier(path: tuple[str, ...]) -> bool:
+    """Returns whether the array at `path` is of a classifier, the main one or that of a head."""
     return path[-3:-1] == ("classifier", "linear")
 
 

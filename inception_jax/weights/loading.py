@@ -20,8 +20,9 @@ from inception_jax.models import zoo
 from inception_jax.models.inputs import Preprocess
 from inception_jax.weights import files
 from inception_jax.weights.cards import CARDS, WeightCard
-from inception_jax.weights.convert import adapt, convert, find_lineage
+from inception_jax.weights.convert import convert, find_lineage
 from inception_jax.weights.files import Weights
+from inception_jax.weights.fitting import adapt
 from inception_jax.weights.readers import read_tensors
 
 FOLDER_VARIABLE = "INCEPTION_JAX_WEIGHTS"

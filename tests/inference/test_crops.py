@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inception_jax.data.transforms import RESAMPLING
+from inception_jax.data.transforms import RESAMPLING, eval_transform
 from inception_jax.errors import UserError
 from inception_jax.inference.crops import crops
-from inception_jax.inference.images import eval_transform
 from inception_jax.models import inputs, zoo
 from inception_jax.weights import CARDS
 from tests.data.images import noise

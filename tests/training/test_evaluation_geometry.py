@@ -2,9 +2,8 @@
 
 import pytest
 
-from inception_jax.data.transforms import Evaluate, EvaluateBox
+from inception_jax.data.transforms import Evaluate, EvaluateBox, eval_transform
 from inception_jax.models.zoo import model_card
-from inception_jax.training.experiment import eval_transform
 
 
 @pytest.mark.parametrize(

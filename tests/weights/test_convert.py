@@ -8,7 +8,8 @@ import pytest
 import inception_jax as ij
 from inception_jax.errors import UserError
 from inception_jax.models import zoo
-from inception_jax.weights.convert import adapt, convert, export, find_lineage
+from inception_jax.weights.convert import convert, export, find_lineage
+from inception_jax.weights.fitting import adapt
 from inception_jax.weights.lineages import LINEAGES
 from tests.weights import synthetic
 from tests.weights.test_files import tiny

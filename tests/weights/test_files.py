@@ -11,8 +11,8 @@ import safetensors.numpy
 from inception_jax.errors import UserError
 from inception_jax.models import zoo
 from inception_jax.weights import files
-from inception_jax.weights.convert import initial_values
 from inception_jax.weights.files import Info, Weights
+from inception_jax.weights.fitting import initial_values
 from inception_jax.weights.lineages import variable_shapes
 
 

@@ -1,0 +1,118 @@
+"""Weights for another number of classes, another image size, or other heads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from inception_jax.errors import UserError
+from inception_jax.models.network import InceptionNet
+from inception_jax.weights.convert import is_classifier
+from inception_jax.weights.files import Info, Weights
+from inception_jax.weights.lineages import init_size, variable_shapes
+
+
+def adapt(
+    weights: Weights,
+    num_classes: int | None = None,
+    aux: bool | None = None,
+    *,
+    image_size: int | None = None,
+    reset_head: bool = False,
+    seed: int = 0,
+) -> Weights:
+    """Returns the weights for another number of classes, another image size, with or without auxiliary heads.
+
+    Classifiers are drawn anew, as `model.init` draws them, where the number of classes changes. So is an auxiliary head
+    that is not there yet, or whose hidden layer read maps of another size.
+
+    Args:
+      weights: of any source.
+      num_classes: None: as they are.
+      aux: True adds heads that are not there, False drops them; None: as they are.
+      image_size: in pixels; None: as it is.
+      reset_head: draw the classifiers also where the number of classes is the same.
+      seed: of what is drawn.
+
+    Raises:
+      UserError: a number is out of range, or arrays of the table are missing or misshapen.
+    """
+    old = weights.info
+    if num_classes is not None and num_classes < 0:
+        raise UserError(f"num_classes is {num_classes}; it must be at least 0.")
+    classes = old.num_classes if num_classes is None else num_classes
+    preprocess = dataclasses.replace(old.preprocess, size=image_size or old.preprocess.size)
+    info = dataclasses.replace(old, num_classes=classes, aux=old.aux if aux is None else aux, preprocess=preprocess)
+    model = info.create_model()
+    shapes = variable_shapes(model, preprocess.size)
+    flat = traverse_util.flatten_dict(weights.variables)
+    new_classifiers = reset_head or classes != old.num_classes
+    unfit = _check_rows(flat, shapes, old)
+    kept = {
+        path: leaf
+        for path, leaf in flat.items()
+        if path in shapes and path[1] not in unfit and not (new_classifiers and is_classifier(path))
+    }
+    fresh = initial_values(model, shapes.keys() - kept.keys(), seed, preprocess.size)
+    names = {"/".join(path) for path in kept}
+    dropped = ["/".join(path) for path in flat if path not in shapes]
+    no_heads = (f"{old.model} has no auxiliary heads",) if aux and not model.aux_heads else ()
+    report = dataclasses.replace(
+        weights.report,
+        notes=weights.report.notes + no_heads,
+        loaded=tuple(name for name in weights.report.loaded if name in names),
+        reinitialised=tuple(sorted("/".join(path) for path in fresh)),
+        dropped=(*weights.report.dropped, *dropped),
+    )
+    info = dataclasses.replace(
+        info,
+        aux=bool(model.aux_heads),
+        label_offset=0 if new_classifiers else old.label_offset,
+        class_names=() if new_classifiers else old.class_names,
+        filled=tuple(name for name in old.filled if f"params/{name}" in names),
+    )
+    return Weights.of(info, {path: {**kept, **fresh}[path] for path in shapes}, report)
+
+
+def _check_rows(
+    flat: Mapping[tuple[str, ...], Any], shapes: Mapping[tuple[str, ...], tuple[int, ...]], info: Info
+) -> set[str]:
+    """Returns the auxiliary heads of which something, but for the classifier, is missing or has another shape.
+
+    Raises:
+      UserError: so it is with a row of the table.
+    """
+    found_shapes = {path: np.shape(leaf) for path, leaf in flat.items()}
+    unfit = [path for path in shapes if not is_classifier(path) and found_shapes.get(path) != shapes[path]]
+    rows = sorted(path for path in unfit if not path[1].startswith("aux_"))
+    if rows:
+        found = found_shapes.get(rows[0], "nothing")
+        raise UserError(
+            f"{len(rows)} arrays of {info.source or 'the weights'} do not fit {info.model}, the first is "
+            f"{'/'.join(rows[0])}: {found}, not {shapes[rows[0]]}."
+        )
+    return {path[1] for path in unfit}
+
+
+def initial_values(
+    model: InceptionNet, paths: Iterable[tuple[str, ...]], seed: int, image_size: int | None = None
+) -> dict[tuple[str, ...], np.ndarray]:
+    """Returns the values at `paths` as the model's `init` draws them."""
+    wanted = sorted(paths)
+    if not wanted:
+        return {}
+    size = init_size(model, image_size)
+
+    @jax.jit  # which leaves out all that the wanted leaves do not need, the network itself first
+    def draw(key: jax.Array) -> dict[str, Any]:
+        flat = traverse_util.flatten_dict(dict(model.init(key, jnp.zeros((1, size, size, 3)))))
+        return {"/".join(path): flat[path] for path in wanted}
+
+    drawn = jax.device_get(draw(jax.random.key(seed)))
+    return {tuple(name.split("/")): np.asarray(leaf) for name, leaf in drawn.items()}
