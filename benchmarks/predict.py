@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated
 
 import jax
-import numpy as np
 import typer
 
 from inception_jax import Predictor
@@ -24,7 +23,7 @@ from inception_jax.inference.files import find_images
 from inception_jax.models import zoo
 from inception_jax.version import __version__
 from inception_jax.weights import Info, Weights
-from inception_jax.weights.convert import initial_values
+from inception_jax.weights.fitting import initial_values
 from inception_jax.weights.lineages import variable_shapes
 
 
@@ -54,10 +53,8 @@ def measure(
             list(pool.map(predictor.prepare, paths))
 
     def device() -> None:
-        stacked, program = np.stack(pixels), predictor._program(batch, ("logits",))
-        for _ in range(0, len(paths), batch):
-            images = jax.device_put(stacked, predictor._split)
-            jax.device_get(program(predictor._params, images))
+        for first in range(0, len(paths), batch):
+            predictor.compute(pixels[: len(paths) - first])
 
     def end_to_end() -> None:
         list(predictor.stream(paths))

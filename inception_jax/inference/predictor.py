@@ -146,6 +146,10 @@ class Predictor:
             raise UserError(f"{self.info.model} has no endpoint {unknown}; it has {', '.join(self.model.table)}.")
         return self._stack(images, tuple(names))
 
+    def compute(self, pixels: Sequence[np.ndarray], outputs: Sequence[str] = ("logits",)) -> dict[str, np.ndarray]:
+        """Returns outputs by name for images that `prepare` has made ready: the work of the devices alone."""
+        return _fetch(self._start([each[None] for each in pixels], tuple(outputs)))
+
     def warmup(self, outputs: Sequence[str] = ("logits",)) -> None:
         """Compiles the programs of all buckets ahead, so that no later call compiles."""
         for bucket in self.buckets:
@@ -267,15 +271,19 @@ def _forward(
 
 def _collect(chunk: list[Views | BrokenImage], started: Started, broken: Callable[[BrokenImage], Any]) -> Iterator[Any]:
     """Yields the outputs of each image of a chunk, fetched from the devices, or what `broken` makes of it."""
-    parts = [{name: array[:count] for name, array in found.items()} for count, found in jax.device_get(started)]
-    arrays = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
-    first = 0
+    arrays, first = _fetch(started), 0
     for views in chunk:
         if isinstance(views, BrokenImage):
             yield broken(views)
         else:
             yield {name: array[first : first + len(views)] for name, array in arrays.items()}
             first += len(views)
+
+
+def _fetch(started: Started) -> dict[str, np.ndarray]:
+    """Returns the outputs of all batches by name, without the rows that pad them."""
+    parts = [{name: array[:count] for name, array in found.items()} for count, found in jax.device_get(started)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
