@@ -1,7 +1,7 @@
 """Where images come from: TFDS data sets in ArrayRecord files, folders of images, and the embedded digits.
 
-A source is a random-access sequence of records {"image": encoded bytes, "label": int, "index": int}. It pickles, so
-that worker processes can open it again, and it never imports TensorFlow.
+A source is a random-access sequence of records {"image": encoded bytes, "label": int, "index": int, "name": str}. It
+pickles, so that worker processes can open it again, and it never imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from inception_jax.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 IMAGENET_FILES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
+NAME_KEYS = ("file_name", "id")  # of the features of TFDS
 TFDS_NEEDS = "(which, unlike training, needs `pip install tensorflow mlcroissant apache-beam importlib_resources`)"
 
 
@@ -31,7 +32,8 @@ class FolderRecords(Sequence):
         return len(self.paths)
 
     def __getitem__(self, index):
-        return {"image": Path(self.paths[index]).read_bytes(), "label": self.labels[index]}
+        path = Path(self.paths[index])
+        return {"image": path.read_bytes(), "label": self.labels[index], "file_name": path.name}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +57,18 @@ class ImageSource:
         return len(self.records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns a record; a UserError names the one that storage does not give."""
+        """Returns a record, with the name of its file, less the suffix; a UserError names one that cannot be read."""
         try:
             record = self.records[index]
         except Exception as error:  # each storage has its own
             raise UserError(f"Cannot read {self.describe(index)}: {_first_line(error)}.") from error
-        return {"image": record[self.image_key], "label": int(record[self.label_key]), "index": int(index)}
+        name = next((record[key] for key in NAME_KEYS if key in record), "")
+        return {
+            "image": record[self.image_key],
+            "label": int(record[self.label_key]),
+            "index": int(index),
+            "name": Path(name.decode() if isinstance(name, bytes) else str(name)).stem,
+        }
 
     def describe(self, index: int) -> str:
         """Returns what a person needs to find a record."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy as np
 from inception_jax.data.sources import ImageSource
 from inception_jax.data.transforms import BrokenImage
 from inception_jax.errors import UserError
-from inception_jax.inference.predictor import Predictor, log_mean
+from inception_jax.inference.predictor import Predictor, log_mean, log_softmax
+from inception_jax.inference.wsol import Localiser
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +80,7 @@ def evaluate(
     source: ImageSource,
     crops: int = 1,
     advance: Callable[[], None] = lambda: None,
+    localiser: Localiser | None = None,
 ) -> Evaluation:
     """Returns what an ensemble says of every image of a set, each once; probabilities are averaged.
 
@@ -86,37 +89,49 @@ def evaluate(
       source: the images and their classes.
       crops: 1, 10 or 144 views of each image, over which each member averages.
       advance: called after each image.
+      localiser: notes where the objects are; it takes one network and one crop.
 
     Raises:
-      UserError: the classes of members and data differ, or an image is broken.
+      UserError: the classes of members and data differ, an image is broken, or a localiser has several views.
     """
     for member in members:
         _check_classes(member, source)
-    labels: list[int] = []
+    if localiser and (crops, len(members)) != (1, 1):
+        raise UserError(f"Localisation takes one network and one crop, not {len(members)} and {crops}.")
+    ahead: collections.deque[dict[str, Any]] = collections.deque()  # records that are read and not yet predicted
 
-    def images(first: bool):
+    def images(first: bool) -> Iterator[bytes]:
         for index in range(len(source)):
             record = source[index]
             if first:
-                labels.append(record["label"])
+                ahead.append(record)
             yield record["image"]
 
-    streams = [member.log_probabilities(images(i == 0), crops) for i, member in enumerate(members)]
+    outputs = ("logits", localiser.endpoint) if localiser else ("logits",)
+    streams = [member.outputs(images(i == 0), outputs, crops) for i, member in enumerate(members)]
+    labels: list[int] = []
     top, probability, losses = [], [], []
-    for index, said in enumerate(zip(*streams, strict=True)):
-        for each in said:
-            if isinstance(each, BrokenImage):
-                raise UserError(f"Broken image, {source.describe(index)}: {each}.") from each
-        log_probabilities = log_mean(np.stack(said))
+    for said in zip(*streams, strict=True):
+        record, found = ahead.popleft(), [_unbroken(each, source, len(labels)) for each in said]
+        log_probabilities = log_mean(np.stack([log_mean(log_softmax(each["logits"])) for each in found]))
         order = np.argsort(-log_probabilities, kind="stable")[:5]
+        if localiser:
+            localiser.see(record, found[0][localiser.endpoint][0], order)
+        labels.append(record["label"])
         top.append(order)
         probability.append(np.exp(log_probabilities[order[0]]))
-        losses.append(-log_probabilities[labels[index]])
+        losses.append(-log_probabilities[record["label"]])
         advance()
-    if not len(losses) == len(labels) == len(source):
-        raise AssertionError(f"{len(losses)} images evaluated of {len(source)}")
+    if len(labels) != len(source):
+        raise AssertionError(f"{len(labels)} images evaluated of {len(source)}")
     names = members[0].class_names if any(members[0].class_names) else source.class_names
     return Evaluation(tuple(names), np.array(labels), np.stack(top), np.array(probability), np.array(losses))
+
+
+def _unbroken(found: dict[str, np.ndarray] | BrokenImage, source: ImageSource, index: int) -> dict[str, np.ndarray]:
+    if isinstance(found, BrokenImage):
+        raise UserError(f"Broken image, {source.describe(index)}: {found}.") from found
+    return found
 
 
 def _check_classes(member: Predictor, source: ImageSource) -> None:

@@ -98,26 +98,41 @@ def pseudo_mask(heats: np.ndarray, classes: Sequence[int], threshold: float = TH
     return np.where(passed.max(0) > 0, labels, 0)
 
 
-def mean_iou(masks: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:
-    """Returns the intersection over union of each label, over all pixels of all images, averaged over the labels.
+def overlaps(mask: np.ndarray, truth: np.ndarray, labels: int, void: int | None = None) -> np.ndarray:
+    """Returns the pixels in the intersection and in the union of each label of two masks [2, labels].
 
-    Labels that occur neither in the masks nor in the truths are left out; background is a label as the others.
+    Args:
+      mask, truth: labels [H, W], 0 ... labels - 1.
+      labels: how many there are, with background.
+      void: a value of `truth` whose pixels do not count.
 
     Raises:
-      UserError: no masks, or of other shapes than the truths.
+      UserError: the shapes differ, or a label is out of range.
     """
-    if not masks or [mask.shape for mask in masks] != [truth.shape for truth in truths]:
-        raise UserError(f"{len(masks)} masks do not go with {len(truths)} truths: numbers and shapes must be the same.")
-    found, true = (np.concatenate([each.ravel() for each in those]) for those in (masks, truths))
-    size = int(max(found.max(), true.max())) + 1
-    counts = [np.bincount(labels, minlength=size) for labels in (found[found == true], found, true)]
-    common, union = counts[0], counts[1] + counts[2] - counts[0]
+    if mask.shape != truth.shape:
+        raise UserError(f"A mask of {list(mask.shape)} pixels does not go with a truth of {list(truth.shape)}.")
+    counted = truth != void
+    found, true = mask[counted], truth[counted]
+    if found.size and max(found.max(), true.max()) >= labels:
+        raise UserError(f"A mask holds the label {max(found.max(), true.max())}; labels are 0 ... {labels - 1}.")
+    common, ours, theirs = (np.bincount(each, minlength=labels) for each in (found[found == true], found, true))
+    return np.stack([common, ours + theirs - common])
+
+
+def mean_iou(counts: np.ndarray) -> float:
+    """Returns intersection over union, averaged over the labels that occur; from summed `overlaps` [2, labels]."""
+    common, union = counts
     return float((common[union > 0] / union[union > 0]).mean())
 
 
-def _above(heat: np.ndarray, threshold: float) -> np.ndarray:
+def check_threshold(threshold: float) -> None:
+    """Raises a `UserError` if it is no share that heat can be above."""
     if not 0 <= threshold < 1:
         raise UserError(f"threshold is {threshold}; it must be at least 0 and below 1.")
+
+
+def _above(heat: np.ndarray, threshold: float) -> np.ndarray:
+    check_threshold(threshold)
     largest = heat.max()
     return heat > threshold * largest if largest > 0 else np.zeros(heat.shape, bool)
 

@@ -46,12 +46,12 @@ def overlay(image: Image.Image, heat: np.ndarray, strength: float = 0.7) -> np.n
     return np.clip((1 - alpha) * ground + alpha * colours, 0, 1)
 
 
-def draw_box(axis: Axes, box: Box) -> None:
+def draw_box(axis: Axes, box: Box, colour: str = BOX) -> None:
     """Draws a box on an image, so that it is seen on any ground."""
     left, top, right, bottom = box
-    for width, colour in ((4.0, "black"), (2.0, BOX)):
+    for width, edge in ((4.0, "black"), (2.0, colour)):
         corner, sides = (left - 0.5, top - 0.5), (right - left, bottom - top)
-        axis.add_patch(Rectangle(corner, *sides, fill=False, lw=width, ec=colour))
+        axis.add_patch(Rectangle(corner, *sides, fill=False, lw=width, ec=edge))
 
 
 def draw_grid(tiles: Iterable[np.ndarray], title: str, names: Sequence[str] = (), cmap: str | None = None) -> Figure:

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import jax
@@ -128,8 +128,30 @@ class Predictor:
           images: what the predictor takes.
           crops: 1, 10 or 144 views of each image, over which the probabilities are averaged: see `crops`.
         """
-        for result in self._run(images, ("logits",), broken=lambda error: error, crops=crops):
+        for result in self.outputs(images, ("logits",), crops):
             yield result if isinstance(result, BrokenImage) else log_mean(log_softmax(result["logits"]))
+
+    def outputs(
+        self, images: Iterable[Input], names: Sequence[str], crops: int = 1
+    ) -> Iterator[dict[str, np.ndarray] | BrokenImage]:
+        """Yields for each image in order outputs [crops, ...] by name, or what is broken; decodes the next meanwhile.
+
+        Args:
+          images: what the predictor takes.
+          names: "logits", "pooled" or endpoints.
+          crops: 1, 10 or 144 views of each image.
+        """
+        if not self.info.num_classes and "logits" in names:
+            raise UserError(f"{self.info.source or self.info.model} has no classifier.")
+        running: tuple[list[Views | BrokenImage], Started] | None = None
+        for chunk in self._decoded(images, crops):
+            views = [each for each in chunk if not isinstance(each, BrokenImage)]
+            started = chunk, self._start(views, tuple(names))
+            if running:
+                yield from _collect(*running)
+            running = started
+        if running:
+            yield from _collect(*running)
 
     def logits(self, images: Iterable[Input]) -> np.ndarray:
         """Returns the logits [N, K] of images."""
@@ -189,33 +211,15 @@ class Predictor:
         order = np.argsort(-log_probabilities, kind="stable")[:k]
         return Prediction(tuple(Class(int(i), self.class_names[i], float(probabilities[i])) for i in order))
 
-    def _stack(self, images: Iterable[Input], outputs: tuple[str, ...]) -> dict[str, np.ndarray]:
-        def fail(error: BrokenImage) -> Any:
-            raise error
-
-        rows = list(self._run(images, outputs, broken=fail))
+    def _stack(self, images: Iterable[Input], names: tuple[str, ...]) -> dict[str, np.ndarray]:
+        rows: list[dict[str, np.ndarray]] = []
+        for found in self.outputs(images, names):
+            if isinstance(found, BrokenImage):
+                raise found
+            rows.append(found)
         if not rows:
             raise UserError("There are no images.")
-        return {name: np.concatenate([row[name] for row in rows]) for name in outputs}
-
-    def _run(
-        self,
-        images: Iterable[Input],
-        outputs: tuple[str, ...],
-        broken: Callable[[BrokenImage], Any],
-        crops: int = 1,
-    ) -> Iterator[Any]:
-        """Yields the outputs [crops, ...] of each image, or what `broken` makes of it; decodes meanwhile."""
-        if not self.info.num_classes and "logits" in outputs:
-            raise UserError(f"{self.info.source or self.info.model} has no classifier.")
-        running: tuple[list[Views | BrokenImage], Started] | None = None
-        for chunk in self._decoded(images, crops):
-            started = chunk, self._start([each for each in chunk if not isinstance(each, BrokenImage)], outputs)
-            if running:
-                yield from _collect(*running, broken)
-            running = started
-        if running:
-            yield from _collect(*running, broken)
+        return {name: np.concatenate([row[name] for row in rows]) for name in names}
 
     def _decoded(self, images: Iterable[Input], kind: int) -> Iterator[list[Views | BrokenImage]]:
         """Yields chunks of images whose views fill a bucket; a pool of threads is a chunk or more ahead."""
@@ -269,12 +273,12 @@ def _forward(
     return {name: found[name].astype(jnp.float32) for name in outputs}
 
 
-def _collect(chunk: list[Views | BrokenImage], started: Started, broken: Callable[[BrokenImage], Any]) -> Iterator[Any]:
-    """Yields the outputs of each image of a chunk, fetched from the devices, or what `broken` makes of it."""
+def _collect(chunk: list[Views | BrokenImage], started: Started) -> Iterator[dict[str, np.ndarray] | BrokenImage]:
+    """Yields the outputs of each image of a chunk, fetched from the devices, or what is broken."""
     arrays, first = _fetch(started), 0
     for views in chunk:
         if isinstance(views, BrokenImage):
-            yield broken(views)
+            yield views
         else:
             yield {name: array[first : first + len(views)] for name, array in arrays.items()}
             first += len(views)

@@ -1,8 +1,9 @@
-"""Pictures of an evaluation: the confusion matrix, and a sheet of its mistakes."""
+"""Pictures of an evaluation: the confusion matrix, and sheets of its mistakes and of where objects were found."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from matplotlib.figure import Figure  # not pyplot, which would choose a backend
 from inception_jax.data.sources import ImageSource
 from inception_jax.data.transforms import decode
 from inception_jax.inference.evaluation import Evaluation
+from inception_jax.inference.heat import heat, on_image
+from inception_jax.inference.picture import draw_box, overlay
+from inception_jax.inference.wsol import Located
 
 NAMED_CLASSES = 40  # more names would overlap
 COUNTED_CLASSES = 20
@@ -60,6 +64,30 @@ def draw_mistakes(evaluation: Evaluation, source: ImageSource, picture: Path, ti
         )
         text = f"{true}\ntaken for {predicted}\n{evaluation.probability[place]:.1%}"
         axes.set_title(text, fontsize=8, parse_math=False)
+    for axes in figure.axes:
+        axes.axis("off")
+    figure.savefig(picture, dpi=90)
+
+
+def draw_located(
+    located: Sequence[Located], class_names: Sequence[str], source: ImageSource, picture: Path, title: str
+) -> None:
+    """Draws images of a set at even distances under the heat of their class, with the box found and the true boxes."""
+    places = np.unique(np.linspace(0, len(located) - 1, COLUMNS * ROWS).round().astype(int))
+    rows = -(-len(places) // COLUMNS)
+    figure = Figure(figsize=(2 * COLUMNS, 2.4 * rows + 0.5), layout="constrained")
+    figure.suptitle(f"{title}: found (bright) and true (white) boxes", parse_math=False)
+    for axes, each in zip(
+        figure.subplots(rows, COLUMNS, squeeze=False).flat, (located[i] for i in places), strict=False
+    ):
+        image = decode(source[each.index]["image"])
+        axes.imshow(overlay(image, on_image(heat(each.map), each.place, *image.size)), interpolation="nearest")
+        for truth in each.truths:
+            draw_box(axes, truth, "white")
+        if each.box is not None:
+            draw_box(axes, each.box)
+        name = textwrap.shorten(class_names[each.label], 22, placeholder=" ...")
+        axes.set_title(f"{name}\nIoU {each.iou:.2f}" if each.truths else name, fontsize=8, parse_math=False)
     for axes in figure.axes:
         axes.axis("off")
     figure.savefig(picture, dpi=90)

@@ -40,7 +40,7 @@ def test_a_tfds_source_gives_encoded_images_and_labels(scans):
     source = open_source("scans", "train", scans())
     record = source[5]
     assert (len(source), source.name, len(source.class_names)) == (1437, "scans[train]", 10)
-    assert record.keys() == {"image", "label", "index"}
+    assert record.keys() == {"image", "label", "index", "name"}
     assert record["image"].startswith(b"\x89PNG")
     assert record["index"] == 5
     assert source.describe(5) == "record 5 of scans[train]"

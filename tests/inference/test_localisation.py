@@ -67,10 +67,15 @@ def test_masks_name_the_class_whose_heat_is_largest():
 def test_mean_iou_counts_pixels_of_all_images():
     truths = [np.array([[0, 0, 1, 1]]), np.array([[0, 0, 0, 5]])]
     masks = [np.array([[0, 1, 1, 1]]), np.array([[0, 0, 0, 0]])]
-    assert localisation.mean_iou(masks, truths) == pytest.approx((4 / 6 + 2 / 3 + 0) / 3)
-    assert localisation.mean_iou(truths, truths) == 1
-    with pytest.raises(UserError, match="2 masks do not go with 1 truths"):
-        localisation.mean_iou(masks, truths[:1])
+    counts = sum(localisation.overlaps(*pair, labels=6) for pair in zip(masks, truths, strict=True))
+    assert localisation.mean_iou(counts) == pytest.approx((4 / 6 + 2 / 3 + 0) / 3)
+    assert localisation.mean_iou(localisation.overlaps(truths[0], truths[0], 6)) == 1
+    without = localisation.overlaps(masks[1], truths[1], 6, void=5)
+    assert without.tolist() == [[3, 0, 0, 0, 0, 0]] * 2
+    with pytest.raises(UserError, match=r"A mask of \[1, 4\] pixels does not go with a truth of \[4, 1\]"):
+        localisation.overlaps(masks[0], truths[0].T, 6)
+    with pytest.raises(UserError, match=r"the label 5; labels are 0 \.\.\. 4"):
+        localisation.overlaps(masks[1], truths[1], 5)
 
 
 def test_heat_is_what_speaks_for_a_class_from_0_to_1():

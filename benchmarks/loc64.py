@@ -1,0 +1,161 @@
+"""Do class activation maps find objects that nobody pointed at? Trains on drawn shapes by their class alone, and looks.
+
+Command: python -m benchmarks.localisation [--steps 300] [--json FILE] [--picture FILE.png] [--weights FILE.npz]
+
+A network of a few rows of GoogLeNet ends in a map of half the size of the image, as GoogLeNet-GAP keeps a large map.
+It is trained here; then the box of the true class's map is compared with that of the object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import traverse_util
+from matplotlib.figure import Figure
+from PIL import Image
+
+from inception_jax.inference import cam, localisation, picture
+from inception_jax.inference.heat import heat, on_image
+from inception_jax.inference.predictor import Predictor, normalise
+from tests.inference import shapes
+from tests.inference.few_rows import FewRows, info
+
+ROWS = ("conv1", "pool3", "4a", "4b")
+SIZE, BATCH = 64, 32
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+Method = Callable[..., cam.Explanation]
+
+
+def train(steps: int, seed: int) -> FewRows:
+    """Returns weights trained on fresh images at every step, from their classes alone."""
+    source = FewRows(info(SIZE, shapes.CLASSES), {}, rows=ROWS)
+    model = source.create_model(aux=False, dropout=0.0)
+    variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, SIZE, SIZE, 3)))
+    optimizer = optax.adamw(optax.warmup_cosine_decay_schedule(0, 5e-3, steps // 10, steps))
+    rng = np.random.default_rng((seed, 0))
+
+    @jax.jit
+    def step(variables: Any, state: Any, pixels: jax.Array, labels: jax.Array) -> tuple[Any, Any, jax.Array, jax.Array]:
+        def loss(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
+            output, new = model.apply(
+                {**variables, "params": params},
+                normalise(pixels, source.info.preprocess),
+                train=True,
+                mutable=["batch_stats"],
+            )
+            losses = optax.softmax_cross_entropy_with_integer_labels(output.logits, labels)
+            return losses.mean(), (new["batch_stats"], (output.logits.argmax(-1) == labels).mean())
+
+        (value, (statistics, right)), gradients = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+        updates, state = optimizer.update(gradients, state, variables["params"])
+        params = optax.apply_updates(variables["params"], updates)
+        return {"params": params, "batch_stats": statistics}, state, value, right
+
+    state = optimizer.init(variables["params"])
+    for i in range(steps):
+        drawn = [shapes.draw(int(label), SIZE, rng) for label in rng.integers(len(shapes.CLASSES), size=BATCH)]
+        pixels, labels = np.stack([shape.pixels for shape in drawn]), np.array([shape.label for shape in drawn])
+        variables, state, value, right = step(variables, state, pixels, labels)
+        if i % 25 == 24:
+            print(f"step {i + 1}/{steps}  loss {float(value):.3f}  top1 {float(right):.0%}", flush=True)
+    return FewRows(source.info, jax.tree.map(np.asarray, dict(variables)), rows=ROWS)
+
+
+def explain(predictor: Predictor, method: Method, drawn: Sequence[shapes.Shape]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the predicted classes [N], and the heat [N, SIZE, SIZE] of the true ones."""
+    found = method(predictor, [shape.pixels for shape in drawn], np.array([[shape.label] for shape in drawn]))
+    return found.logits.argmax(-1), on_image(heat(found.maps[:, 0]), predictor.transform.box(SIZE, SIZE), SIZE, SIZE)
+
+
+def measure(
+    predicted: np.ndarray, heats: np.ndarray, drawn: Sequence[shapes.Shape], threshold: float
+) -> dict[str, float]:
+    """Returns how well the boxes and masks of heat above a threshold fit the objects."""
+    labels, truths = [shape.label for shape in drawn], [shape.box for shape in drawn]
+    boxes = [localisation.largest_box(each, threshold) for each in heats]
+    overlaps = np.array([localisation.iou(box, truth) if box else 0 for box, truth in zip(boxes, truths, strict=True)])
+    masks = [
+        localisation.pseudo_mask(each[None], [label], threshold) for each, label in zip(heats, labels, strict=True)
+    ]
+    guesses = [[(int(index), box)] for index, box in zip(predicted, boxes, strict=True)]  # counts if the class is right
+    figures = {
+        "boxes_over_0.5": np.mean(overlaps > localisation.HIT),
+        "mean_iou_of_boxes": overlaps.mean(),
+        "localisation_error_top1": localisation.localisation_error(guesses, labels, [[box] for box in truths], k=1),
+        "miou_of_masks": localisation.mean_iou(masks, [np.where(s.mask, s.label + 1, 0) for s in drawn]),
+    }
+    return {name: round(float(value), 4) for name, value in figures.items()}
+
+
+def draw(predictor: Predictor, drawn: Sequence[shapes.Shape], threshold: float, path: Path) -> None:
+    """Draws images, and under each the heat of its class with the box found there."""
+    figure = Figure(figsize=(1.4 * len(drawn), 3.1), layout="constrained")
+    axes = figure.subplots(2, len(drawn))
+    for i, (shape, each) in enumerate(zip(drawn, explain(predictor, cam.cam, drawn)[1], strict=True)):
+        axes[0, i].imshow(shape.pixels)
+        axes[0, i].set_title(shapes.CLASSES[shape.label], fontsize="small")
+        axes[1, i].imshow(picture.overlay(Image.fromarray(shape.pixels), each))
+        if (box := localisation.largest_box(each, threshold)) is not None:
+            picture.draw_box(axes[1, i], box)
+    for axis in axes.flat:
+        axis.axis("off")
+    figure.savefig(path, dpi=100)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--hardware", default="", help="words for the row")
+    parser.add_argument("--json", type=Path, help="append a row of figures to this file")
+    parser.add_argument("--picture", type=Path, help="draw eight of the images with their heat and boxes")
+    parser.add_argument("--weights", type=Path, help="write the variables, or read them if the file exists")
+    args = parser.parse_args()
+    started = time.perf_counter()
+    if args.weights and args.weights.exists():
+        with np.load(args.weights) as file:
+            flat = {tuple(name.split("/")): file[name] for name in file}
+        source = FewRows(info(SIZE, shapes.CLASSES), traverse_util.unflatten_dict(flat), rows=ROWS)
+    else:
+        source = train(args.steps, args.seed)
+        if args.weights:
+            np.savez(args.weights, **source.flat())
+    predictor = Predictor(source, max_batch=100)
+    best_of_cam = localisation.THRESHOLD
+    figures: dict[str, Any] = {"seconds_of_training": round(time.perf_counter() - started, 1)}
+    tuning, drawn = (shapes.draw_many(count, SIZE, seed) for count, seed in ((200, 2), (500, 1)))
+    for name, method in (("cam", cam.cam), ("occlusion", cam.occlusion)):
+        before = explain(predictor, method, tuning)
+        best = max(THRESHOLDS, key=lambda threshold: measure(*before, tuning, threshold)["boxes_over_0.5"])
+        best_of_cam = best if name == "cam" else best_of_cam
+        predicted, heats = explain(predictor, method, drawn)
+        figures["top1"] = round(float(np.mean(predicted == [shape.label for shape in drawn])), 4)
+        figures[name] = {f"threshold_{t}": measure(predicted, heats, drawn, t) for t in (localisation.THRESHOLD, best)}
+    row = {
+        "command": f"python -m benchmarks.localisation --steps {args.steps} --seed {args.seed}",
+        "hardware": args.hardware,
+        "date": f"{datetime.date.today()}",
+        "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "scipy")},
+        "figures": figures,
+    }
+    print(json.dumps(row, indent=1))
+    if args.picture:
+        draw(predictor, drawn[:8], best_of_cam, args.picture)
+    if args.json:
+        with args.json.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()
