@@ -26,7 +26,10 @@ from inception_jax.models.network import InceptionNet
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """An entry of the zoo: all there is to know of a model before it has parameters."""
+    """An entry of the zoo: all there is to know of a model before it has parameters.
+
+    `begins_as` names the model whose weights can start this one: rows that both tables have alike take them over.
+    """
 
     name: str
     summary: str
@@ -36,6 +39,7 @@ class ModelCard:
     aux_heads: Mapping[str, spec.AuxHead]
     dropout: float
     preprocess: Preprocess
+    begins_as: str | None = None
 
 
 _CARDS = (
@@ -74,10 +78,11 @@ _CARDS = (
         summary="GoogLeNet-GAP: googlenet up to 4e and a 3x3 convolution, for class activation maps of 14x14",
         paper="1512.04150",
         table=googlenet.GOOGLENET_GAP,
-        numerics=spec.CAFFE,  # the rows up to 4e are those of `googlenet`
+        numerics=spec.CAFFE,
         aux_heads=googlenet.PAPER_AUX,
         dropout=0.0,
         preprocess=inputs.PAPER,
+        begins_as="googlenet",
     ),
     ModelCard(
         name="googlenet_torchvision",

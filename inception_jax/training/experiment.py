@@ -24,7 +24,7 @@ from inception_jax.models.spec import last_frozen
 from inception_jax.models.zoo import Preprocess, create_model, model_card
 from inception_jax.parallel.mesh import create_mesh, state_shardings
 from inception_jax.training.config import DataConfig, TrainConfig, steps
-from inception_jax.training.finetune import starting_point
+from inception_jax.training.finetune import check_frozen, starting_point
 from inception_jax.training.optimizers import frozen_parameters, make_optimizer, make_schedule
 from inception_jax.training.state import TrainState, create_state, init_variables
 from inception_jax.weights import Info, Weights, adapt
@@ -114,6 +114,7 @@ def prepare(config: TrainConfig, workdir: Path) -> Experiment:
             reset_head=config.finetune.reset_head,
             seed=config.seed,
         )
+        check_frozen(weights, model)
         info = weights.info
 
     steps_per_epoch = len(train_source) / config.batch_size

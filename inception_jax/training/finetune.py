@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from inception_jax import weights
 from inception_jax.errors import UserError
-from inception_jax.models.zoo import model_card
+from inception_jax.models.network import InceptionNet
+from inception_jax.models.zoo import ModelCard, model_card
 from inception_jax.training.config import TrainConfig
 from inception_jax.training.saved import is_run, read_variables, saved_steps
 from inception_jax.weights.files import from_json, to_json
@@ -47,19 +48,34 @@ def starting_point(config: TrainConfig, num_classes: int, workdir: Path) -> Star
         return Start(_card_info(config, num_classes), None)
     if saved_steps(workdir):
         return Start(_read_record(workdir), None)
+    begins_as = _card(config).begins_as
     try:
         if is_run(settings.weights):
             loaded = run_weights(settings.weights)
         else:
-            loaded = weights.load(settings.weights, config.model.name, unverified=settings.unverified)
+            loaded = weights.load(
+                settings.weights, None if begins_as else config.model.name, unverified=settings.unverified
+            )
     except UserError as error:
         words = str(error).replace("--unverified", "config.finetune.unverified")
         raise UserError(f"config.finetune.weights: {words}") from error
+    if loaded.info.model == begins_as:
+        loaded = weights.transfer(loaded, config.model.name, seed=config.seed)
     for field, theirs in {"name": loaded.info.model, "width": loaded.info.width}.items():
         ours = getattr(config.model, field)
         if theirs != ours:
             raise UserError(f"config.model.{field} is {ours!r}; that of the weights {settings.weights} is {theirs!r}.")
     return Start(loaded.info, loaded)
+
+
+def check_frozen(started: weights.Weights, model: InceptionNet) -> None:
+    """Raises a `UserError` if a row that does not train was drawn at random."""
+    drawn = {name.split("/")[1] for name in started.report.reinitialised} & model.frozen_modules()
+    if drawn:
+        raise UserError(
+            f"config.finetune.freeze keeps {', '.join(sorted(drawn))}, which the weights of {started.info.source} "
+            "do not have: drawn at random, it would stay so. Freeze up_to: a row before."
+        )
 
 
 def run_weights(workdir: str | Path, average: bool | None = None) -> weights.Weights:
@@ -114,16 +130,21 @@ def _read_record(workdir: Path) -> weights.Info:
         ) from error
 
 
-def _card_info(config: TrainConfig, num_classes: int) -> weights.Info:
-    """Returns what holds from scratch.
+def _card(config: TrainConfig) -> ModelCard:
+    """Returns the card of the model.
 
     Raises:
       UserError: no model has this name.
     """
     try:
-        card = model_card(config.model.name)
+        return model_card(config.model.name)
     except ValueError as error:
         raise UserError(f"config.model: {error}") from error
+
+
+def _card_info(config: TrainConfig, num_classes: int) -> weights.Info:
+    """Returns what holds from scratch."""
+    card = _card(config)
     preprocess = dataclasses.replace(card.preprocess, size=config.data.image_size or card.preprocess.size)
     return weights.Info(
         model=card.name,

@@ -4,7 +4,7 @@ from inception_jax.weights.cards import CARDS, WeightCard, list_cards, weight_ca
 from inception_jax.weights.compare import compare
 from inception_jax.weights.convert import export, origins
 from inception_jax.weights.files import Info, Report, Weights, save, save_tensors
-from inception_jax.weights.fitting import adapt
+from inception_jax.weights.fitting import adapt, transfer
 from inception_jax.weights.folding import fold_preprocess
 from inception_jax.weights.loading import load, weights_folder
 
@@ -23,6 +23,7 @@ __all__ = [
     "origins",
     "save",
     "save_tensors",
+    "transfer",
     "weight_card",
     "weights_folder",
 ]

@@ -1,4 +1,4 @@
-"""Weights for another number of classes, another image size, or other heads."""
+"""Weights for another number of classes, another image size, other heads, or for the start of another model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from inception_jax.errors import UserError
+from inception_jax.models import spec, zoo
 from inception_jax.models.network import InceptionNet
 from inception_jax.weights.convert import is_classifier
 from inception_jax.weights.files import Info, Weights
@@ -67,7 +68,9 @@ def adapt(
         weights.report,
         notes=weights.report.notes + no_heads,
         loaded=tuple(name for name in weights.report.loaded if name in names),
-        reinitialised=tuple(sorted("/".join(path) for path in fresh)),
+        reinitialised=tuple(
+            sorted({"/".join(path) for path in fresh} | names.intersection(weights.report.reinitialised))
+        ),
         dropped=(*weights.report.dropped, *dropped),
     )
     info = dataclasses.replace(
@@ -78,6 +81,44 @@ def adapt(
         filled=tuple(name for name in old.filled if f"params/{name}" in names),
     )
     return Weights.of(info, {path: {**kept, **fresh}[path] for path in shapes}, report)
+
+
+def transfer(weights: Weights, name: str, *, seed: int = 0) -> Weights:
+    """Returns the weights as a start of the model of the zoo whose card says that it begins as theirs does.
+
+    Rows and heads that stand alike and under one name in both tables keep their variables. The others, and the
+    classifier, are drawn as `model.init` draws them.
+
+    Args:
+      weights: of the model that `ModelCard.begins_as` names.
+      name: the model to start.
+      seed: of what is drawn.
+
+    Raises:
+      UserError: the card names another model, or none.
+    """
+    old, card = weights.info, zoo.model_card(name)
+    if card.begins_as != old.model:
+        says = f"begins as {card.begins_as}" if card.begins_as else "begins as no other model"
+        raise UserError(f"Weights of {old.model} cannot start {name}, which {says}.")
+    theirs = zoo.model_card(old.model)
+    alike = {spec.module_name(row, card.table[row]) for row in card.table if theirs.table.get(row) == card.table[row]}
+    alike |= {f"aux_{tap}" for tap in card.aux_heads if theirs.aux_heads.get(tap) == card.aux_heads[tap]}
+    flat = traverse_util.flatten_dict(weights.variables)
+    filled = tuple(each for each in old.filled if each.split("/")[0] in alike)
+    info = dataclasses.replace(old, model=name, filled=filled)
+    model = info.create_model()
+    shapes = variable_shapes(model, info.preprocess.size)
+    kept = {path: leaf for path, leaf in flat.items() if path in shapes and path[1] in alike}
+    drawn = initial_values(model, shapes.keys() - kept.keys(), seed, info.preprocess.size)
+    report = dataclasses.replace(
+        weights.report,
+        notes=(*weights.report.notes, f"weights of {old.model} start {name}"),
+        loaded=tuple("/".join(path) for path in kept),
+        reinitialised=tuple(sorted("/".join(path) for path in drawn)),
+        dropped=(*weights.report.dropped, *("/".join(path) for path in flat if path not in kept)),
+    )
+    return Weights.of(info, {path: {**kept, **drawn}[path] for path in shapes}, report)
 
 
 def _check_rows(
