@@ -130,8 +130,14 @@ def eval_transform(card: Geometry) -> Evaluate | EvaluateBox:
 
 
 def resize_short_side(image: Image.Image, short: int, interpolation: str) -> Image.Image:
-    """Returns the image with a short side of `short` pixels."""
+    """Returns the image with a short side of `short` pixels.
+
+    Raises:
+      BrokenImage: it is so narrow that it would have over MAX_PIXELS.
+    """
     size = resized_short_side(*image.size, short)
+    if size[0] * size[1] > MAX_PIXELS:
+        raise BrokenImage(f"{image.width} x {image.height} pixels are too narrow to resize to {size[0]} x {size[1]}")
     return image if size == image.size else image.resize(size, RESAMPLING[interpolation])
 
 

@@ -8,6 +8,7 @@ from inception_jax.data.transforms import (
     PCA_VALUES,
     PCA_VECTORS,
     RESAMPLING,
+    BrokenImage,
     CropFlip,
     Evaluate,
     EvaluateBox,
@@ -83,6 +84,8 @@ def test_evaluation_cuts_the_boxes_of_torchvision(size, resized, box, interpolat
 def test_evaluation_refuses_a_resize_below_the_crop_and_unknown_filters():
     with pytest.raises(UserError, match="resize is 200; it must be at least the crop of 224"):
         Evaluate(224, 200)
+    with pytest.raises(BrokenImage, match="60000 x 1 pixels are too narrow to resize to 15360000 x 256"):
+        Evaluate(224, 256)(Image.new("RGB", (60_000, 1)))
     with pytest.raises(UserError, match="interpolation is 'lanczos'; allowed: bilinear, area, nearest, bicubic"):
         Evaluate(224, 256, "lanczos")
 

@@ -1,4 +1,7 @@
-"""ONNX of the zoo, run by onnxruntime, against the predictor: same weights, same pixels, same numbers."""
+"""ONNX of the zoo, run by onnxruntime, against the predictor: same weights, same pixels, same numbers.
+
+And class activation maps of the zoo, whose averages are the logits.
+"""
 
 import dataclasses
 
@@ -8,6 +11,7 @@ import onnxruntime
 import pytest
 
 from inception_jax import weights
+from inception_jax.inference import cam
 from inception_jax.inference.onnx_graph import Graph, Maps, onnx_model
 from inception_jax.inference.predictor import Predictor
 from inception_jax.models import layers, spec, zoo
@@ -16,7 +20,16 @@ from tests.weights.test_files import tiny
 pytestmark = pytest.mark.parity
 
 
-def _check(record, source, count):
+def _logits_of_maps(predictor, images):
+    """Returns logits as the program of class activation maps has them; the averages of the maps must be those."""
+    found = cam.cam(predictor, images, np.arange(predictor.info.num_classes))
+    bias = np.asarray(predictor.params["classifier"]["linear"]["bias"])
+    averages = found.maps.mean((2, 3)) + bias
+    np.testing.assert_allclose(averages, found.logits, rtol=0, atol=1e-5 * np.abs(found.logits).max())
+    return found.logits
+
+
+def _check(record, source, count, logits_of=Predictor.logits):
     """Compares the logits of `count` images, and of one of them alone."""
     size = source.info.preprocess.size
     whole = dataclasses.replace(source.info.preprocess, geometry="central_box", crop_fraction=1.0)
@@ -25,7 +38,7 @@ def _check(record, source, count):
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
-    expected = Predictor(source, max_batch=count).logits(images)
+    expected = logits_of(Predictor(source, max_batch=count), images)
     name, width = source.info.model, source.info.width
     check = record(name, "onnx", f"{count}x{size}x{size} f32")
     (logits,), (alone,) = (session.run(["logits"], {"images": batch}) for batch in (images, images[:1]))
@@ -37,7 +50,7 @@ def _check(record, source, count):
 @pytest.mark.parametrize("size", [97, 98])
 @pytest.mark.parametrize("name", zoo.MODELS)
 def test_narrow(record, name, size):
-    _check(record, weights.adapt(tiny(name), aux=False, image_size=size), 3)
+    _check(record, weights.adapt(tiny(name), aux=False, image_size=size), 3, _logits_of_maps)
 
 
 @pytest.mark.parametrize("name", ["googlenet_torchvision", "inception_v3"])
