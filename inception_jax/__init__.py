@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from inception_jax.version import __version__
 
 if TYPE_CHECKING:
-    from inception_jax import data, models, parallel, training, weights
+    from inception_jax import data, inference, models, parallel, training, weights
     from inception_jax.inference.predictor import Predictor
     from inception_jax.models.endpoints import Endpoint
     from inception_jax.models.network import InceptionNet, ModelOutput
@@ -29,7 +29,7 @@ _HOME = {
     "list_models": "inception_jax.models.zoo",
     "model_card": "inception_jax.models.zoo",
 }
-_SUBPACKAGES = ("data", "models", "parallel", "training", "weights")
+_SUBPACKAGES = ("data", "inference", "models", "parallel", "training", "weights")
 
 __all__ = [
     "__version__",
@@ -44,6 +44,7 @@ __all__ = [
     "list_models",
     "model_card",
     "data",
+    "inference",
     "models",
     "parallel",
     "training",
