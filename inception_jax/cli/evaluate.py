@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,10 +74,9 @@ def evaluate(
     source = open_source(data, split, data_dir)
     members = {str(weights or workdir): load_predictor(weights, workdir, model, unverified, batch, dtype)}
     members |= {each: load_predictor(each, None, None, unverified, batch, dtype) for each in ensemble or ()}
-    localiser = None
-    if localization is not None or masks is not None:
-        boxes = None if localization is None else read_boxes(localization, source.class_names)
-        localiser = Localiser(next(iter(members.values())), boxes, masks, threshold)
+    boxes = None if localization is None else read_boxes(localization, source.class_names)
+    looks = boxes is not None or masks is not None
+    localiser = Localiser(next(iter(members.values())), boxes, masks, threshold) if looks else None
     if output is not None:
         _make_folder(output)
     start = time.monotonic()
@@ -87,22 +88,30 @@ def evaluate(
         "members": [{"weights": name, **_describe(member)} for name, member in members.items()],
         "dtype": dtype.value,
         "seconds": round(time.monotonic() - start, 1),
-        **({"localisation": localiser.metrics()} if localiser else {}),
         **found.to_json(MISTAKES),
     }
+    with _late_error() as late:  # what has been evaluated is written and printed all the same
+        record |= {"localisation": localiser.metrics()} if localiser else {}
     written = [] if output is None else _write(output, record, found, source, localiser)
-    if as_json:
-        print(json.dumps(record, indent=2))
-    else:
-        _print(record)
-        if output is not None:
-            print(f"{output}: {', '.join(written)}")
+    print(json.dumps(record, indent=2) if as_json else "\n".join([*_lines(record), *written]))
+    if late:
+        raise late[0]
+
+
+@contextlib.contextmanager
+def _late_error() -> Iterator[list[UserError]]:
+    """Yields a list that gets the error of the block."""
+    errors: list[UserError] = []
+    try:
+        yield errors
+    except UserError as error:
+        errors.append(error)
 
 
 def _write(
     output: Path, record: dict[str, Any], found: Evaluation, source: ImageSource, localiser: Localiser | None
 ) -> list[str]:
-    """Writes the record, pictures, and the boxes that were found; returns the names of the files."""
+    """Writes the record, pictures, and the boxes that were found; returns a line that names the files."""
     from inception_jax.inference import sheets
     from inception_jax.inference.boxes import write_boxes
 
@@ -110,30 +119,32 @@ def _write(
     (output / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n")
     sheets.draw_confusion(found, output / "confusion.png", title)
     sheets.draw_mistakes(found, source, output / "mistakes.png", title)
-    if localiser is None:
-        return ["evaluation.json", "confusion.png", "mistakes.png"]
-    sheets.draw_located(localiser.located, found.class_names, source, output / "located.png", title)
-    write_boxes(output / "boxes.csv", {each.name: each.guesses for each in localiser.located}, source.class_names)
-    return ["evaluation.json", "confusion.png", "mistakes.png", "located.png", "boxes.csv"]
+    names = ["evaluation.json", "confusion.png", "mistakes.png"]
+    if localiser is not None:
+        names += ["located.png", "boxes.csv"]
+        sheets.draw_located(localiser.located, found.class_names, source, output / "located.png", title)
+        write_boxes(output / "boxes.csv", {each.name: each.guesses for each in localiser.located}, source.class_names)
+    return [f"{output}: {', '.join(names)}"]
 
 
-def _print(record: dict[str, Any]) -> None:
-    crops = record["crops"]
-    print(f"{record['data']}: {record['count']:,} images in {record['seconds']:,} s, {crops} crop{'s' * (crops > 1)}")
-    for member in record["members"]:
-        print(f"  {member['model']} ({member['weights']})")
-    print(f"top-1 {record['top1']:.2%}, top-5 {record['top5']:.2%}, loss {record['loss']:.4f}")
-    located = record.get("localisation", {})
+def _lines(record: dict[str, Any]) -> list[str]:
+    """Returns the record in words."""
+    crops, located = record["crops"], record.get("localisation", {})
+    lines = [
+        f"{record['data']}: {record['count']:,} images in {record['seconds']:,} s, {crops} crop{'s' * (crops > 1)}",
+        *(f"  {member['model']} ({member['weights']})" for member in record["members"]),
+        f"top-1 {record['top1']:.2%}, top-5 {record['top5']:.2%}, loss {record['loss']:.4f}",
+    ]
     if "images_with_boxes" in located:
-        print(
+        lines.append(
             f"localisation error top-1 {located['top1_error']:.2%}, top-5 {located['top5_error']:.2%}, "
             f"class known {located['known_class_error']:.2%}; mean IoU of boxes {located['mean_iou_of_boxes']:.3f}; "
             f"{located['images_with_boxes']:,} images with boxes, threshold {located['threshold']:.0%}"
         )
     if "images_with_masks" in located:
-        print(
-            f"mean IoU of masks {located['mean_iou_of_masks']:.3f}; {located['images_with_masks']:,} images with masks"
-        )
+        count = located["images_with_masks"]
+        lines.append(f"mean IoU of masks {located['mean_iou_of_masks']:.3f}; {count:,} images with masks")
+    return lines
 
 
 def _make_folder(folder: Path) -> None:

@@ -61,16 +61,14 @@ def adapt(
         if path in shapes and path[1] not in unfit and not (new_classifiers and is_classifier(path))
     }
     fresh = initial_values(model, shapes.keys() - kept.keys(), seed, preprocess.size)
-    names = {"/".join(path) for path in kept}
+    names, drawn = ({"/".join(path) for path in paths} for paths in (kept, fresh))
     dropped = ["/".join(path) for path in flat if path not in shapes]
     no_heads = (f"{old.model} has no auxiliary heads",) if aux and not model.aux_heads else ()
     report = dataclasses.replace(
         weights.report,
         notes=weights.report.notes + no_heads,
         loaded=tuple(name for name in weights.report.loaded if name in names),
-        reinitialised=tuple(
-            sorted({"/".join(path) for path in fresh} | names.intersection(weights.report.reinitialised))
-        ),
+        reinitialised=tuple(sorted(drawn | names.intersection(weights.report.reinitialised))),
         dropped=(*weights.report.dropped, *dropped),
     )
     info = dataclasses.replace(

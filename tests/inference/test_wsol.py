@@ -149,3 +149,12 @@ def test_the_command(run, named, folder, source, expected, tmp_path, monkeypatch
         assert len(picture.convert("RGB").getcolors(1 << 20)) > 100
     code, _, err = run("evaluate", *arguments, "--localization", str(tmp_path / "gone"))
     assert (code, "is neither" in err) == (2, True)
+
+
+def test_what_is_evaluated_is_not_lost_without_boxes(run, named, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("inception_jax.cli.evaluate.load_predictor", lambda *_: named)
+    write_boxes(tmp_path / "boxes.csv", {"elsewhere": [(0, (0, 0, 2, 2))]}, NAMES)
+    named_data = ("--data", f"folder:{folder}", "--split", "val", "--weights", "w")
+    code, out, err = run("evaluate", *named_data, "--localization", str(tmp_path / "boxes.csv"))
+    assert (code, "top-1" in out) == (2, True)
+    assert err == "inception-jax: Of 11 images none has a box of its class; the first is 0.\n"
