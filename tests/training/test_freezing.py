@@ -16,7 +16,6 @@ from inception_jax.training.step import update_ema
 from tests.training.trees import bits, flat, random_like
 
 pytestmark = pytest.mark.usefixtures("short_network")
-FAST = {"xla_backend_optimization_level": 0}
 
 # The model.
 
@@ -58,7 +57,7 @@ def frozen_model(freeze):
         logits = [output.logits, *output.aux.values()]
         return sum(jnp.square(each).sum() for each in logits), (output.logits, updated["batch_stats"])
 
-    step = jax.jit(jax.value_and_grad(train, has_aux=True), compiler_options=FAST)
+    step = jax.jit(jax.value_and_grad(train, has_aux=True))
     return model, variables, images, step
 
 
@@ -74,7 +73,7 @@ def test_frozen_rows_have_no_gradient_and_keep_their_statistics(freeze):
     for name, grad in flat(grads).items():
         assert grad.any() != (name.split("/")[0] in frozen), name
     if freeze == "backbone":
-        evaluate = jax.jit(lambda variables, images: model.apply(variables, images).logits, compiler_options=FAST)
+        evaluate = jax.jit(lambda variables, images: model.apply(variables, images).logits)
         assert bits({"logits": evaluate(variables, images)}) == bits({"logits": logits})
 
 
@@ -139,6 +138,6 @@ def test_with_nothing_frozen_the_optimizer_is_the_plain_one():
 def test_the_average_of_what_does_not_change_is_that():
     values = np.random.default_rng(0).normal(size=10_000).astype(np.float32)
     values[:2] = 0.0, -0.0
-    step = jax.jit(functools.partial(update_ema, decay=0.999), compiler_options=FAST)
+    step = jax.jit(functools.partial(update_ema, decay=0.999))
     for count in (1, 2, 7, 100_000):
         assert bits({"mean": step(values, values, jnp.array(count))}) == bits({"mean": values})
