@@ -139,7 +139,7 @@ def test_networks_can_be_split(name, endpoint):
 def test_the_parts_compose_to_the_whole_bit_for_bit(small, endpoint):
     variables = {"params": small.params}
     images = np.asarray(fixtures.image(16, "float32"))
-    run = functools.partial(jax.jit)
+    run = jax.jit
     whole = run(small.model.apply)(variables, images)
     maps = run(functools.partial(split.to_endpoint, small.model, endpoint))(variables, images)
     np.testing.assert_array_equal(maps, whole.endpoints[endpoint])
