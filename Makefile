@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 PARITY_VENV := .venv-parity
-PIP := -m pip install --quiet --disable-pip-version-check --no-compile
+PIP := -m pip install --quiet --disable-pip-version-check
 PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 SITE := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
@@ -52,9 +52,8 @@ $(PARITY_VENV)/bin/python: | $(VENV)/bin/python
 	$(VENV)/bin/python -m venv --without-pip $(PARITY_VENV)
 	echo "import site; site.addsitedir('$$($(VENV)/bin/python -c $(SITE))')" > "$$($@ -c $(SITE))/base.pth"
 
-# The originals come without their dependencies: those would replace the CPU build of torch. They are compiled here, for
-# the compiler warns of some, and warnings are errors in tests.
+# The originals come without their dependencies: those would replace the CPU build of torch.
 $(PARITY_VENV)/installed: requirements-parity.txt requirements-originals.txt $(VENV)/installed-dev | $(PARITY_VENV)/bin/python
 	$(PARITY_VENV)/bin/python $(PIP) --requirement requirements-parity.txt
-	$(PARITY_VENV)/bin/python $(PIP) --compile --no-deps --requirement requirements-originals.txt
+	$(PARITY_VENV)/bin/python $(PIP) --no-deps --requirement requirements-originals.txt
 	touch $@
