@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 PARITY_VENV := .venv-parity
-PIP_FLAGS := --quiet --disable-pip-version-check
+PIP := -m pip install --quiet --disable-pip-version-check
+PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+SITE := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
 .DELETE_ON_ERROR:
 .PHONY: train test lint unit parity docs clean
@@ -18,10 +20,10 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/mypy
 
 unit: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(VENV)/bin/python $(PYTEST)
 
 parity: $(PARITY_VENV)/installed
-	$(PARITY_VENV)/bin/python -m pytest -m parity tests/parity
+	$(PARITY_VENV)/bin/python $(PYTEST) -m parity tests/parity
 
 docs: $(VENV)/installed
 	$(VENV)/bin/inception-jax models --markdown > docs/MODELS.md.new
@@ -37,18 +39,21 @@ clean:
 .SECONDARY: $(VENV)/bin/python $(PARITY_VENV)/bin/python
 
 %/installed: requirements.txt pyproject.toml | %/bin/python
-	$*/bin/python -m pip install $(PIP_FLAGS) --requirement requirements.txt
-	$*/bin/python -m pip install $(PIP_FLAGS) --no-deps --editable .
+	$*/bin/python $(PIP) --requirement requirements.txt
+	$*/bin/python $(PIP) --no-deps --editable .
 	touch $@
 
 $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
-	$(VENV)/bin/python -m pip install $(PIP_FLAGS) --requirement requirements-dev.txt
+	$(VENV)/bin/python $(PIP) --requirement requirements-dev.txt
 	touch $@
 
+# It stands on $(VENV) and adds the originals to it.
+$(PARITY_VENV)/bin/python: | $(VENV)/bin/python
+	$(VENV)/bin/python -m venv --without-pip $(PARITY_VENV)
+	echo "import site; site.addsitedir('$$($(VENV)/bin/python -c $(SITE))')" > "$$($@ -c $(SITE))/base.pth"
+
 # The originals come without their dependencies: those would replace the CPU build of torch.
-$(PARITY_VENV)/installed: requirements-dev.txt requirements-parity.txt requirements-originals.txt requirements.txt pyproject.toml | $(PARITY_VENV)/bin/python
-	$(PARITY_VENV)/bin/python -m pip install $(PIP_FLAGS) --requirement requirements-dev.txt
-	$(PARITY_VENV)/bin/python -m pip install $(PIP_FLAGS) --requirement requirements-parity.txt
-	$(PARITY_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-deps --requirement requirements-originals.txt
-	$(PARITY_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-deps --editable .
+$(PARITY_VENV)/installed: requirements-parity.txt requirements-originals.txt $(VENV)/installed-dev | $(PARITY_VENV)/bin/python
+	$(PARITY_VENV)/bin/python $(PIP) --requirement requirements-parity.txt
+	$(PARITY_VENV)/bin/python $(PIP) --no-deps --requirement requirements-originals.txt
 	touch $@

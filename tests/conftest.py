@@ -1,8 +1,12 @@
 """Guards for every test: eight virtual CPU devices, and no rank promotion. Warnings are errors (pyproject.toml).
 
 Also the data that tests of several folders read.
+
+Most of the time of the tests is compilation, of programs that run once on a few pixels. So XLA optimises little here,
+also in the processes that tests start.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +18,10 @@ from inception_jax.data.sources import open_source
 from inception_jax.models import zoo
 from tests.short import SHORT
 
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+jax.config.update("jax_disable_most_optimizations", True)
+if jax.__version_info__ < (0, 12):  # later ones do not know the flag, and end at one that they do not know
+    os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

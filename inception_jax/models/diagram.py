@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.figure import Figure
 
-from inception_jax.models import layout, spec, summary, zoo
+from inception_jax.models import layout, pieces, spec, summary, zoo
 from inception_jax.models.layout import PAD, Box, Line, Mark, Piece, Text
 from inception_jax.models.network import InceptionNet
 
@@ -126,34 +125,25 @@ def _body(model: InceptionNet, shapes: summary.Shapes, image: tuple[int, ...]) -
     rows = []
     channels = image[-1]
     for name, row in model.table.items():
-        piece = _piece(row, channels)
+        piece = pieces.piece(row, channels)
         if not isinstance(row, spec.Row) or isinstance(row, spec.Residual):
             piece = layout.framed(piece)
         shape = shapes.output.endpoints[name].shape[1:]
         channels = shape[-1]
         head = model.aux_heads.get(name)
-        rows.append(_Row(piece, (name,), shape, head and _head(head, channels, model.num_classes)))
+        rows.append(_Row(piece, (name,), shape, head and pieces.head_piece(head, channels, model.num_classes)))
     return rows
 
 
 def _classifier(name: str) -> list[_Row]:
     """Returns the rows behind the table, as the summary names them."""
     pool, drop, linear = summary.summarize(name).rows[-3:]
-    pieces = (
+    boxes = (
         layout.box(f"avg pool {pool.patch.partition('/')[0]}", "pool"),
         layout.box(f"dropout {drop.patch}", "classifier"),
         layout.box(f"linear, {linear.branches}", "classifier"),
     )
-    return [_Row(piece, (row.name,), row.output) for piece, row in zip(pieces, (pool, drop, linear), strict=True)]
-
-
-def _head(head: spec.AuxHead, channels: int, num_classes: int) -> Piece:
-    average = layout.box("avg pool to 1x1", "pool")
-    hidden = average if head.hidden is None else layout.box(f"linear, {head.hidden}, ReLU", "classifier")
-    dropout = [layout.box(f"dropout {head.dropout:.0%}", "classifier")] if head.dropout else []
-    rows = _pieces(head.rows, channels)
-    linear = layout.box(f"linear, {num_classes}", "classifier")
-    return layout.framed(layout.chain([*rows, hidden, *dropout, linear]), ends=True)
+    return [_Row(box, (row.name,), row.output) for box, row in zip(boxes, (pool, drop, linear), strict=True)]
 
 
 def _collapse(rows: Iterable[_Row]) -> list[_Row]:
@@ -166,76 +156,6 @@ def _collapse(rows: Iterable[_Row]) -> list[_Row]:
         else:
             runs.append(row)
     return runs
-
-
-def _piece(row: spec.Row | spec.Block, channels: int, joined: bool = True) -> Piece:
-    """Returns the picture of a row that reads `channels` maps; a block that is not joined keeps its ends open."""
-    if isinstance(row, spec.Residual):
-        return _residual(row, channels)
-    if isinstance(row, spec.Row):
-        return layout.box(*_label(row))
-    return layout.fork([layout.chain(_pieces(branch, channels, joined=False)) for branch in row], joined)
-
-
-def _residual(row: spec.Residual, channels: int) -> Piece:
-    parts = _pieces(row.rows, channels)
-    if row.up:
-        parts.append(_piece(spec.Conv(channels, relu=False), channels))
-    if row.scale != 1:
-        parts.append(layout.box(f"x {row.scale}", "concat, scale, sum"))
-    shortcut = layout.chain([_piece(row.shortcut, channels)] if row.shortcut else [])
-    total = layout.bypass(layout.chain(parts), shortcut)
-    return layout.chain([total, layout.box("ReLU", "norm, ReLU")]) if row.relu else total
-
-
-def _pieces(rows: spec.Branch, channels: int, joined: bool = True) -> list[Piece]:
-    """Returns the pictures of a chain of rows, of which only the last may be left open."""
-    pieces = []
-    for i, row in enumerate(rows, start=1):
-        pieces.append(_piece(row, channels, joined or i < len(rows)))
-        channels = _channels(row, channels)
-    return pieces
-
-
-def _channels(row: spec.Row | spec.Block, channels: int) -> int:
-    """Returns the number of maps that a row makes of `channels`."""
-    match row:
-        case spec.Conv() | spec.SeparableConv():
-            return row.features
-        case spec.Residual():
-            return row.shortcut.features if row.shortcut else channels
-        case spec.Pool() | spec.AdaptivePool() | spec.LocalResponseNorm() | spec.Relu() | spec.Channels():
-            return channels
-        case branches:
-            return sum(functools.reduce(lambda n, part: _channels(part, n), branch, channels) for branch in branches)
-
-
-def _label(row: spec.Row) -> tuple[str, str]:
-    """Returns the label of a row that is one box, and its kind."""
-    match row:
-        case spec.Conv() | spec.SeparableConv():
-            size = "x".join(map(str, row.kernel))
-            linear = "" if row.relu else " linear"
-            if isinstance(row, spec.Conv):
-                kinds = {"1x1": "1x1", "3x3": "3x3"}
-                other = "5x5 and larger" if row.kernel[0] == row.kernel[1] else "1xn and nx1"
-                return f"conv {size}{_moves(row)}, {row.features}{linear}", kinds.get(size, other)
-            multiplier = f", {row.multiplier} maps" if row.multiplier > 1 else ""
-            return f"sepconv {size}{_moves(row)}{multiplier}, {row.features}{linear}", "separable"
-        case spec.Pool():
-            return f"{row.kind} pool {row.window}x{row.window}{_moves(row)}", "pool"
-        case spec.AdaptivePool():
-            return f"avg pool to {row.output}x{row.output}", "pool"
-        case spec.LocalResponseNorm():
-            return f"LRN over {row.size}", "norm, ReLU"
-        case spec.Relu():
-            return "ReLU", "norm, ReLU"
-    raise TypeError(f"{row} is no box.")
-
-
-def _moves(row: spec.Conv | spec.SeparableConv | spec.Pool) -> str:
-    """Returns the stride, if there is one, and V for VALID."""
-    return (f"/{row.stride}" if row.stride > 1 else "") + (" V" if row.padding == spec.VALID else "")
 
 
 def _figure(rows: Sequence[_Row], title: str, facts: str, scale: float) -> Figure:

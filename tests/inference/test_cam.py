@@ -13,8 +13,6 @@ from inception_jax.models import spec, zoo
 from inception_jax.models.endpoints import trace
 from tests.parity import fixtures
 
-OPTIONS = {"xla_backend_optimization_level": 0}
-
 
 def _pictures(count, width=30, height=24):
     return list(np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8))
@@ -52,7 +50,7 @@ def test_grad_cam_at_an_endpoint_is_its_gradient(small):
     maps = small.endpoints([picture], ["4e"])["4e"]
     channels, step = maps.shape[-1], 1e-3
     steps = step * np.eye(channels, dtype=np.float32)[:, None, None]
-    run = jax.jit(functools.partial(split.from_endpoint, small.model, "4e"), compiler_options=OPTIONS)
+    run = jax.jit(functools.partial(split.from_endpoint, small.model, "4e"))
     logits = np.asarray(run({"params": small.params}, np.concatenate([maps + steps, maps - steps])))[:, 4]
     gradients = (logits[:channels] - logits[channels:]) / (2 * step)  # summed over the pixels
     _close(found, maps[0] @ (gradients / found.size), 0.02)
@@ -141,7 +139,7 @@ def test_networks_can_be_split(name, endpoint):
 def test_the_parts_compose_to_the_whole_bit_for_bit(small, endpoint):
     variables = {"params": small.params}
     images = np.asarray(fixtures.image(16, "float32"))
-    run = functools.partial(jax.jit, compiler_options=OPTIONS)
+    run = jax.jit
     whole = run(small.model.apply)(variables, images)
     maps = run(functools.partial(split.to_endpoint, small.model, endpoint))(variables, images)
     np.testing.assert_array_equal(maps, whole.endpoints[endpoint])

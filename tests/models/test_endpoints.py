@@ -116,7 +116,8 @@ def test_features_equal_the_endpoints_of_the_whole_model_bit_for_bit():
     names = ("3a", "4b")
     whole, part = _create(), _create(features_only=names)
     variables, images = _variables(whole), fixtures.image(16, "float32")
-    options = {"xla_backend_optimization_level": 0}
+    # Without them, which is how tests compile (tests/conftest.py), two programs round differently.
+    options = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 12) else {}
     expected = jax.jit(whole.apply, compiler_options=options)(variables, images).endpoints
     found = jax.jit(part.apply, compiler_options=options)(variables, images).endpoints
     assert set(found) == set(names)

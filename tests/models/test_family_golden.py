@@ -72,7 +72,6 @@ LOGITS = {
 }
 AUX_OF_V3 = ((-2.22522264, 2.01422122, 0.10891562, 0.875388626), -27.771607)
 DTYPES = ("float32", "float64")
-OPTIONS = {"xla_backend_optimization_level": 0}  # compiles in half the time, and each is run once
 
 
 def _numerics(name, change=""):
@@ -104,7 +103,7 @@ def _single(name, gamma):
 
 
 def _compiled(function, *args):
-    return jax.jit(function, compiler_options=OPTIONS)(*args)
+    return jax.jit(function)(*args)
 
 
 def _inputs(name, change="", dtype="float32"):

@@ -88,8 +88,8 @@ def _evaluated(name):
 
 @functools.cache
 def _initial(name):
-    """Returns the jitted `init`, compiled once a model; unoptimised, the random numbers compile three times as fast."""
-    return jax.jit(_model(name).init, compiler_options={"xla_backend_optimization_level": 0})
+    """Returns the jitted `init`, compiled once a model."""
+    return jax.jit(_model(name).init)
 
 
 def _train(model, variables, images):
@@ -106,7 +106,7 @@ def _gradient(name):
         heads = output.aux | {"main": output.logits}
         return sum((projections[head] * logits).sum() for head, logits in heads.items())
 
-    gradient = jax.jit(jax.grad(loss_fn), compiler_options={"xla_backend_optimization_level": 0})
+    gradient = jax.jit(jax.grad(loss_fn))
     return lambda projections: gradient(variables["params"], projections)
 
 

@@ -3,11 +3,7 @@
 import numpy as np
 import pytest
 
-DIFFERENCES = pytest.StashKey[list[tuple[str, str, str, str, float]]]()
-
-
-def pytest_configure(config):
-    config.stash[DIFFERENCES] = []
+DIFFERENCE = "difference"  # a property of a test, which reaches the terminal from any worker
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -15,8 +11,9 @@ def pytest_ignore_collect(collection_path, config):
     return True if collection_path.suffix == ".py" and "parity" not in config.option.markexpr else None
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    rows = config.stash[DIFFERENCES]
+def pytest_terminal_summary(terminalreporter):
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
+    rows = [row for report in reports for key, row in report.user_properties if key == DIFFERENCE]
     if rows:
         terminalreporter.section("largest difference / largest value")
         for model, mode, inputs, what, difference in rows:
@@ -30,7 +27,7 @@ def record(request):
     def recorder(model, mode, inputs):
         def check(what, ours, theirs, tolerance):
             difference = float(np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max())
-            request.config.stash[DIFFERENCES].append((model, mode, inputs, what, difference))
+            request.node.user_properties.append((DIFFERENCE, (model, mode, inputs, what, difference)))
             assert difference <= tolerance, what
 
         return check
@@ -48,5 +45,5 @@ def torch():
         (lambda function: function) if str(op).startswith("torchvision::") else register(op, *args, **kwargs)
     )
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # a worker has one core
     return torch

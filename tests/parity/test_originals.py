@@ -22,7 +22,6 @@ pytestmark = [
 CLASSES = 20
 SIZES = ((1, 299, 299), (2, 128, 141))
 SIZES_OF_BN_INCEPTION = ((1, 224, 224), (3, 192, 160))  # its branches agree on even maps only
-OPTIONS = {"xla_backend_optimization_level": 0}  # each is compiled to run once
 TORCH = (  # ours, original
     ("inception_v3", "torchvision:"),
     ("inception_v3", "timm:inception_v3"),
@@ -115,7 +114,7 @@ def _compare(record, model, variables, original, read, cases):
     for images, expected, dtype in (*((*case, "float32") for case in cases), (*cases[-1], "float64")):
         with jax.enable_x64(dtype == "float64"):
             ours = model.clone(dtype=jnp.dtype(dtype))
-            apply = jax.jit(lambda *args, ours=ours: read(ours.apply(*args)), compiler_options=OPTIONS)
+            apply = jax.jit(lambda *args, ours=ours: read(ours.apply(*args)))
             found = apply(jax.tree.map(lambda leaf, dtype=dtype: leaf.astype(dtype), variables), images.astype(dtype))
         inputs = "x".join(map(str, images.shape[:3])) + f" f{dtype[-2:]}"
         record(model.name_in_zoo, "eval", inputs)(original, found, expected, {"float32": 1e-4, "float64": 1e-9}[dtype])
@@ -129,7 +128,7 @@ def test_keras(record, name):
         images = _images(batch, size, size).astype(np.float32)
         with jax.numpy_rank_promotion("allow"):
             expected = np.asarray(theirs(images, training=False))
-        apply = jax.jit(loaded.create_model().apply, compiler_options=OPTIONS)
+        apply = jax.jit(loaded.create_model().apply)
         found = apply(loaded.variables, images).logits
         record(name, "eval", f"{batch}x{size}x{size} f32")(f"keras:{KERAS[name]}", found, expected, 1e-4)
 
@@ -146,7 +145,7 @@ def test_train_mode_of_torchvision(torch, record):
     with jax.enable_x64(True):
         double = model.clone(dtype=jnp.float64)
         train = lambda *args: double.apply(*args, train=True, mutable=["batch_stats"])  # noqa: E731
-        output, updates = jax.jit(train, compiler_options=OPTIONS)(variables, images)
+        output, updates = jax.jit(train)(variables, images)
     check = record(name, "train", "2x299x299 f64")
     check("logits", output.logits, logits.numpy(), 1e-9)
     check("aux Mixed_6e", output.aux["Mixed_6e"], aux.numpy(), 1e-9)

@@ -1,14 +1,18 @@
-"""A run small enough to repeat: narrow googlenet_cifar on 12 pixel digits."""
+"""A run small enough to repeat: narrow googlenet_cifar, or a shorter network, on 12 pixel digits."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from configs import default
-from inception_jax.training import TrainConfig
+from inception_jax.training import TrainConfig, prepare
+from inception_jax.training.checkpoints import Checkpoints
 from inception_jax.training.compilation import use_compilation_cache
+from tests.training.trees import random_like
 
 TINY = {
     "batch_size": 32,
@@ -46,6 +50,43 @@ def tiny(digits_dir, compile_cache):
         return TrainConfig.parse(values)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def short(tiny, short_network):
+    """Returns `tiny` for the short network."""
+
+    def make(**changes):
+        changes["model"] = {"name": "short"} | changes.get("model", {})
+        return tiny(loss={"aux_weights": {"aux_4a": 0.3}}, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def source(short, tmp_path_factory):
+    """Returns the workdir of a run with checkpoints of steps 1, 2 and 3; the second is the best."""
+    workdir = tmp_path_factory.mktemp("source")
+    config = short()
+    state = prepare(config, workdir).abstract_state
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state)
+    with Checkpoints(workdir / "checkpoints", 3, "eval_ema/top1") as checkpoints:
+        for step, top1 in ((1, 0.1), (2, 0.9), (3, 0.2)):
+            values = zeros.replace(
+                step=np.array(step, np.int32),
+                params=random_like(state.params, step),
+                batch_stats=random_like(state.batch_stats, step),
+                ema=random_like(state.ema, 10 + step),
+            )
+            checkpoints.save(
+                jax.device_put(values, jax.devices()[0]), config, {"eval_ema/top1": top1, "eval/top1": 0.5}
+            )
+    return workdir
+
+
+@pytest.fixture
+def copied(source, tmp_path):
+    return shutil.copytree(source, tmp_path / "copied")
 
 
 def flags(config: TrainConfig) -> list[str]:

@@ -16,27 +16,27 @@ from inception_jax.training import prepare
 from inception_jax.training.checkpoints import Checkpoints, checksums
 from tests.training.conftest import ROOT, flags
 
-STEPS = 44
+STEPS = 60
 KILLS = 10
 
 
 @pytest.fixture(scope="module")
-def config(tiny):
+def config(tiny, short_network):
     """Writes a line and saves every four steps."""
     every = {"log_every": "4 steps", "checkpoint_every": "4 steps", "eval_every": "20 steps"}
-    return tiny(duration=f"{STEPS} steps", **every)
+    return tiny(duration=f"{STEPS} steps", model={"name": "short"}, **every)
 
 
 @pytest.fixture(scope="module")
 def start(config, compile_cache):
-    """Returns a function that starts train.py on one CPU device in a workdir."""
+    """Returns a function that starts train.py, with the short network, on one CPU device in a workdir."""
 
     def start(workdir):
-        command = [sys.executable, "train.py", "--config=configs/default.py", f"--workdir={workdir}"]
+        command = [sys.executable, "tests/short_train.py", "--config=configs/default.py", f"--workdir={workdir}"]
         return subprocess.Popen(
             [*command, f"--compile_cache={compile_cache}", *flags(config)],
             cwd=ROOT,
-            env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -90,11 +90,11 @@ def test_killed_ten_times(config, start, undisturbed, tmp_path):
     begun, hit_saves = [], 0
     for kill in range(KILLS):
         with start(tmp_path) as process:
-            line = wait_for_line(process, "googlenet_cifar on digits")
+            line = wait_for_line(process, "short on digits")
             begun.append(int(line.split("after step ")[1].split()[0]) if "after step" in line else 0)
             wait_for_save(process, tmp_path / "checkpoints", complete_after=None if kill % 2 else begun[-1])
             if kill % 2 == 0:
-                time.sleep(moments.uniform(0, 1))
+                time.sleep(moments.uniform(0, 0.4))
             process.kill()
         hit_saves += any(not entry.name.isdecimal() for entry in (tmp_path / "checkpoints").iterdir())
     process = start(tmp_path)

@@ -24,3 +24,6 @@ def tensors(its, outputs=1000, aux=True, seed=0):
     slots = its.slots(model_of(its, outputs, aux))
     found = {slot.name: rng.standard_normal(slot.their_shape, dtype=np.float32) for slot in slots}
     return found | {slot.name: np.abs(found[slot.name]) for slot in slots if slot.path[-1] == "var"}
+
+
+GOOGLENET = lineage("torchvision", "googlenet_torchvision")
