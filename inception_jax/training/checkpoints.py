@@ -21,9 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from orbax.checkpoint import checkpoint_managers
 
 from inception_jax.errors import UserError
+from inception_jax.parallel.processes import exchange, is_main, together
 from inception_jax.training.config import TrainConfig, changes_that_forbid_resuming
 from inception_jax.training.state import TrainState
 
@@ -148,21 +151,28 @@ class Checkpoints:
 
     def _set_aside(self, step: int, damage: DamagedCheckpoint) -> None:
         aside = self.folder / f"{step}.damaged"
-        shutil.rmtree(aside, ignore_errors=True)
-        (self.folder / str(step)).rename(aside)
+        if is_main():
+            shutil.rmtree(aside, ignore_errors=True)
+            (self.folder / str(step)).rename(aside)
+            logger.warning("checkpoint %s is damaged (%s); it is now %s.", step, damage, aside.name)
+        exchange("renamed")  # the others wait for it
         self._manager.reload()
-        logger.warning("checkpoint %s is damaged (%s); it is now %s.", step, damage, aside.name)
 
     def _restore_step(self, step: int, abstract_state: TrainState, config: TrainConfig) -> TrainState:
-        meta = self._read(step, meta=ocp.args.JsonRestore())["meta"]
-        check_format(self.folder / str(step), meta)
+        meta = together(lambda: self._read_meta(step), DamagedCheckpoint)
         self._check_meta(step, meta, abstract_state, config)
-        state = self._read(step, state=ocp.args.StandardRestore(abstract_state))["state"]
+        args = ocp.args.StandardRestore(abstract_state)
+        state = together(lambda: self._read(step, state=args)["state"], DamagedCheckpoint)
         now = checksums(state)
         wrong = [name for name, value in meta["checksums"].items() if now[name] != value]
         if wrong:
             raise DamagedCheckpoint(f"{len(wrong)} arrays read back changed, the first is {wrong[0]}")
         return state
+
+    def _read_meta(self, step: int) -> dict[str, Any]:
+        meta = self._read(step, meta=ocp.args.JsonRestore())["meta"]
+        check_format(self.folder / str(step), meta)
+        return meta
 
     def _check_meta(self, step: int, meta: dict[str, Any], abstract_state: TrainState, config: TrainConfig) -> None:
         """Raises a `UserError` if the checkpoint is another run's or another network's."""
@@ -225,10 +235,13 @@ def checksums(tree: Any) -> dict[str, int]:
     It is the sum of the array's words, each multiplied by an odd number of its place, so that any one changed word
     changes it.
     """
-    return {name: int(value) for name, value in jax.device_get(_checksums(_flatten(tree))).items()}
+    arrays = _flatten(tree)
+    sharding = next((array.sharding for array in arrays.values()), None)
+    on_all = NamedSharding(sharding.mesh, P()) if isinstance(sharding, NamedSharding) else None
+    values = jax.jit(_checksums, out_shardings=on_all)(arrays)  # so that every process can read them
+    return {name: int(value) for name, value in jax.device_get(values).items()}
 
 
-@jax.jit
 def _checksums(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return {name: _checksum(array) for name, array in arrays.items()}
 

@@ -22,7 +22,7 @@ from inception_jax.errors import UserError
 from inception_jax.models.network import InceptionNet
 from inception_jax.models.spec import last_frozen
 from inception_jax.models.zoo import Preprocess, create_model, model_card
-from inception_jax.parallel.mesh import create_mesh, state_shardings
+from inception_jax.parallel.mesh import create_mesh, place, state_shardings
 from inception_jax.training.config import DataConfig, TrainConfig, steps
 from inception_jax.training.finetune import starting_point
 from inception_jax.training.optimizers import frozen_parameters, make_optimizer, make_schedule
@@ -69,7 +69,7 @@ class Experiment:
         if self.weights is None:
             raise AssertionError("a run that has begun from weights goes on from its checkpoint")
         create = functools.partial(create_state, tx=self.tx, ema=self.config.ema_decay is not None)
-        variables = jax.device_put(dict(self.weights.variables), shardings.variables)
+        variables = jax.tree.map(place, dict(self.weights.variables), shardings.variables)
         return jax.jit(create, out_shardings=shardings, donate_argnums=0)(variables)
 
     def train_batches(self, first_step: int) -> Generator[Batch, None, None]:
@@ -96,7 +96,7 @@ def prepare(config: TrainConfig, workdir: Path) -> Experiment:
       UserError: the platform, a data set, the weights, a divisibility, the image size, the folder or the disk is not as
         needed.
     """
-    _check_devices(config.platform)
+    check_platform(config.platform)
     train_source = open_source(config.data.name, config.data.train_split, config.data.data_dir)
     eval_source = open_source(config.data.name, config.data.eval_split, config.data.data_dir)
     info, weights = starting_point(config, len(train_source.class_names), workdir)
@@ -191,7 +191,7 @@ def _build_model(config: TrainConfig, num_classes: int, info: Info) -> Inception
             width=settings.width,
             dropout=settings.dropout,
             numerics=info.numerics,
-            bn_group_size=settings.bn_group_size,
+            bn_group_size=None if settings.bn_group_size == "global" else settings.bn_group_size,
         ).clone(frozen_up_to=frozen_up_to)
     return model
 
@@ -218,14 +218,13 @@ def _named(section: str) -> Iterator[None]:
         raise UserError(f"{section}: {error}") from error
 
 
-def _check_devices(platform: str | None) -> None:
+def check_platform(platform: str | None) -> None:
+    """Starts JAX; raises a `UserError` if it cannot, or runs on another platform than asked."""
     try:
         found = jax.default_backend()
     except (RuntimeError, AssertionError) as error:
         wanted = os.environ.get("JAX_PLATFORMS", "")
         raise UserError(f"JAX cannot start (JAX_PLATFORMS={wanted!r}): {error or 'no such device'}.") from error
-    if jax.process_count() > 1:
-        raise UserError(f"{jax.process_count()} processes were started; only one can train so far.")
     if platform not in (None, found):
         kinds = ", ".join(sorted({device.device_kind for device in jax.devices()}))
         extra = {"gpu": "cuda", "tpu": "tpu"}.get(platform or "")
@@ -241,7 +240,7 @@ def _check_sizes(config: TrainConfig, model: InceptionNet, image_size: int, devi
         model.check_size(image_size, image_size, heads=True)
     if config.data.crop_area[0] > config.data.crop_area[1] or not 0 < config.data.crop_area[1] <= 1:
         raise UserError(f"config.data.crop_area is {config.data.crop_area}; it must be (low, high) within 0 ... 1.")
-    parts, group = config.grad_accum_steps, config.model.bn_group_size or 1
+    parts, group = config.grad_accum_steps, config.model.bn_group_size
     unit = devices * parts
     if config.batch_size % unit:
         nearest = max(round(config.batch_size / unit), 1) * unit
@@ -249,7 +248,7 @@ def _check_sizes(config: TrainConfig, model: InceptionNet, image_size: int, devi
             f"config.batch_size is {config.batch_size}; it must be a multiple of {unit} ({devices} devices x "
             f"{parts} grad_accum_steps), such as {nearest}."
         )
-    if config.batch_size // parts % group:
+    if isinstance(group, int) and config.batch_size // parts % group:
         raise UserError(
             f"config.model.bn_group_size is {group}; it must divide the {config.batch_size // parts} images that "
             "are normalised together (batch_size / grad_accum_steps)."

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from inception_jax.errors import UserError
+
+LOCK = ".lock"
 
 
 def resolve_workdir(workdir: str | Path) -> Path:
@@ -28,13 +33,16 @@ def locked(workdir: Path) -> Iterator[None]:
     Raises:
       UserError: another process is training there.
     """
-    with (workdir / ".lock").open("w") as file:
+    with (workdir / LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
                 f"Another process is training in {workdir}; wait for it, or use another workdir."
             ) from error
+        file.truncate(0)
+        file.write(f"{socket.gethostname()}, process {os.getpid()}, since {time.time():.3f}")
+        file.flush()
         yield
 
 

@@ -1,0 +1,15 @@
+"""train.py with the short network in the zoo: one process of many that must compile in seconds."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import train
+from inception_jax.models import zoo
+from tests.short import SHORT
+
+zoo.MODELS["short"] = SHORT
+
+if __name__ == "__main__":
+    train.run()
