@@ -16,14 +16,13 @@ from inception_jax.errors import UserError
 from inception_jax.parallel.processes import check_devices, check_same, describe_process, exchange, is_main, together
 from inception_jax.training.config import TrainConfig, flatten
 from inception_jax.training.experiment import Experiment, check_platform, prepare
-from inception_jax.training.saved import saved_steps
-from inception_jax.training.workdir import LOCK, locked
+from inception_jax.training.workdir import LOCK, Folder, locked, saved_steps
 from inception_jax.version import __version__
 
 SEEN_WITHIN = 10  # seconds that a shared file system may take to show a new file
 
 
-def prepare_together(config: TrainConfig, workdir: Path) -> Experiment:
+def prepare_together(config: TrainConfig, workdir: Folder) -> Experiment:
     """Returns what `prepare` makes of a config, once every process has made the same of it.
 
     Raises:
@@ -53,7 +52,7 @@ def _code() -> str:
 
 
 @contextlib.contextmanager
-def claimed(workdir: Path) -> Iterator[None]:
+def claimed(workdir: Folder) -> Iterator[None]:
     """Keeps other runs out of `workdir`, by a lock of process 0, and checks that every process sees that folder.
 
     Raises:
@@ -66,7 +65,7 @@ def claimed(workdir: Path) -> Iterator[None]:
         yield
 
 
-def _check_shared(lock: Path, owner: str) -> None:
+def _check_shared(lock: Folder, owner: str) -> None:
     deadline = time.monotonic() + SEEN_WITHIN
     while not lock.exists() or lock.read_text() != owner:
         if time.monotonic() > deadline:

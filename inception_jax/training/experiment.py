@@ -6,9 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-import shutil
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +24,9 @@ from inception_jax.parallel.mesh import create_mesh, place, state_shardings
 from inception_jax.training.config import DataConfig, TrainConfig, steps
 from inception_jax.training.finetune import starting_point
 from inception_jax.training.optimizers import frozen_parameters, make_optimizer, make_schedule
+from inception_jax.training.room import check_room
 from inception_jax.training.state import TrainState, create_state, init_variables
+from inception_jax.training.workdir import Folder
 from inception_jax.weights import Info, Weights, adapt
 
 
@@ -89,7 +89,7 @@ class Experiment:
         return steps(duration, self.steps_per_epoch)
 
 
-def prepare(config: TrainConfig, workdir: Path) -> Experiment:
+def prepare(config: TrainConfig, workdir: Folder) -> Experiment:
     """Opens, builds and checks everything that `config` names; compiles nothing but the drawing of new heads.
 
     Raises:
@@ -126,7 +126,7 @@ def prepare(config: TrainConfig, workdir: Path) -> Experiment:
         shapes,
         state_shardings(shapes, mesh),
     )
-    _check_disk(workdir, config, abstract_state)
+    check_room(workdir, config.keep_checkpoints, abstract_state)
     return Experiment(
         config=config,
         train_source=train_source,
@@ -267,21 +267,3 @@ def _check_durations(config: TrainConfig, steps_per_epoch: float) -> None:
         )
     if config.schedule.name == "exponential" and not steps(config.schedule.decay_every, steps_per_epoch):
         raise UserError(f"config.schedule.decay_every is {config.schedule.decay_every!r}; it must be above 0.")
-
-
-def _check_disk(workdir: Path, config: TrainConfig, abstract_state: TrainState) -> None:
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"workdir {workdir} cannot be created: {error.strerror}.") from error
-    if not os.access(workdir, os.W_OK):
-        raise UserError(f"workdir {workdir} is not writable.")
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract_state))
-    needed = size * (config.keep_checkpoints + 2)  # the best, and the one being written
-    held = sum(file.stat().st_size for file in workdir.glob("checkpoints/[0-9]*[0-9]/**/*") if file.is_file())
-    free = shutil.disk_usage(workdir).free
-    if free + held < needed:
-        raise UserError(
-            f"workdir {workdir} has {free / 2**20:,.0f} MiB free; {config.keep_checkpoints + 2} checkpoints of "
-            f"{size / 2**20:,.0f} MiB need {needed / 2**20:,.0f} MiB. Free some, or lower config.keep_checkpoints."
-        )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,7 +27,7 @@ from inception_jax.training.stopping import Stop, stop_signal
 from inception_jax.training.workdir import explained_disk_errors, resolve_workdir
 
 
-def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | Path) -> TrainState:
+def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | os.PathLike[str]) -> TrainState:
     """Trains what `config` describes, from the latest checkpoint in `workdir` if there is one.
 
     Args:
@@ -174,6 +174,7 @@ class Run:
             if results or signal_name or self._is_due(step, "checkpoint_every"):
                 with jax.transfer_guard("allow"):
                     self.checkpoints.save(state, self.config, results)
+                self.outputs.publish()
             if signal_name:
                 self.checkpoints.wait()
                 raise Interrupted(

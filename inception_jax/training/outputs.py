@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 
 import jax
 import rich.console
@@ -16,6 +15,7 @@ from inception_jax.parallel.processes import exchange, is_main
 from inception_jax.training.experiment import Experiment
 from inception_jax.training.finetune import write_classes, write_record
 from inception_jax.training.report import draw_curves, print_summary, summarise
+from inception_jax.training.workdir import Folder, LocalCopy
 from inception_jax.training.writers import Console, MetricsFile, TensorBoard, Writer, read_metrics
 from inception_jax.version import __version__
 
@@ -23,10 +23,11 @@ from inception_jax.version import __version__
 class Outputs:
     """The files and the console of a run that goes on after `first_step`; use it as a context manager."""
 
-    def __init__(self, experiment: Experiment, workdir: Path, first_step: int, best_metric: str):
+    def __init__(self, experiment: Experiment, workdir: Folder, first_step: int, best_metric: str):
         self.experiment, self.config = experiment, experiment.config
         self.workdir, self.first_step, self.best_metric = workdir, first_step, best_metric
-        self.metrics_path = workdir / "metrics.jsonl"
+        self.files = LocalCopy(workdir)
+        self.metrics_path = self.files.path / "metrics.jsonl"
 
     def __enter__(self) -> Outputs:
         total = self.experiment.total_steps
@@ -34,10 +35,12 @@ class Outputs:
         self.console = Console(total, self.first_step, self.config.batch_size, silent)
         self.writers: list[Writer] = [self.console]
         if is_main():
-            write_classes(self.workdir, self.experiment.train_source.class_names)
+            self.files.fetch("metrics.jsonl", "summary.json")
+            write_classes(self.files.path, self.experiment.train_source.class_names)
             if self.experiment.weights is not None:
-                write_record(self.workdir, self.experiment.weights)
-            tensorboard = TensorBoard(self.workdir / "tensorboard", self.first_step)
+                write_record(self.files.path, self.experiment.weights)
+            self.files.publish()
+            tensorboard = TensorBoard(self.files.path / "tensorboard", self.first_step)
             self.writers = [MetricsFile(self.metrics_path, self.first_step), tensorboard, self.console]
         start = f"resumes after step {self.first_step:,}" if self.first_step else "starts"
         mesh = ", ".join(f"{axis} {size}" for axis, size in self.experiment.mesh.shape.items())
@@ -54,11 +57,17 @@ class Outputs:
         with contextlib.ExitStack() as stack:  # closes all of them, even if one cannot write its rest
             for writer in self.writers:
                 stack.callback(writer.close)
+        self.publish()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes the numbers of a step everywhere."""
         for writer in self.writers:
             writer.write(step, values)
+
+    def publish(self) -> None:
+        """Writes to a bucket what has been written since; to be called with every checkpoint."""
+        if is_main():
+            self.files.publish()
 
     def evaluated(self, step: int) -> bool:
         """Returns whether the evaluation of a step is written, as process 0 sees it."""
@@ -78,7 +87,7 @@ class Outputs:
         skipped = sum(map(int, exchange(str(skipped))))
         if not is_main():
             return
-        path = self.workdir / "summary.json"
+        path = self.files.path / "summary.json"
         if step > self.first_step or not path.exists():
             summary = {
                 "model": self.config.model.name,
@@ -96,8 +105,11 @@ class Outputs:
             }
             path.write_text(json.dumps(summary, indent=2) + "\n")
             draw_curves(
-                self.metrics_path, self.workdir / "curves.png", f"{self.config.model.name} on {self.config.data.name}"
+                self.metrics_path,
+                self.files.path / "curves.png",
+                f"{self.config.model.name} on {self.config.data.name}",
             )
+            self.publish()
         print_summary(self.console.console, json.loads(path.read_text()), self.workdir)
 
 

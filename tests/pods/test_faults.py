@@ -21,17 +21,17 @@ STEPS = 60
 SHAPES = [(2, 4), (4, 2), (1, 8), (2, 4), (4, 2)]  # processes, devices of each
 
 
-@pytest.fixture(scope="module")
-def config(tiny):
+@pytest.fixture(scope="session")
+def long_config(tiny):
     every = {"log_every": "4 steps", "checkpoint_every": "4 steps", "eval_every": "20 steps"}
     model, data = {"name": "short", "width": 1.0}, {"eval_split": "test[:90]"}
     return tiny(duration=f"{STEPS} steps", model=model, data=data, **every)
 
 
-@pytest.fixture(scope="module")
-def long_undisturbed(pod, config, tmp_path_factory):
+@pytest.fixture(scope="session")
+def long_undisturbed(pod, long_config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    with pod(workdir, config=config) as processes:
+    with pod(workdir, config=long_config) as processes:
         assert processes.wait() == {0: 0, 1: 0}, processes.log(0)
     return workdir
 
@@ -53,9 +53,9 @@ def begun(processes) -> int:
     return int(log.split("resumes after step ")[1].split()[0]) if "resumes after step" in log else 0
 
 
-def kill(pod, config, workdir, number, moments, shape):
+def kill(pod, long_config, workdir, number, moments, shape):
     """Kills one process: at a random moment, or, every other time, during a save."""
-    with pod(workdir, *shape, config=config) as processes:
+    with pod(workdir, *shape, config=long_config) as processes:
         step = begun(processes)
         if number % 2:
             while not any((workdir / "checkpoints").glob("*tmp*")) and processes.processes[0].poll() is None:
@@ -70,12 +70,12 @@ def kill(pod, config, workdir, number, moments, shape):
 
 
 @pytest.mark.parametrize("shapes", [[(2, 4)], SHAPES], ids=["the same number", "other numbers"])
-def test_killed_ten_times(pod, config, long_undisturbed, tmp_path, shapes):
+def test_killed_ten_times(pod, long_config, long_undisturbed, tmp_path, shapes):
     moments = random.Random(len(shapes))
     steps, saving, seconds = zip(
-        *(kill(pod, config, tmp_path / "run", i, moments, shapes[i % len(shapes)]) for i in range(10)), strict=True
+        *(kill(pod, long_config, tmp_path / "run", i, moments, shapes[i % len(shapes)]) for i in range(10)), strict=True
     )
-    with pod(tmp_path / "run", config=config) as processes:
+    with pod(tmp_path / "run", config=long_config) as processes:
         assert set(processes.wait().values()) == {0}, processes.log(0)
     print(f"went on after steps {steps}; {sum(saving)} of 10 hit a save; the others ended within {max(seconds):.1f} s")
     assert list(steps) == sorted(steps), "no saved step is lost"
@@ -83,51 +83,51 @@ def test_killed_ten_times(pod, config, long_undisturbed, tmp_path, shapes):
     written = [record["step"] for record in read_metrics(tmp_path / "run" / "metrics.jsonl")]
     assert written == sorted(written)
     assert sorted(set(written)) == list(range(4, STEPS + 1, 4))
-    check_equal(config, tmp_path / "run", long_undisturbed, exact=len(set(shapes)) == 1)
+    check_equal(long_config, tmp_path / "run", long_undisturbed, exact=len(set(shapes)) == 1)
 
 
-def check_equal(config, workdir, other, exact):
-    ours, theirs = final_state(config, workdir), final_state(config, other)
+def check_equal(long_config, workdir, other, exact):
+    ours, theirs = final_state(long_config, workdir), final_state(long_config, other)
     if exact:
         assert checksums(ours) == checksums(theirs)
     else:  # the groups of batch norm are the same on eight devices, sums are rounded otherwise
         chex.assert_trees_all_close(jax.device_get(ours), jax.device_get(theirs), rtol=1e-2, atol=1e-3)
 
 
-def test_signals_from_topology_to_topology(pod, config, long_undisturbed, tmp_path):
+def test_signals_from_topology_to_topology(pod, long_config, long_undisturbed, tmp_path):
     sharded = {i: ["--config.mesh.fsdp=4"] for i in range(4)}
     for shape, extra in [((4, 2), sharded), ((2, 4), {}), ((1, 8), sharded), ((2, 4), sharded)]:
-        with pod(tmp_path / "run", *shape, config=config, extra=extra) as processes:
+        with pod(tmp_path / "run", *shape, config=long_config, extra=extra) as processes:
             step = begun(processes)
             processes.wait_for(f"step {step + 8}/")
             processes.processes[shape[0] - 1].send_signal(signal.SIGTERM)
             assert set(processes.wait().values()) == {75}, processes.log(0)
-    with pod(tmp_path / "run", config=config) as processes:
+    with pod(tmp_path / "run", config=long_config) as processes:
         assert set(processes.wait().values()) == {0}, processes.log(0)
-    check_equal(config, tmp_path / "run", long_undisturbed, exact=False)
+    check_equal(long_config, tmp_path / "run", long_undisturbed, exact=False)
 
 
-def test_a_signal_during_an_evaluation(pod, config, long_undisturbed, tmp_path):
-    with pod(tmp_path / "run", config=config) as processes:
+def test_a_signal_during_an_evaluation(pod, long_config, long_undisturbed, tmp_path):
+    with pod(tmp_path / "run", config=long_config) as processes:
         processes.wait_for("step 20/60  train")
         processes.processes[1].send_signal(signal.SIGTERM)
         assert processes.wait() == {0: 75, 1: 75}, processes.log(0)
         print(processes.log(0).splitlines()[-1])
-    with pod(tmp_path / "run", config=config) as processes:
+    with pod(tmp_path / "run", config=long_config) as processes:
         assert processes.wait() == {0: 0, 1: 0}
-    check_equal(config, tmp_path / "run", long_undisturbed, exact=True)
+    check_equal(long_config, tmp_path / "run", long_undisturbed, exact=True)
 
 
 @pytest.mark.parametrize("frozen", [1, 0])
-def test_a_frozen_process(pod, config, tmp_path, frozen):
-    with pod(tmp_path / "run", config=config) as processes:
+def test_a_frozen_process(pod, long_config, tmp_path, frozen):
+    with pod(tmp_path / "run", config=long_config) as processes:
         processes.wait_for("step 4/")
         processes.processes[frozen].send_signal(signal.SIGSTOP)
         print(f"the other ended after {ends(processes, spare=[frozen]):.1f} s")
 
 
-def test_a_dead_data_worker(pod, config, tmp_path):
-    with pod(tmp_path / "run", config=config, extra={i: ["--config.data.workers=1"] for i in (0, 1)}) as processes:
+def test_a_dead_data_worker(pod, long_config, tmp_path):
+    with pod(tmp_path / "run", config=long_config, extra={i: ["--config.data.workers=1"] for i in (0, 1)}) as processes:
         processes.wait_for("step 4/")
         parent = processes.processes[1].pid
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
@@ -137,18 +137,18 @@ def test_a_dead_data_worker(pod, config, tmp_path):
         assert "A data worker died" in processes.log(1)
 
 
-def test_a_damaged_checkpoint(pod, config, long_undisturbed, tmp_path):
+def test_a_damaged_checkpoint(pod, long_config, long_undisturbed, tmp_path):
     shutil.copytree(long_undisturbed, tmp_path / "run")
     last = tmp_path / "run" / "checkpoints" / str(STEPS)
     next(path for path in last.rglob("manifest.ocdbt")).unlink()
-    with pod(tmp_path / "run", config=config) as processes:
+    with pod(tmp_path / "run", config=long_config) as processes:
         assert processes.wait() == {0: 0, 1: 0}, processes.log(0)
         assert "resumes after step 56" in processes.log(0)
-    check_equal(config, tmp_path / "run", long_undisturbed, exact=True)
+    check_equal(long_config, tmp_path / "run", long_undisturbed, exact=True)
 
 
-def test_the_wrong_platform_of_one_process(pod, config, tmp_path):
-    with pod(tmp_path / "run", config=config, extra={1: ["--config.platform=tpu"]}) as processes:
+def test_the_wrong_platform_of_one_process(pod, long_config, tmp_path):
+    with pod(tmp_path / "run", config=long_config, extra={1: ["--config.platform=tpu"]}) as processes:
         print(f"both ended after {ends(processes):.1f} s")
         assert processes.processes[1].returncode == 2
         assert "config.platform is 'tpu', but JAX runs on 'cpu'" in processes.log(1)

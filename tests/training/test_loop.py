@@ -268,6 +268,6 @@ def test_two_processes_do_not_share_a_workdir(tiny, tmp_path):
         train_and_evaluate(tiny(), tmp_path)
 
 
-def test_bucket_workdir_is_refused(tiny):
-    with pytest.raises(UserError, match=r"workdir gs://bucket/run is a URL"):
-        train_and_evaluate(tiny(), "gs://bucket/run")
+def test_urls_but_those_of_buckets_are_refused(tiny):
+    with pytest.raises(UserError, match=r"workdir s3://bucket/run is a URL; allowed are gs://"):
+        train_and_evaluate(tiny(), "s3://bucket/run")
