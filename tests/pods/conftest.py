@@ -1,13 +1,17 @@
 """A run of the short network, alone and by many processes."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import pytest
 
 from inception_jax.parallel.mesh import state_shardings
 from inception_jax.training import prepare
 from inception_jax.training.checkpoints import Checkpoints
-from tests.pods.pod import Pod
-from tests.training.conftest import compile_cache, tiny
+from tests.pods.pod import QUICK, Pod, free_port
+from tests.training.conftest import ROOT, compile_cache, flags, tiny
 
 __all__ = ["compile_cache", "tiny"]
 
@@ -35,11 +39,16 @@ def pod(config, compile_cache):
 
 
 @pytest.fixture(scope="session")
-def undisturbed(pod, tmp_path_factory):
-    """Returns the workdir of a run of two processes that nothing interrupts."""
+def undisturbed(config, compile_cache, tmp_path_factory):
+    """Returns the workdir of a run of two processes that nothing interrupts, started as docs/PODS.md says."""
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    with pod(workdir) as processes:
-        assert processes.wait() == {0: 0, 1: 0}, processes.log(0) + processes.log(1)
+    own = {"PORT": str(free_port()), "PYTHON": sys.executable, "PROGRAM": "tests/pods/short_run.py", "XLA_FLAGS": QUICK}
+    command = ["launch/local.sh", "2", "--config=configs/default.py", f"--workdir={workdir}", *flags(config)]
+    command.append(f"--compile_cache={compile_cache}")
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | own, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    for process in (0, 1):
+        assert f"process {process}/2 on " in done.stdout
     return workdir
 
 

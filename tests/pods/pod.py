@@ -11,6 +11,15 @@ from pathlib import Path
 
 from tests.training.conftest import ROOT, flags
 
+QUICK = "--xla_backend_optimization_level=0"  # these programs take longer to compile than to run
+
+
+def free_port() -> int:
+    """Returns a port of this machine that nothing uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
 
 class Pod:
     """The processes of a run in `workdir`; use it as a context manager, so that none survives.
@@ -28,17 +37,18 @@ class Pod:
     def __init__(
         self, config, workdir, processes, devices, compile_cache, extra=None, workdirs=None, start=None, timeout=120
     ):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
         self.logs = Path(f"{workdir}.logs")
         self.logs.mkdir(parents=True, exist_ok=True)
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {QUICK}",
         }
         command = [sys.executable, "-u", "tests/pods/short_run.py", "--config=configs/default.py", *flags(config)]
-        command += [f"--compile_cache={compile_cache}", f"--coordinator=127.0.0.1:{port}", f"--processes={processes}"]
+        command += [
+            f"--compile_cache={compile_cache}",
+            f"--coordinator=127.0.0.1:{free_port()}",
+            f"--processes={processes}",
+        ]
         self.processes = {}
         for i in range(processes) if start is None else start:
             own = [f"--workdir={(workdirs or {}).get(i, workdir)}", f"--process={i}", f"--start_timeout={timeout}"]

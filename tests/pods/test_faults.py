@@ -12,6 +12,7 @@ import jax
 import pytest
 
 from inception_jax.training.checkpoints import checksums
+from inception_jax.training.workdir import saved_steps
 from inception_jax.training.writers import read_metrics
 from tests.pods.conftest import final_state
 
@@ -57,15 +58,16 @@ def kill(pod, long_config, workdir, number, moments, shape):
     """Kills one process: at a random moment, or, every other time, during a save."""
     with pod(workdir, *shape, config=long_config) as processes:
         step = begun(processes)
-        if number % 2:
-            while not any((workdir / "checkpoints").glob("*tmp*")) and processes.processes[0].poll() is None:
-                time.sleep(0.005)
-        else:
-            processes.wait_for(f"step {step + 4}/")
+        folder = workdir / "checkpoints"
+        while processes.processes[0].poll() is None:
+            if any(folder.glob("*tmp*")) if number % 2 else max(saved_steps(workdir), default=0) > step:
+                break
+            time.sleep(0.005)
+        if number % 2 == 0:
             time.sleep(moments.uniform(0, 1))
         victim = moments.randrange(shape[0])
         processes.processes[victim].kill()
-        saving = any((workdir / "checkpoints").glob("*tmp*"))
+        saving = any(folder.glob("*tmp*"))
         return step, saving, ends(processes)
 
 
