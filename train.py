@@ -12,6 +12,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from inception_jax.errors import EXPECTED, UserError
+from inception_jax.parallel.processes import leave, start_processes
 from inception_jax.training.config import TrainConfig, check_fields
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.FIELD=VALUE changes a field.")
@@ -41,7 +42,6 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def main(_: list[str]) -> None:
-    from inception_jax.parallel.processes import start_processes
     from inception_jax.training import prepare_together, resolve_workdir, train_and_evaluate, use_compilation_cache
 
     start_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value, START_TIMEOUT.value)
@@ -63,7 +63,11 @@ def run() -> None:
         app.run(main, flags_parser=parse_flags)
     except EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)
+        leave(error, error.exit_code)
         sys.exit(error.exit_code)
+    except Exception as error:
+        leave(error, 1)
+        raise
 
 
 if __name__ == "__main__":

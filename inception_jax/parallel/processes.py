@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -110,11 +111,9 @@ def together(act: Callable[[], T], kind: type[Exception] = UserError) -> T:
     except kind as raised:
         error = raised
     told = exchange(f"{socket.gethostname()}): {error}" if error else "")
-    if error:
-        raise error
-    for process, text in enumerate(told):
-        if text:
-            raise kind(f"Process {process} (on {text}")
+    others = [f"Process {process} (on {text}" for process, text in enumerate(told) if text]
+    if others:
+        raise _everywhere(error or kind(others[0]))
     return result
 
 
@@ -130,10 +129,11 @@ def check_same(facts: Mapping[str, Any]) -> None:
         names = [name for name in {**first, **theirs} if first.get(name) != theirs.get(name)]
         if names:
             listed = "; ".join(f"{name}: {theirs.get(name)!r} there, {first.get(name)!r} here" for name in names[:5])
-            raise UserError(
+            message = (
                 f"Process {process} (on {host}) is not like process 0 (on {first_host}), {len(names)} differences: "
                 f"{listed}. Start the same command, of the same version, on every host."
             )
+            raise _everywhere(UserError(message))
 
 
 def check_devices() -> None:
@@ -145,7 +145,25 @@ def check_devices() -> None:
     counts = collections.Counter(device.process_index for device in jax.devices())
     if len(set(counts.values())) > 1 or len(counts) < jax.process_count():
         listed = ", ".join(f"{counts[process]} in process {process}" for process in range(jax.process_count()))
-        raise UserError(f"Processes have different numbers of devices: {listed}. Each needs as many as the others.")
+        raise _everywhere(UserError(f"Processes have different numbers of devices ({listed}); they need the same."))
+
+
+def _everywhere(error: Exception) -> Exception:
+    error.everywhere = True  # type: ignore[attr-defined]
+    return error
+
+
+def leave(error: Exception, code: int) -> None:
+    """Ends this process at once if it is one of several that do not know of `error`.
+
+    An orderly end waits for the others, and they would wait for this one. They end when it is gone.
+    """
+    if jax.distributed.is_initialized() and not getattr(error, "everywhere", False):
+        if code == 1:
+            traceback.print_exception(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def describe_process() -> str:
