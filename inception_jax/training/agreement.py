@@ -11,7 +11,6 @@ from pathlib import Path
 
 import jax
 
-import inception_jax
 from inception_jax.errors import UserError
 from inception_jax.parallel.processes import check_devices, check_same, describe_process, exchange, is_main, together
 from inception_jax.training.config import TrainConfig, flatten
@@ -44,7 +43,7 @@ def prepare_together(config: TrainConfig, workdir: Folder) -> Experiment:
 
 def _code() -> str:
     """Returns a digest of the source of this package."""
-    folder = Path(inception_jax.__file__).parent
+    folder = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
