@@ -120,12 +120,7 @@ def prepare(config: TrainConfig, workdir: Folder) -> Experiment:
     total_steps = steps(config.duration, steps_per_epoch)
     schedule = make_schedule(config.schedule, config.optimizer.learning_rate, total_steps, steps_per_epoch)
     tx = make_optimizer(config.optimizer, schedule, frozen_parameters(model.frozen_modules(), info.filled))
-    shapes = jax.eval_shape(_draw_state(config, model, tx, preprocess.size))
-    abstract_state = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        state_shardings(shapes, mesh),
-    )
+    abstract_state = make_abstract_state(config, model, tx, preprocess.size, mesh)
     check_room(workdir, config.keep_checkpoints, abstract_state)
     return Experiment(
         config=config,
@@ -141,6 +136,18 @@ def prepare(config: TrainConfig, workdir: Folder) -> Experiment:
         total_steps=total_steps,
         abstract_state=abstract_state,
         weights=weights,
+    )
+
+
+def make_abstract_state(
+    config: TrainConfig, model: InceptionNet, tx: optax.GradientTransformation, image_size: int, mesh: Mesh
+) -> TrainState:
+    """Returns shapes, dtypes and shardings of the state; the devices of `mesh` need not be of this machine."""
+    shapes = jax.eval_shape(_draw_state(config, model, tx, image_size))
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        state_shardings(shapes, mesh),
     )
 
 
