@@ -26,7 +26,8 @@ SHAPES = [(2, 4), (4, 2), (1, 8), (2, 4), (4, 2)]  # processes, devices of each
 def long_config(tiny):
     every = {"log_every": "4 steps", "checkpoint_every": "4 steps", "eval_every": "20 steps"}
     model, data = {"name": "short", "width": 1.0}, {"eval_split": "test[:90]"}
-    return tiny(duration=f"{STEPS} steps", model=model, data=data, **every)
+    slow = {"learning_rate": 0.002}  # at a higher rate steps 30 to 60 amplify rounding a hundred thousand times
+    return tiny(duration=f"{STEPS} steps", model=model, data=data, optimizer=slow, **every)
 
 
 @pytest.fixture(scope="session")
@@ -92,15 +93,8 @@ def check_equal(long_config, workdir, other, exact):
     ours, theirs = final_state(long_config, workdir), final_state(long_config, other)
     if exact:
         assert checksums(ours) == checksums(theirs)
-    else:  # sums are rounded otherwise; a lost batch would change the losses by far more
-        chex.assert_trees_all_close(jax.device_get(ours), jax.device_get(theirs), rtol=0.1, atol=0.02)
-        for our, their in zip(*(evaluations(each) for each in (workdir, other)), strict=True):
-            assert our == pytest.approx(their, rel=0.02)
-
-
-def evaluations(workdir) -> list[float]:
-    """Returns the loss of each evaluation."""
-    return [record["eval/loss"] for record in read_metrics(workdir / "metrics.jsonl") if "eval/loss" in record]
+    else:  # sums are rounded otherwise; a lost or repeated batch would change far more
+        chex.assert_trees_all_close(jax.device_get(ours), jax.device_get(theirs), rtol=1e-2, atol=1e-4)
 
 
 def test_signals_from_topology_to_topology(pod, long_config, long_undisturbed, tmp_path):
