@@ -94,7 +94,7 @@ def check_equal(long_config, workdir, other, exact):
     if exact:
         assert checksums(ours) == checksums(theirs)
     else:  # sums are rounded otherwise; a lost or repeated batch would change far more
-        chex.assert_trees_all_close(jax.device_get(ours), jax.device_get(theirs), rtol=1e-2, atol=1e-4)
+        chex.assert_trees_all_close(jax.device_get(ours.params), jax.device_get(theirs.params), rtol=1e-2, atol=1e-4)
 
 
 def test_signals_from_topology_to_topology(pod, long_config, long_undisturbed, tmp_path):
