@@ -1,9 +1,10 @@
 """Trains an Inception network: python train.py --config configs/digits.py --workdir DIR [--config.batch_size=...].
 
-Run the same command again to resume. Exit codes: 0 finished, 2 bad input or environment, 3 a number became NaN or
-infinite, 75 stopped by a signal with its state saved, 1 anything else.
+Run the same command again to resume. Many hosts: docs/PODS.md. Exit codes: 0 finished, 2 bad input or environment, 3 a
+number became NaN or infinite, 75 stopped by a signal with its state saved, 1 anything else.
 """
 
+import os
 import sys
 from logging import getLogger
 
@@ -11,11 +12,16 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from inception_jax.errors import EXPECTED, UserError
+from inception_jax.parallel.processes import leave, start_processes
 from inception_jax.training.config import TrainConfig, check_fields
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.FIELD=VALUE changes a field.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, curves.", required=True)
 COMPILE_CACHE = flags.DEFINE_string("compile_cache", "~/.cache/inception_jax/xla", "Compiled programs; empty: none.")
+COORDINATOR = flags.DEFINE_string("coordinator", os.environ.get("JAX_COORDINATOR_ADDRESS"), "Process 0, ADDRESS:PORT.")
+PROCESSES = flags.DEFINE_integer("processes", os.environ.get("JAX_NUM_PROCESSES"), "How many; see docs/PODS.md.", 1)
+PROCESS = flags.DEFINE_integer("process", os.environ.get("JAX_PROCESS_ID"), "Which of them this is, from 0.", 0)
+START_TIMEOUT = flags.DEFINE_integer("start_timeout", 300, "Seconds within which all processes must have come.", 1)
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check config, data, devices and disk, then stop.")
 
 
@@ -36,13 +42,14 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def main(_: list[str]) -> None:
-    from inception_jax.training import prepare, resolve_workdir, train_and_evaluate, use_compilation_cache
+    from inception_jax.training import prepare_together, resolve_workdir, train_and_evaluate, use_compilation_cache
 
+    start_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value, START_TIMEOUT.value)
     if COMPILE_CACHE.value:
         use_compilation_cache(COMPILE_CACHE.value)
     config = TrainConfig.parse(CONFIG.value)
     if DRY_RUN.value:
-        prepare(config, resolve_workdir(WORKDIR.value))
+        prepare_together(config, resolve_workdir(WORKDIR.value))
         print("Config, data, devices and disk are as the run needs them.")
     else:
         train_and_evaluate(config, WORKDIR.value)
@@ -56,7 +63,11 @@ def run() -> None:
         app.run(main, flags_parser=parse_flags)
     except EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)
+        leave(error, error.exit_code)
         sys.exit(error.exit_code)
+    except Exception as error:
+        leave(error, 1)
+        raise
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ def _model() -> ml_collections.ConfigDict:
     config.aux = True  # auxiliary classifiers, in training
     config.dropout = placeholder(float)  # before the classifier; None: the model's own
     config.dtype = "float32"  # of the computation: float32, bfloat16; parameters and statistics are float32
-    config.bn_group_size = placeholder(int)  # images that share batch statistics; None: the whole batch
+    # Images that share batch statistics: a number, "global" (the whole batch), or None: those of one device.
+    config.bn_group_size = placeholder(object)
     return config
 
 

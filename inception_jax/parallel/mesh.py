@@ -55,4 +55,10 @@ def _spec(leaf: jax.ShapeDtypeStruct, fsdp: int) -> P:
 
 def shard_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
     """Returns global arrays [B, ...] from this process's part of a batch [b, ...]; the copy runs in the background."""
-    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+    with jax.transfer_guard_host_to_device("allow"):  # of several processes JAX takes this copy for an accidental one
+        return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+
+
+def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Returns a global array from the whole of it, which every process has; each takes what its devices hold."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array)[index])

@@ -1,5 +1,6 @@
 """Training: `train_and_evaluate(config, workdir)`, and its parts."""
 
+from inception_jax.training.agreement import prepare_together as prepare_together
 from inception_jax.training.compilation import use_compilation_cache as use_compilation_cache
 from inception_jax.training.config import TrainConfig as TrainConfig
 from inception_jax.training.experiment import prepare as prepare

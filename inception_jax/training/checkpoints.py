@@ -13,7 +13,6 @@ import logging
 import math
 import shutil
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -21,11 +20,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from orbax.checkpoint import checkpoint_managers
 
 from inception_jax.errors import UserError
+from inception_jax.parallel.processes import exchange, is_main, together
 from inception_jax.training.config import TrainConfig, changes_that_forbid_resuming
 from inception_jax.training.state import TrainState
+from inception_jax.training.workdir import Folder, is_local, saved_steps
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +46,13 @@ class Checkpoints:
     """The checkpoints of one run, in `folder`; use it as a context manager, so that the last save is complete.
 
     Args:
-      folder: a local folder.
+      folder: a local one, or one of a bucket.
       keep: how many of the last checkpoints stay; the best one stays besides.
       best_metric: the name of the metric whose highest value marks the best checkpoint.
     """
 
-    def __init__(self, folder: Path, keep: int, best_metric: str):
-        self.folder, self.best_metric = folder, best_metric
+    def __init__(self, folder: Folder, keep: int, best_metric: str):
+        self.folder, self.best_metric = epath.Path(folder), best_metric
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(keep),
@@ -148,21 +152,28 @@ class Checkpoints:
 
     def _set_aside(self, step: int, damage: DamagedCheckpoint) -> None:
         aside = self.folder / f"{step}.damaged"
-        shutil.rmtree(aside, ignore_errors=True)
-        (self.folder / str(step)).rename(aside)
+        if is_main():
+            aside.rmtree(missing_ok=True)
+            (self.folder / str(step)).rename(aside)
+            logger.warning("checkpoint %s is damaged (%s); it is now %s.", step, damage, aside.name)
+        exchange("renamed")  # the others wait for it
         self._manager.reload()
-        logger.warning("checkpoint %s is damaged (%s); it is now %s.", step, damage, aside.name)
 
     def _restore_step(self, step: int, abstract_state: TrainState, config: TrainConfig) -> TrainState:
-        meta = self._read(step, meta=ocp.args.JsonRestore())["meta"]
-        check_format(self.folder / str(step), meta)
+        meta = together(lambda: self._read_meta(step), DamagedCheckpoint)
         self._check_meta(step, meta, abstract_state, config)
-        state = self._read(step, state=ocp.args.StandardRestore(abstract_state))["state"]
+        args = ocp.args.StandardRestore(abstract_state)
+        state = together(lambda: self._read(step, state=args)["state"], DamagedCheckpoint)
         now = checksums(state)
         wrong = [name for name, value in meta["checksums"].items() if now[name] != value]
         if wrong:
             raise DamagedCheckpoint(f"{len(wrong)} arrays read back changed, the first is {wrong[0]}")
         return state
+
+    def _read_meta(self, step: int) -> dict[str, Any]:
+        meta = self._read(step, meta=ocp.args.JsonRestore())["meta"]
+        check_format(self.folder / str(step), meta)
+        return meta
 
     def _check_meta(self, step: int, meta: dict[str, Any], abstract_state: TrainState, config: TrainConfig) -> None:
         """Raises a `UserError` if the checkpoint is another run's or another network's."""
@@ -196,15 +207,15 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # as in _read
-            whole = sorted(int(entry.name) for entry in self.folder.iterdir() if entry.name.isdecimal())
-            free = shutil.disk_usage(self.folder).free / 2**20
+            whole = saved_steps(self.folder.parent)
+            free = f" ({shutil.disk_usage(self.folder).free / 2**20:,.0f} MiB free)" if is_local(self.folder) else ""
             raise UserError(
-                f"Checkpoint ({what}) not written to {self.folder}: {first_line(error)} ({free:,.0f} MiB free). "
+                f"Checkpoint ({what}) not written to {self.folder}: {first_line(error)}{free}. "
                 f"Whole checkpoints: {whole or 'none'}; the same command resumes from the last."
             ) from error
 
 
-def check_format(path: Path, meta: Any) -> None:
+def check_format(path: Folder, meta: Any) -> None:
     """Checks the record of the checkpoint in `path`.
 
     Raises:
@@ -225,10 +236,13 @@ def checksums(tree: Any) -> dict[str, int]:
     It is the sum of the array's words, each multiplied by an odd number of its place, so that any one changed word
     changes it.
     """
-    return {name: int(value) for name, value in jax.device_get(_checksums(_flatten(tree))).items()}
+    arrays = _flatten(tree)
+    sharding = next((array.sharding for array in arrays.values()), None)
+    on_all = NamedSharding(sharding.mesh, P()) if isinstance(sharding, NamedSharding) else None
+    values = jax.jit(_checksums, out_shardings=on_all)(arrays)  # so that every process can read them
+    return {name: int(value) for name, value in jax.device_get(values).items()}
 
 
-@jax.jit
 def _checksums(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return {name: _checksum(array) for name, array in arrays.items()}
 

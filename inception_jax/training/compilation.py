@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import jax
 import numpy as np
+import optax
+from jax.sharding import Mesh
 
+from inception_jax.models.inputs import Preprocess
+from inception_jax.models.network import InceptionNet
 from inception_jax.parallel.mesh import batch_sharding, replicated
+from inception_jax.parallel.reduce import on_each_device
+from inception_jax.training.config import TrainConfig
 from inception_jax.training.experiment import Experiment
-from inception_jax.training.step import batch_loss, eval_step, train_step
+from inception_jax.training.state import TrainState
+from inception_jax.training.step import GradientFn, batch_gradients, batch_loss, eval_step, train_step
 
 COMPILE = "/jax/core/compile/backend_compile_duration"
 HIT, MISS = "/jax/compilation_cache/cache_hits", "/jax/compilation_cache/cache_misses"
@@ -20,27 +28,57 @@ HIT, MISS = "/jax/compilation_cache/cache_hits", "/jax/compilation_cache/cache_m
 
 def compile_steps(experiment: Experiment) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
     """Returns the compiled training and evaluation steps; they can run nothing else, so nothing compiles twice."""
-    config, preprocess, mesh = experiment.config, experiment.preprocess, experiment.mesh
+    jitted_step, jitted_eval = jit_steps(
+        experiment.config,
+        experiment.model,
+        experiment.preprocess,
+        experiment.aux_weights,
+        experiment.tx,
+        experiment.mesh,
+        experiment.abstract_state,
+    )
+    state = experiment.abstract_state
+    batch = abstract_batch(experiment.config.batch_size, experiment.preprocess.size, batch_sharding(experiment.mesh))
+    return jitted_step.lower(state, batch).compile(), jitted_eval.lower(state.variables, batch).compile()
+
+
+def jit_steps(
+    config: TrainConfig,
+    model: InceptionNet,
+    preprocess: Preprocess,
+    aux_weights: Mapping[str, float],
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+    abstract_state: TrainState,
+) -> tuple[jax.stages.Wrapped, jax.stages.Wrapped]:
+    """Returns the jitted training and evaluation steps for the devices of `mesh`, which need not be of this machine.
+
+    Args:
+      config: of the run.
+      model, preprocess: the network, and how its input is made.
+      aux_weights: of the losses of its heads, such as "aux_4a".
+      tx: the optimizer.
+      mesh: of the devices.
+      abstract_state: shapes, dtypes and shardings of the state.
+    """
     loss_fn = functools.partial(
         batch_loss,
-        model=experiment.model,
+        model=model,
         preprocess=preprocess,
         label_smoothing=config.loss.label_smoothing,
-        aux_weights=experiment.aux_weights,
+        aux_weights=aux_weights,
         mixup=config.data.mixup,
         cutmix=config.data.cutmix,
     )
-    step_fn = functools.partial(
-        train_step,
-        loss_fn=loss_fn,
-        tx=experiment.tx,
-        seed=config.seed,
-        grad_accum_steps=config.grad_accum_steps,
-        ema_decay=config.ema_decay,
+    gradients: GradientFn = functools.partial(
+        batch_gradients, loss_fn=loss_fn, grad_accum_steps=config.grad_accum_steps
     )
-    state = experiment.abstract_state
-    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    batch = abstract_batch(config.batch_size, preprocess.size, batch_sharding(mesh))
+    if mesh.size > 1 and groups_fit_devices(config, mesh.size):
+        gradients = on_each_device(
+            gradients, mesh, jax.tree.map(lambda leaf: leaf.sharding.spec, abstract_state.params)
+        )
+    step_fn = functools.partial(train_step, gradients=gradients, tx=tx, seed=config.seed, ema_decay=config.ema_decay)
+    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
     jitted_step = jax.jit(
         step_fn,
         in_shardings=(state_shardings, batch_sharding(mesh)),
@@ -48,9 +86,16 @@ def compile_steps(experiment: Experiment) -> tuple[jax.stages.Compiled, jax.stag
         donate_argnames="state",
     )
     jitted_eval = jax.jit(
-        functools.partial(eval_step, model=experiment.model, preprocess=preprocess), out_shardings=replicated(mesh)
+        functools.partial(eval_step, model=model, preprocess=preprocess), out_shardings=replicated(mesh)
     )
-    return jitted_step.lower(state, batch).compile(), jitted_eval.lower(state.variables, batch).compile()
+    return jitted_step, jitted_eval
+
+
+def groups_fit_devices(config: TrainConfig, devices: int) -> bool:
+    """Returns whether each group of images that batch norm normalises together lies on one device."""
+    group = config.model.bn_group_size
+    images = config.batch_size // devices // config.grad_accum_steps
+    return group is None or (group != "global" and images % group == 0)
 
 
 def abstract_batch(

@@ -33,7 +33,7 @@ class ModelConfig(_Config):
     aux: bool
     dropout: Share | None
     dtype: Literal["float32", "bfloat16"]
-    bn_group_size: Positive | None
+    bn_group_size: Positive | Literal["global"] | None
 
 
 class FinetuneConfig(_Config):
@@ -176,14 +176,15 @@ def check_fields(names: Iterable[str]) -> None:
 
 def changes_that_forbid_resuming(saved: Mapping[str, Any], config: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """Returns {field: (saved value, value now)} where a checkpoint's `model_dump(mode="json")` binds the config."""
-    before, now = dict(_flatten(_ADDED | dict(saved))), dict(_flatten(config.model_dump(mode="json")))
+    before, now = dict(flatten(_ADDED | dict(saved))), dict(flatten(config.model_dump(mode="json")))
     return {name: (before.get(name), now[name]) for name in BOUND_TO_CHECKPOINT if before.get(name) != now[name]}
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields ("model.width", 1.0) for each field."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
+            yield from flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 

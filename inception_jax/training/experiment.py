@@ -6,9 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-import shutil
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +20,13 @@ from inception_jax.errors import UserError
 from inception_jax.models.network import InceptionNet
 from inception_jax.models.spec import last_frozen
 from inception_jax.models.zoo import Preprocess, create_model, model_card
-from inception_jax.parallel.mesh import create_mesh, state_shardings
+from inception_jax.parallel.mesh import create_mesh, place, state_shardings
 from inception_jax.training.config import DataConfig, TrainConfig, steps
 from inception_jax.training.finetune import check_frozen, starting_point
 from inception_jax.training.optimizers import frozen_parameters, make_optimizer, make_schedule
+from inception_jax.training.room import check_room
 from inception_jax.training.state import TrainState, create_state, init_variables
+from inception_jax.training.workdir import Folder
 from inception_jax.weights import Info, Weights, adapt
 
 
@@ -69,7 +69,7 @@ class Experiment:
         if self.weights is None:
             raise AssertionError("a run that has begun from weights goes on from its checkpoint")
         create = functools.partial(create_state, tx=self.tx, ema=self.config.ema_decay is not None)
-        variables = jax.device_put(dict(self.weights.variables), shardings.variables)
+        variables = jax.tree.map(place, dict(self.weights.variables), shardings.variables)
         return jax.jit(create, out_shardings=shardings, donate_argnums=0)(variables)
 
     def train_batches(self, first_step: int) -> Generator[Batch, None, None]:
@@ -89,14 +89,14 @@ class Experiment:
         return steps(duration, self.steps_per_epoch)
 
 
-def prepare(config: TrainConfig, workdir: Path) -> Experiment:
+def prepare(config: TrainConfig, workdir: Folder) -> Experiment:
     """Opens, builds and checks everything that `config` names; compiles nothing but the drawing of new heads.
 
     Raises:
       UserError: the platform, a data set, the weights, a divisibility, the image size, the folder or the disk is not as
         needed.
     """
-    _check_devices(config.platform)
+    check_platform(config.platform)
     train_source = open_source(config.data.name, config.data.train_split, config.data.data_dir)
     eval_source = open_source(config.data.name, config.data.eval_split, config.data.data_dir)
     info, weights = starting_point(config, len(train_source.class_names), workdir)
@@ -121,13 +121,8 @@ def prepare(config: TrainConfig, workdir: Path) -> Experiment:
     total_steps = steps(config.duration, steps_per_epoch)
     schedule = make_schedule(config.schedule, config.optimizer.learning_rate, total_steps, steps_per_epoch)
     tx = make_optimizer(config.optimizer, schedule, frozen_parameters(model.frozen_modules(), info.filled))
-    shapes = jax.eval_shape(_draw_state(config, model, tx, preprocess.size))
-    abstract_state = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        state_shardings(shapes, mesh),
-    )
-    _check_disk(workdir, config, abstract_state)
+    abstract_state = make_abstract_state(config, model, tx, preprocess.size, mesh)
+    check_room(workdir, config.keep_checkpoints, abstract_state)
     return Experiment(
         config=config,
         train_source=train_source,
@@ -142,6 +137,18 @@ def prepare(config: TrainConfig, workdir: Path) -> Experiment:
         total_steps=total_steps,
         abstract_state=abstract_state,
         weights=weights,
+    )
+
+
+def make_abstract_state(
+    config: TrainConfig, model: InceptionNet, tx: optax.GradientTransformation, image_size: int, mesh: Mesh
+) -> TrainState:
+    """Returns shapes, dtypes and shardings of the state; the devices of `mesh` need not be of this machine."""
+    shapes = jax.eval_shape(_draw_state(config, model, tx, image_size))
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        state_shardings(shapes, mesh),
     )
 
 
@@ -192,7 +199,7 @@ def _build_model(config: TrainConfig, num_classes: int, info: Info) -> Inception
             width=settings.width,
             dropout=settings.dropout,
             numerics=info.numerics,
-            bn_group_size=settings.bn_group_size,
+            bn_group_size=None if settings.bn_group_size == "global" else settings.bn_group_size,
         ).clone(frozen_up_to=frozen_up_to)
     return model
 
@@ -219,14 +226,13 @@ def _named(section: str) -> Iterator[None]:
         raise UserError(f"{section}: {error}") from error
 
 
-def _check_devices(platform: str | None) -> None:
+def check_platform(platform: str | None) -> None:
+    """Starts JAX; raises a `UserError` if it cannot, or runs on another platform than asked."""
     try:
         found = jax.default_backend()
     except (RuntimeError, AssertionError) as error:
         wanted = os.environ.get("JAX_PLATFORMS", "")
         raise UserError(f"JAX cannot start (JAX_PLATFORMS={wanted!r}): {error or 'no such device'}.") from error
-    if jax.process_count() > 1:
-        raise UserError(f"{jax.process_count()} processes were started; only one can train so far.")
     if platform not in (None, found):
         kinds = ", ".join(sorted({device.device_kind for device in jax.devices()}))
         extra = {"gpu": "cuda", "tpu": "tpu"}.get(platform or "")
@@ -242,7 +248,7 @@ def _check_sizes(config: TrainConfig, model: InceptionNet, image_size: int, devi
         model.check_size(image_size, image_size, heads=True)
     if config.data.crop_area[0] > config.data.crop_area[1] or not 0 < config.data.crop_area[1] <= 1:
         raise UserError(f"config.data.crop_area is {config.data.crop_area}; it must be (low, high) within 0 ... 1.")
-    parts, group = config.grad_accum_steps, config.model.bn_group_size or 1
+    parts, group = config.grad_accum_steps, config.model.bn_group_size
     unit = devices * parts
     if config.batch_size % unit:
         nearest = max(round(config.batch_size / unit), 1) * unit
@@ -250,7 +256,7 @@ def _check_sizes(config: TrainConfig, model: InceptionNet, image_size: int, devi
             f"config.batch_size is {config.batch_size}; it must be a multiple of {unit} ({devices} devices x "
             f"{parts} grad_accum_steps), such as {nearest}."
         )
-    if config.batch_size // parts % group:
+    if isinstance(group, int) and config.batch_size // parts % group:
         raise UserError(
             f"config.model.bn_group_size is {group}; it must divide the {config.batch_size // parts} images that "
             "are normalised together (batch_size / grad_accum_steps)."
@@ -269,21 +275,3 @@ def _check_durations(config: TrainConfig, steps_per_epoch: float) -> None:
         )
     if config.schedule.name == "exponential" and not steps(config.schedule.decay_every, steps_per_epoch):
         raise UserError(f"config.schedule.decay_every is {config.schedule.decay_every!r}; it must be above 0.")
-
-
-def _check_disk(workdir: Path, config: TrainConfig, abstract_state: TrainState) -> None:
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"workdir {workdir} cannot be created: {error.strerror}.") from error
-    if not os.access(workdir, os.W_OK):
-        raise UserError(f"workdir {workdir} is not writable.")
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract_state))
-    needed = size * (config.keep_checkpoints + 2)  # the best, and the one being written
-    held = sum(file.stat().st_size for file in workdir.glob("checkpoints/[0-9]*[0-9]/**/*") if file.is_file())
-    free = shutil.disk_usage(workdir).free
-    if free + held < needed:
-        raise UserError(
-            f"workdir {workdir} has {free / 2**20:,.0f} MiB free; {config.keep_checkpoints + 2} checkpoints of "
-            f"{size / 2**20:,.0f} MiB need {needed / 2**20:,.0f} MiB. Free some, or lower config.keep_checkpoints."
-        )

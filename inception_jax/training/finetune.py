@@ -13,7 +13,8 @@ from inception_jax.errors import UserError
 from inception_jax.models.network import InceptionNet
 from inception_jax.models.zoo import ModelCard, model_card
 from inception_jax.training.config import TrainConfig
-from inception_jax.training.saved import is_run, read_variables, saved_steps
+from inception_jax.training.saved import is_run, read_variables
+from inception_jax.training.workdir import Folder, resolve_workdir, saved_steps
 from inception_jax.weights.files import from_json, to_json
 
 RECORD = "finetune.json"
@@ -32,7 +33,7 @@ class Start(NamedTuple):
     weights: weights.Weights | None
 
 
-def starting_point(config: TrainConfig, num_classes: int, workdir: Path) -> Start:
+def starting_point(config: TrainConfig, num_classes: int, workdir: Folder) -> Start:
     """Reads what `config.finetune` names, or, in the workdir of a run that has begun, the record of it.
 
     Raises:
@@ -87,7 +88,7 @@ def run_weights(workdir: str | Path, average: bool | None = None) -> weights.Wei
     """
     variables, config, step, averaged = read_variables(workdir, average)
     num_classes = len(variables["params"]["classifier"]["linear"]["bias"])
-    workdir = Path(workdir).expanduser()
+    workdir = resolve_workdir(workdir)
     scratch = config.finetune.weights is None
     info = _card_info(config, num_classes) if scratch else _read_record(workdir)
     source = f"the run {workdir}, step {step:,}, {'averaged' if averaged else 'not averaged'}"
@@ -108,7 +109,7 @@ def write_classes(workdir: Path, class_names: Sequence[str]) -> None:
     (workdir / CLASSES).write_text("".join(" ".join(name.splitlines()) + "\n" for name in class_names))
 
 
-def _read_classes(workdir: Path, num_classes: int) -> tuple[str, ...]:
+def _read_classes(workdir: Folder, num_classes: int) -> tuple[str, ...]:
     """Returns the class names of a run; none if it kept none, as the runs of earlier versions."""
     path = workdir / CLASSES
     if not path.exists():
@@ -119,7 +120,7 @@ def _read_classes(workdir: Path, num_classes: int) -> tuple[str, ...]:
     return class_names
 
 
-def _read_record(workdir: Path) -> weights.Info:
+def _read_record(workdir: Folder) -> weights.Info:
     try:
         record = json.loads((workdir / RECORD).read_text())
         return from_json(json.dumps(record["info"]))

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,22 +13,21 @@ import jax
 from inception_jax.data.loader import Batch, skipped
 from inception_jax.errors import Interrupted, NonFiniteLossError, UserError
 from inception_jax.parallel.mesh import batch_sharding, shard_batch
+from inception_jax.parallel.processes import exchange
 from inception_jax.training import metrics
+from inception_jax.training.agreement import claimed, prepare_together
 from inception_jax.training.checkpoints import Checkpoints
 from inception_jax.training.clock import Clock
 from inception_jax.training.compilation import CompilationLog, compile_steps
 from inception_jax.training.config import TrainConfig
-from inception_jax.training.experiment import Experiment, prepare
-from inception_jax.training.finetune import write_classes, write_record
-from inception_jax.training.report import draw_curves, print_summary, summarise
+from inception_jax.training.experiment import Experiment
+from inception_jax.training.outputs import Outputs
 from inception_jax.training.state import TrainState
 from inception_jax.training.stopping import Stop, stop_signal
-from inception_jax.training.workdir import explained_disk_errors, locked, resolve_workdir
-from inception_jax.training.writers import Console, MetricsFile, TensorBoard, Writer, read_metrics
-from inception_jax.version import __version__
+from inception_jax.training.workdir import explained_disk_errors, resolve_workdir
 
 
-def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | Path) -> TrainState:
+def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | os.PathLike[str]) -> TrainState:
     """Trains what `config` describes, from the latest checkpoint in `workdir` if there is one.
 
     Args:
@@ -49,23 +45,21 @@ def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | P
     """
     workdir = resolve_workdir(workdir)
     config = config if isinstance(config, TrainConfig) else TrainConfig.parse(config)
-    experiment = prepare(config, workdir)
+    experiment = prepare_together(config, workdir)
     with (
         explained_disk_errors(workdir),
-        locked(workdir),
+        claimed(workdir),
         CompilationLog() as compilation,
         Checkpoints(workdir / "checkpoints", config.keep_checkpoints, best_metric(config)) as checkpoints,
     ):
         state = checkpoints.restore(experiment.abstract_state, config)
-        write_classes(workdir, experiment.train_source.class_names)
         if state is None:
             state = experiment.init_state()
-            if experiment.weights is not None:
-                write_record(workdir, experiment.weights)
-        with Run(experiment, workdir, checkpoints, compilation, first_step=int(state.step)) as run:
+        with Outputs(experiment, workdir, int(state.step), best_metric(config)) as outputs:
+            run = Run(experiment, outputs, checkpoints)
             state = run.train(state)
         checkpoints.wait()
-        run.finish(int(state.step))
+        outputs.finish(int(state.step), run.clock.seconds, str(compilation), len(run.skipped))
     return state
 
 
@@ -77,44 +71,13 @@ def best_metric(config: TrainConfig) -> str:
 class Run:
     """One process's part of a run, from `first_step` to the last."""
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        workdir: Path,
-        checkpoints: Checkpoints,
-        compilation: CompilationLog,
-        first_step: int,
-    ):
+    def __init__(self, experiment: Experiment, outputs: Outputs, checkpoints: Checkpoints):
         self.experiment, self.config = experiment, experiment.config
-        self.workdir, self.checkpoints, self.compilation = workdir, checkpoints, compilation
-        self.metrics_path = workdir / "metrics.jsonl"
-        self.first_step = first_step
+        self.outputs, self.checkpoints = outputs, checkpoints
+        self.first_step = outputs.first_step
         self.clock, self.stop = Clock(), Stop()
-        self.skipped: set[tuple[str, int]] = set()  # broken images: split and record
+        self.skipped: set[tuple[str, int]] = set()  # broken images of this process: split and record
         self.recent: list[dict[str, float]] = []  # of the steps since the last written line
-
-    def __enter__(self) -> Run:
-        total = self.experiment.total_steps
-        metrics_file = MetricsFile(self.metrics_path, self.first_step)
-        tensorboard = TensorBoard(self.workdir / "tensorboard", self.first_step)
-        self.console = Console(total, self.first_step, self.config.batch_size)
-        self.writers: list[Writer] = [metrics_file, tensorboard, self.console]
-        start = f"resumes after step {self.first_step:,}" if self.first_step else "starts"
-        mesh = ", ".join(f"{axis} {size}" for axis, size in self.experiment.mesh.shape.items())
-        images = len(self.experiment.train_source), len(self.experiment.eval_source)
-        self.console.print(
-            f"{self.config.model.name} on {self.config.data.name} {start} of {total:,} steps; "
-            f"{images[0]:,} training and {images[1]:,} evaluation images; "
-            f"{jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()}), mesh {mesh}"
-        )
-        if self.experiment.weights is not None:
-            self.console.print(str(self.experiment.weights.report))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.ExitStack() as stack:  # closes all of them, even if one cannot write its rest
-            for writer in self.writers:
-                stack.callback(writer.close)
 
     def train(self, state: TrainState) -> TrainState:
         """Runs the steps that are left; evaluates, writes and saves when they are due.
@@ -123,13 +86,13 @@ class Run:
           NonFiniteLossError, Interrupted, UserError: see `train_and_evaluate`.
         """
         total = self.experiment.total_steps
-        owed = self._is_due(self.first_step, "eval_every") and not self._evaluated(self.first_step)
+        owed = self._is_due(self.first_step, "eval_every") and not self.outputs.evaluated(self.first_step)
         if self.first_step >= total and not owed:
-            self.console.print("Nothing is left to do: raise config.duration, or use another workdir.")
+            self.outputs.console.print("Nothing is left to do: raise config.duration, or use another workdir.")
             return state
         sharding = batch_sharding(self.experiment.mesh)
         running: tuple[int, Any] | None = None  # the step whose sums are still on the device
-        with stop_signal() as self.stop:
+        with stop_signal(self.experiment.mesh) as self.stop:
             step_fn, self.eval_fn = compile_steps(self.experiment)
             if owed and self.first_step:  # a signal came between the step and its evaluation
                 self._evaluate(self.first_step, state)
@@ -142,6 +105,7 @@ class Run:
                     self._note_skipped("train", batch)
                     state, sums = step_fn(state, shard_batch(batch, sharding))
                     self._collect(running)  # one step late, so that the device never waits for the host
+                    self.stop.poll()
                     running = (step, sums)
                     if self._due(step) or self._stopping(step):
                         self._collect(running)
@@ -149,34 +113,6 @@ class Run:
                         self._write_train(step)
                         self._evaluate_and_save(step, state)
         return state
-
-    def finish(self, step: int) -> None:
-        """Draws the curves, and writes and prints the summary; that of a run that had ended before is left as it is."""
-        path = self.workdir / "summary.json"
-        if step > self.first_step or not path.exists():
-            path.write_text(json.dumps(self._summary(step), indent=2) + "\n")
-            title = f"{self.config.model.name} on {self.config.data.name}"
-            draw_curves(self.metrics_path, self.workdir / "curves.png", title)
-        print_summary(self.console.console, json.loads(path.read_text()), self.workdir)
-
-    def _summary(self, step: int) -> dict[str, Any]:
-        return {
-            "model": self.config.model.name,
-            "data": self.config.data.name,
-            "step": step,
-            **summarise(read_metrics(self.metrics_path), best_metric(self.config), self.first_step),
-            "seconds": round(self.clock.seconds, 1),
-            "compilation": str(self.compilation),
-            "skipped": len(self.skipped),
-            "versions": {"inception_jax": __version__}
-            | {package: version(package) for package in ("jax", "jaxlib", "flax", "optax")},
-            "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
-            "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        }
-
-    def _evaluated(self, step: int) -> bool:
-        records = read_metrics(self.metrics_path)
-        return any(record["step"] == step and best_metric(self.config) in record for record in records)
 
     def _due(self, step: int) -> bool:
         return any(self._is_due(step, every) for every in ("log_every", "eval_every", "checkpoint_every"))
@@ -202,7 +138,7 @@ class Run:
                 "Try a lower config.optimizer.learning_rate, a clip_norm there, or a longer config.schedule.warmup."
             )
         self.recent.append(values)
-        self.console.step(step, values["loss"] / max(values["count"], 1), self.clock.wait_share)
+        self.outputs.console.step(step, values["loss"] / max(values["count"], 1), self.clock.wait_share)
 
     def _write_train(self, step: int) -> None:
         self.checkpoints.check()
@@ -219,7 +155,7 @@ class Run:
             "images_per_second": images / seconds,
             "data_wait": wait_share,
         }
-        self._write(step, {f"train/{name}": value for name, value in values.items()})
+        self.outputs.write(step, {f"train/{name}": value for name, value in values.items()})
         self.recent = []
 
     def _stopping(self, step: int) -> str | None:
@@ -238,10 +174,11 @@ class Run:
             if results or signal_name or self._is_due(step, "checkpoint_every"):
                 with jax.transfer_guard("allow"):
                     self.checkpoints.save(state, self.config, results)
+                self.outputs.publish()
             if signal_name:
                 self.checkpoints.wait()
                 raise Interrupted(
-                    f"{signal_name}: step {step} is saved in {self.workdir}; the same command resumes there."
+                    f"{signal_name}: step {step} is saved in {self.outputs.workdir}; the same command resumes there."
                 )
 
     def _evaluate(self, step: int, state: TrainState) -> dict[str, float] | None:
@@ -249,12 +186,16 @@ class Run:
         results: dict[str, float] = {}
         for prefix, variables in {"eval": state.variables, "eval_ema": state.ema}.items():
             if variables:
-                values = self.evaluate(variables, until=lambda: bool(self._stopping(step)))
+                values = self.evaluate(variables, until=lambda: self._called_off(step))
                 results |= {f"{prefix}/{name}": value for name, value in values.items()}
         if self._stopping(step):
             return None
-        self._write(step, results)
+        self.outputs.write(step, results)
         return results
+
+    def _called_off(self, step: int) -> bool:
+        self.stop.poll()
+        return bool(self._stopping(step))
 
     def evaluate(self, variables: Any, until: Callable[[], bool] = lambda: False) -> dict[str, float]:
         """Returns top-1, top-5 and loss over every evaluation image; nothing if `until` turns true on the way."""
@@ -268,6 +209,7 @@ class Run:
                 left_out += self._note_skipped("eval", batch)
                 sums.append(self.eval_fn(variables, shard_batch(batch, sharding)))
         values = metrics.means([jax.device_get(each) for each in sums])
+        left_out = sum(map(int, exchange(str(left_out))))
         if values["count"] != len(self.experiment.eval_source) - left_out:
             raise AssertionError(
                 f"{values['count']} images evaluated of {len(self.experiment.eval_source)} - {left_out}"
@@ -284,7 +226,3 @@ class Run:
                 f"config.data.max_skipped is {self.config.data.max_skipped}."
             )
         return len(records)
-
-    def _write(self, step: int, values: Mapping[str, float]) -> None:
-        for writer in self.writers:
-            writer.write(step, values)

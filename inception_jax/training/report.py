@@ -11,6 +11,7 @@ import rich.console
 import rich.table
 from matplotlib.figure import Figure  # not pyplot, which would choose a backend for the whole process
 
+from inception_jax.training.workdir import Folder
 from inception_jax.training.writers import duration, read_metrics
 
 PANELS = (  # title, axis label, logarithmic, metrics with their labels
@@ -73,7 +74,7 @@ def summarise(records: Sequence[Mapping[str, Any]], metric: str, first_step: int
     }
 
 
-def print_summary(console: rich.console.Console, summary: Mapping[str, Any], workdir: Path) -> None:
+def print_summary(console: rich.console.Console, summary: Mapping[str, Any], workdir: Folder) -> None:
     """Prints the table that ends a run."""
     title = f"{summary['model']} on {summary['data']}"
     table = rich.table.Table(title=title, show_header=False, title_justify="left")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import os
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ from flax import traverse_util
 from inception_jax.errors import UserError
 from inception_jax.training.checkpoints import DamagedCheckpoint, check_format, first_line, host_checksum
 from inception_jax.training.config import TrainConfig
-from inception_jax.training.workdir import resolve_workdir
+from inception_jax.training.workdir import Folder, resolve_workdir, saved_steps
 
 
 class Saved(NamedTuple):
@@ -26,20 +26,15 @@ class Saved(NamedTuple):
     averaged: bool
 
 
-def is_run(folder: str | Path) -> bool:
+def is_run(folder: str | os.PathLike[str]) -> bool:
     """Returns whether a folder is the workdir of a run that has begun to save."""
     try:
-        return (Path(folder).expanduser() / "checkpoints").is_dir()
-    except (OSError, ValueError):
+        return (resolve_workdir(folder) / "checkpoints").is_dir()
+    except (OSError, ValueError, ImportError):
         return False
 
 
-def saved_steps(workdir: Path) -> list[int]:
-    """Returns the steps of the complete checkpoints, oldest first."""
-    return sorted(int(entry.name) for entry in workdir.glob("checkpoints/*") if entry.name.isdecimal())
-
-
-def read_variables(workdir: str | Path, average: bool | None = None, step: int | None = None) -> Saved:
+def read_variables(workdir: str | os.PathLike[str], average: bool | None = None, step: int | None = None) -> Saved:
     """Returns {"params", "batch_stats"} of a run; changes nothing in its folder, and compiles nothing.
 
     Args:
@@ -67,7 +62,7 @@ def read_variables(workdir: str | Path, average: bool | None = None, step: int |
     return Saved(variables, TrainConfig.parse_saved(meta["config"]), int(path.name), averaged)
 
 
-def _choose(workdir: Path, step: int | None) -> Path:
+def _choose(workdir: Folder, step: int | None) -> Folder:
     """Returns the folder of the checkpoint of a step, or of the best; of equals the last, as Orbax keeps it."""
     steps = saved_steps(workdir)
     if not steps:
@@ -79,7 +74,7 @@ def _choose(workdir: Path, step: int | None) -> Path:
     return workdir / "checkpoints" / str(step)
 
 
-def _score(path: Path) -> float:
+def _score(path: Folder) -> float:
     """Returns the metric by which the run picks its best checkpoint; -inf if this one was not evaluated."""
     try:
         metrics = json.loads((path / "metrics" / "metrics").read_text())
@@ -88,7 +83,7 @@ def _score(path: Path) -> float:
         raise UserError(_damaged(path, error)) from error
 
 
-def _read_meta(path: Path) -> dict[str, Any]:
+def _read_meta(path: Folder) -> dict[str, Any]:
     try:
         meta = json.loads((path / "meta" / "metadata").read_text())
     except (OSError, ValueError) as error:
@@ -97,7 +92,7 @@ def _read_meta(path: Path) -> dict[str, Any]:
     return meta
 
 
-def _read_arrays(path: Path, checksums: dict[str, int], root: str) -> dict[str, Any]:
+def _read_arrays(path: Folder, checksums: dict[str, int], root: str) -> dict[str, Any]:
     """Returns the variables of a state whose paths begin with `root`: "" or "ema/".
 
     Raises:
@@ -121,6 +116,6 @@ def _read_arrays(path: Path, checksums: dict[str, int], root: str) -> dict[str, 
     return {"params": {}, "batch_stats": {}} | (tree["ema"] if root else tree)
 
 
-def _damaged(path: Path, why: BaseException) -> str:
+def _damaged(path: Folder, why: BaseException) -> str:
     others = [step for step in saved_steps(path.parents[1]) if step != int(path.name)]
     return f"Checkpoint {path} is damaged ({first_line(why)}). Other steps: {others or 'none'}."

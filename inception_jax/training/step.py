@@ -16,14 +16,14 @@ from inception_jax.training.state import TrainState
 
 Batch = Mapping[str, jax.Array]
 Sums = dict[str, jax.Array]
-LossFn = Callable[[Any, Any, Batch, jax.Array, jax.Array], tuple[jax.Array, tuple[Any, Sums]]]
+LossFn = Callable[[Any, Any, Batch, jax.Array], tuple[jax.Array, tuple[Any, Sums]]]
+GradientFn = Callable[[Any, Any, Batch, jax.Array], tuple[Any, Any, Sums]]
 
 
 def batch_loss(
     params: Any,
     batch_stats: Any,
     batch: Batch,
-    count: jax.Array,
     rng: jax.Array,
     *,
     model: InceptionNet,
@@ -33,7 +33,7 @@ def batch_loss(
     mixup: float,
     cutmix: float,
 ) -> tuple[jax.Array, tuple[Any, Sums]]:
-    """Returns the loss of a part of a batch of `count` images, its new batch statistics, and sums to report."""
+    """Returns the loss summed over the images of a batch, its new batch statistics, and sums to report."""
     mixup_rng, cutmix_rng, dropout_rng = jax.random.split(rng, 3)
     images = normalise(batch["image"], preprocess)
     targets_BxK = losses.soft_targets(batch["label"], model.num_classes, label_smoothing)
@@ -50,17 +50,35 @@ def batch_loss(
     sums = metrics.classification_sums(output.logits, batch["label"], batch["mask"])
     sums |= {f"loss_{name}": losses.masked_sum(term_B, batch["mask"]) for name, term_B in terms.items()}
     sums["loss"] = losses.masked_sum(loss_B, batch["mask"])
-    return sums["loss"] / jnp.maximum(count, 1), (updated.get("batch_stats", {}), sums)
+    return sums["loss"], (updated.get("batch_stats", {}), sums)
+
+
+def batch_gradients(
+    params: Any, batch_stats: Any, batch: Batch, rng: jax.Array, *, loss_fn: LossFn, grad_accum_steps: int
+) -> tuple[Any, Any, Sums]:
+    """Returns the gradients of the summed loss, the new batch statistics, and the sums of a batch.
+
+    Args:
+      params, batch_stats, batch, rng: see `batch_loss`.
+      loss_fn: `batch_loss` with its keywords bound.
+      grad_accum_steps: parts of the batch to run one after the other; batch norm then sees one part at a time.
+    """
+
+    def run_part(batch_stats, part, part_rng):
+        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (_, (batch_stats, sums)), grads = grad_fn(params, batch_stats, part, part_rng)
+        return grads, batch_stats, sums
+
+    return accumulate(run_part, batch_stats, batch, rng, grad_accum_steps)
 
 
 def train_step(
     state: TrainState,
     batch: Batch,
     *,
-    loss_fn: LossFn,
+    gradients: GradientFn,
     tx: optax.GradientTransformation,
     seed: int,
-    grad_accum_steps: int,
     ema_decay: float | None,
 ) -> tuple[TrainState, Sums]:
     """Runs one optimizer step.
@@ -68,24 +86,18 @@ def train_step(
     Args:
       state: donated by the loop.
       batch: uint8 images [B, H, W, 3], label, mask and index [B].
-      loss_fn: `batch_loss` with its keywords bound.
+      gradients: `batch_gradients` with its keywords bound, on the whole batch or `on_each_device`.
       tx: the optimizer.
       seed: all randomness of step s is fold_in(seed, s).
-      grad_accum_steps: parts of the batch to run one after the other; batch norm then sees one part at a time.
       ema_decay: of the averaged variables, or None.
 
     Returns:
       The next state, and sums over the images of the batch: those of `metrics`, every loss term, and two norms.
     """
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
-    count = jnp.sum(batch["mask"] > 0)
-
-    def run_part(batch_stats, part, part_rng):
-        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (_, (batch_stats, sums)), grads = grad_fn(state.params, batch_stats, part, count, part_rng)
-        return grads, batch_stats, sums
-
-    grads, batch_stats, sums = accumulate(run_part, state.batch_stats, batch, rng, grad_accum_steps)
+    grads, batch_stats, sums = gradients(state.params, state.batch_stats, batch, rng)
+    count = sums["count"]
+    grads = jax.tree.map(lambda grad: grad / jnp.maximum(count, 1), grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     state = state.replace(
         step=state.step + 1,

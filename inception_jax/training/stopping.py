@@ -3,27 +3,62 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import signal
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
-@dataclasses.dataclass
+from inception_jax.parallel.mesh import batch_sharding, replicated, shard_batch
+
+
 class Stop:
-    """Whether to stop: the name of the signal that asked for it."""
+    """Whether to stop, and the signal that asked for it.
 
-    name: str | None = None
+    A scheduler may signal one process of many, and others may be a step ahead. So each says at every `poll` what it
+    knows, and learns at the next what the others said at this one: all know the same between the same two polls.
+    """
+
+    def __init__(self, mesh: Mesh | None = None):
+        self._noted = 0
+        self._agreed: int | None = None  # in one process what it noted counts
+        self._asked: jax.Array | None = None
+        if mesh is not None and jax.process_count() > 1:
+            self._agreed = 0
+            self._sharding = batch_sharding(mesh)
+            self._largest = jax.jit(jnp.max, out_shardings=replicated(mesh))
+
+    def note(self, number: int) -> None:
+        """Takes a signal."""
+        self._noted = number
+
+    @property
+    def name(self) -> str | None:
+        """The signal for which to stop, such as "SIGTERM"."""
+        number = self._noted if self._agreed is None else self._agreed
+        return signal.Signals(number).name if number else None
+
+    def poll(self) -> None:
+        """Tells and hears; every process must call it, at the same places."""
+        if self._agreed is None:
+            return
+        if self._asked is not None:
+            self._agreed = int(jax.device_get(self._asked))
+        mine = np.full(jax.local_device_count(), self._noted, np.int32)
+        self._asked = self._largest(shard_batch({"signal": mine}, self._sharding)["signal"])
 
 
 @contextlib.contextmanager
-def stop_signal() -> Iterator[Stop]:
+def stop_signal(mesh: Mesh) -> Iterator[Stop]:
     """Notes the first SIGTERM or SIGINT, for the loop to stop after its step; another one acts as usual."""
-    stop = Stop()
+    stop = Stop(mesh)
     previous: dict[signal.Signals, Any] = {}
 
     def note(number: int, _frame: object) -> None:
-        stop.name = signal.Signals(number).name
+        stop.note(number)
         for each, handler in previous.items():
             signal.signal(each, handler)
 

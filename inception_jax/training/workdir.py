@@ -1,45 +1,117 @@
-"""The folder of a run: where it is, that one process has it, and what its disk says."""
+"""The folder of a run: where it is, that one run has it, and what its disk says."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
+import socket
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
+
+from etils import epath
 
 from inception_jax.errors import UserError
 
+Folder: TypeAlias = Path | epath.Path
+"""A local folder, or one of a bucket."""
 
-def resolve_workdir(workdir: str | Path) -> Path:
-    """Returns the absolute path of a local folder.
+LOCK = ".lock"
+BUCKET = "gs://"
+COMPLETE = "commit_success.txt"
+
+
+def resolve_workdir(workdir: str | os.PathLike[str]) -> Folder:
+    """Returns the absolute path of a local folder, or the folder of a bucket, "gs://BUCKET/PATH".
 
     Raises:
-      UserError: a bucket URL.
+      UserError: another URL.
     """
-    if "://" in str(workdir):
-        raise UserError(f"workdir {workdir} is a URL; only local folders can be written so far.")
-    return Path(workdir).expanduser().absolute()
+    text = os.fspath(workdir)
+    if text.startswith(BUCKET):
+        return epath.Path(text)
+    if "://" in text:
+        raise UserError(f"workdir {text} is a URL; allowed are {BUCKET}... and folders.")
+    return Path(text).expanduser().absolute()
+
+
+def is_local(folder: Folder) -> bool:
+    """Returns whether a folder is in a file system."""
+    return not str(folder).startswith(BUCKET)
+
+
+def saved_steps(workdir: Folder) -> list[int]:
+    """Returns the steps of the complete checkpoints, oldest first."""
+    folder = workdir / "checkpoints"
+    entries = [entry for entry in folder.iterdir() if entry.name.isdecimal()] if folder.is_dir() else []
+    # A file system renames what is complete; in a bucket Orbax marks it.
+    return sorted(int(entry.name) for entry in entries if is_local(workdir) or (entry / COMPLETE).exists())
 
 
 @contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
-    """Keeps other processes out of `workdir`; the system frees the lock of a killed one.
+def locked(workdir: Folder) -> Iterator[None]:
+    """Keeps other runs out of `workdir`, and leaves there who has it; the system frees the lock of a killed process.
+
+    A bucket has no locks: there it only leaves who has it.
 
     Raises:
       UserError: another process is training there.
     """
-    with (workdir / ".lock").open("w") as file:
+    owner = f"{socket.gethostname()}, process {os.getpid()}, since {time.time():.3f}"
+    if not is_local(workdir):
+        (workdir / LOCK).write_text(owner)
+        yield
+        return
+    with open(workdir / LOCK, "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
                 f"Another process is training in {workdir}; wait for it, or use another workdir."
             ) from error
+        file.truncate(0)
+        file.write(owner)
+        file.flush()
         yield
 
 
+class LocalCopy:
+    """A local folder with the small files of a workdir: the workdir itself, or, of a bucket, a copy to write into.
+
+    A bucket has no files that grow. `publish` writes whole ones there, after each checkpoint: what a killed run did not
+    publish, a resumed one would drop.
+
+    Attributes:
+      path: the local folder.
+    """
+
+    def __init__(self, workdir: Folder):
+        self._workdir = workdir
+        self._published: dict[Path, tuple[int, int]] = {}
+        self.path = workdir if isinstance(workdir, Path) else Path(tempfile.mkdtemp(prefix="inception_jax-"))
+
+    def fetch(self, *names: str) -> None:
+        """Copies files from a bucket, where they exist."""
+        for name in names:
+            if not is_local(self._workdir) and (self._workdir / name).exists():
+                (self.path / name).write_bytes((self._workdir / name).read_bytes())
+
+    def publish(self) -> None:
+        """Copies to a bucket what has changed."""
+        if is_local(self._workdir):
+            return
+        for file in sorted(file for file in self.path.rglob("*") if file.is_file()):
+            version = file.stat().st_mtime_ns, file.stat().st_size
+            if self._published.get(file) != version:
+                (self._workdir / file.relative_to(self.path).as_posix()).write_bytes(file.read_bytes())
+                self._published[file] = version
+
+
 @contextlib.contextmanager
-def explained_disk_errors(workdir: Path) -> Iterator[None]:
+def explained_disk_errors(workdir: Folder) -> Iterator[None]:
     """Turns an error of writing into a `UserError` that says how to go on."""
     try:
         yield

@@ -12,7 +12,7 @@ import pytest
 from inception_jax.models.zoo import create_model, model_card
 from inception_jax.parallel import mesh
 from inception_jax.training.state import create_state, init_variables
-from inception_jax.training.step import accumulate, batch_loss, train_step, update_ema
+from inception_jax.training.step import accumulate, batch_gradients, batch_loss, train_step, update_ema
 
 BATCH, SIZE, CLASSES = 16, 16, 10
 PREPROCESS = model_card("googlenet_cifar").preprocess
@@ -52,8 +52,8 @@ def make(dtype="float32"):
         cutmix=0.0,
     )
     state = jax.jit(lambda: create_state(init_variables(jax.random.key(0), model, SIZE), tx, ema=True))()
-    step = functools.partial(train_step, loss_fn=loss_fn, tx=tx, seed=0, grad_accum_steps=1, ema_decay=0.999)
-    return state, step
+    gradients = functools.partial(batch_gradients, loss_fn=loss_fn, grad_accum_steps=1)
+    return state, functools.partial(train_step, gradients=gradients, tx=tx, seed=0, ema_decay=0.999)
 
 
 def compile_step(step, **shardings):
@@ -165,8 +165,9 @@ def test_dropout_differs_between_steps_and_is_a_function_of_seed_and_step(batch)
         batch_loss, model=model, preprocess=PREPROCESS, label_smoothing=0.0,
         aux_weights={"aux_4a": 0.3, "aux_4d": 0.3}, mixup=0.0, cutmix=0.0,
     )  # fmt: skip
-    step = functools.partial(train_step, loss_fn=loss_fn, tx=optax.sgd(0.0, momentum=0.9), seed=0)
-    step_fn = compile_step(functools.partial(step, grad_accum_steps=1, ema_decay=None))
+    gradients = functools.partial(batch_gradients, loss_fn=loss_fn, grad_accum_steps=1)
+    step = functools.partial(train_step, gradients=gradients, tx=optax.sgd(0.0, momentum=0.9), seed=0, ema_decay=None)
+    step_fn = compile_step(step)
     first, second, again = (
         float(step_fn(state.replace(step=jnp.array(step, jnp.int32)), batch)[1]["loss"]) for step in (0, 1, 0)
     )

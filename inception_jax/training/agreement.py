@@ -1,0 +1,75 @@
+"""The pre-flight of many processes: what each must find as the others do, before anything compiles."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+
+from inception_jax.errors import UserError
+from inception_jax.parallel.processes import check_devices, check_same, describe_process, exchange, is_main, together
+from inception_jax.training.config import TrainConfig, flatten
+from inception_jax.training.experiment import Experiment, check_platform, prepare
+from inception_jax.training.workdir import LOCK, Folder, locked, saved_steps
+from inception_jax.version import __version__
+
+SEEN_WITHIN = 10  # seconds that a shared file system may take to show a new file
+
+
+def prepare_together(config: TrainConfig, workdir: Folder) -> Experiment:
+    """Returns what `prepare` makes of a config, once every process has made the same of it.
+
+    Raises:
+      UserError: as `prepare`, with the process that found it; or the processes differ in devices, versions, code,
+        config, data or saved steps. One on the wrong platform cannot tell the others, and ends alone.
+    """
+    check_platform(config.platform)
+    if jax.process_count() == 1:
+        return prepare(config, workdir)
+    versions = {"inception_jax": __version__} | {name: version(name) for name in ("jax", "jaxlib", "flax")}
+    print(f"{describe_process()}; {', '.join(f'{name} {number}' for name, number in versions.items())}", flush=True)
+    check_devices()
+    experiment = together(lambda: prepare(config, workdir))
+    images = {"training images": len(experiment.train_source), "evaluation images": len(experiment.eval_source)}
+    settings = {f"config.{name}": value for name, value in flatten(config.model_dump(mode="json"))}
+    check_same({**versions, "code": _code(), **images, "saved steps": saved_steps(workdir), **settings})
+    return experiment
+
+
+def _code() -> str:
+    """Returns a digest of the source of this package."""
+    folder = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+@contextlib.contextmanager
+def claimed(workdir: Folder) -> Iterator[None]:
+    """Keeps other runs out of `workdir`, by a lock of process 0, and checks that every process sees that folder.
+
+    Raises:
+      UserError: another run has it, or a process has another folder of that name.
+    """
+    with contextlib.ExitStack() as stack:
+        together(lambda: stack.enter_context(locked(workdir)) if is_main() else None)
+        owner = exchange((workdir / LOCK).read_text() if is_main() else "")[0]
+        together(lambda: _check_shared(workdir / LOCK, owner))
+        yield
+
+
+def _check_shared(lock: Folder, owner: str) -> None:
+    deadline = time.monotonic() + SEEN_WITHIN
+    while not lock.exists() or lock.read_text() != owner:
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"workdir {lock.parent} is another folder here than for process 0 ({owner}): all processes write "
+                "checkpoints into one folder, on a file system that they share."
+            )
+        time.sleep(0.1)

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Starts a run on every worker of a Cloud TPU slice, or goes on with it: the same command does both.
+#
+#   PROJECT=... ZONE=... TPU=... launch/tpu_vm.sh --config configs/imagenet_googlenet.py --workdir gs://BUCKET/runs/one \
+#       --config.platform=tpu --config.data.data_dir=/mnt/imagenet
+#
+# Each worker gets the same commit of this repository, an environment, and the same flags. JAX finds the workers itself.
+set -euo pipefail
+: "${PROJECT:?}" "${ZONE:?}" "${TPU:?}"
+REPOSITORY=${REPOSITORY:-$(git config --get remote.origin.url)}
+COMMIT=${COMMIT:-$(git rev-parse HEAD)}
+FLAGS=$(printf '%q ' "$@")
+
+on_all_workers() {
+  gcloud compute tpus tpu-vm ssh "$TPU" --project "$PROJECT" --zone "$ZONE" --worker=all --command "$1"
+}
+
+on_all_workers "
+  set -e
+  [ -d inception_jax ] || git clone --quiet '$REPOSITORY' inception_jax
+  cd inception_jax
+  git fetch --quiet && git checkout --quiet '$COMMIT'
+  [ -d .venv ] || python3 -m venv .venv
+  .venv/bin/pip install --quiet --editable '.[tpu,gcs]'
+"
+# Detached, so that the run outlives this terminal. Each worker writes its own log.
+on_all_workers "
+  cd inception_jax
+  nohup .venv/bin/python -u train.py $FLAGS > run.log 2>&1 < /dev/null &
+  sleep 5; tail -n 2 run.log
+"
+echo "Watch: gcloud compute tpus tpu-vm ssh $TPU --project $PROJECT --zone $ZONE --worker=0 --command 'tail -f inception_jax/run.log'"

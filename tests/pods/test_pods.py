@@ -1,0 +1,94 @@
+"""Several processes train one run: as one process does, and whatever happens to one of them."""
+
+import json
+import signal
+import time
+
+import chex
+import jax
+import pytest
+
+from inception_jax.training import read_variables, train_and_evaluate
+from inception_jax.training.checkpoints import checksums
+from inception_jax.training.writers import read_metrics
+from tests.pods.conftest import STEPS, final_state
+
+pytestmark = pytest.mark.usefixtures("short_network")
+
+
+def test_two_processes_train_as_one(undisturbed, config, tmp_path):
+    """Two processes of four devices compute what one of eight does, but for the rounding of sums."""
+    alone = jax.device_get(train_and_evaluate(config, tmp_path / "alone"))
+    state = jax.device_get(final_state(config, undisturbed))
+    chex.assert_trees_all_close(state, alone, rtol=1e-3, atol=1e-4)
+    ours, theirs = (read_metrics(workdir / "metrics.jsonl") for workdir in (undisturbed, tmp_path / "alone"))
+    assert [record.keys() for record in ours] == [record.keys() for record in theirs]
+    for our, their in zip(ours, theirs, strict=True):
+        for name in our.keys() & {"train/loss", "train/top1", "eval/loss", "eval/count", "eval_ema/loss"}:
+            assert our[name] == pytest.approx(their[name], rel=1e-3), (our["step"], name)
+    names = [{path.name for path in workdir.iterdir()} for workdir in (undisturbed, tmp_path / "alone")]
+    assert names[0] == names[1]
+    assert json.loads((undisturbed / "summary.json").read_text())["processes"] == 2
+    variables = read_variables(undisturbed, average=False, step=STEPS).variables
+    chex.assert_trees_all_equal(variables["params"], state.params)
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step_and_loses_nothing(pod, config, undisturbed, tmp_path):
+    workdir = tmp_path / "run"
+    with pod(workdir) as processes:
+        processes.wait_for("step 2/")
+        processes.processes[1].send_signal(signal.SIGTERM)
+        assert processes.wait() == {0: 75, 1: 75}, processes.log(0) + processes.log(1)
+        said = {processes.log(i).split("error: ")[1] for i in (0, 1)}
+    assert len(said) == 1
+    step = int(said.pop().split("SIGTERM: step ")[1].split()[0])
+    assert (workdir / "checkpoints" / str(step)).is_dir()
+    with pod(workdir) as processes:
+        assert processes.wait() == {0: 0, 1: 0}
+        assert f"resumes after step {step}" in processes.log(0)
+    assert checksums(final_state(config, workdir)) == checksums(final_state(config, undisturbed))
+
+
+def test_a_killed_process_ends_the_others_and_one_process_goes_on(pod, config, undisturbed, tmp_path):
+    workdir = tmp_path / "run"
+    with pod(workdir) as processes:
+        processes.wait_for("step 4/")
+        processes.processes[1].kill()
+        killed = time.monotonic()
+        assert processes.wait(60)[0] != 0
+        print(f"process 0 ended {time.monotonic() - killed:.1f} s after process 1 was killed")
+    state = jax.device_get(train_and_evaluate(config, workdir))
+    chex.assert_trees_all_close(state, jax.device_get(final_state(config, undisturbed)), rtol=1e-3, atol=1e-4)
+    steps = [record["step"] for record in read_metrics(workdir / "metrics.jsonl")]
+    assert sorted(set(steps)) == list(range(2, STEPS + 1, 2))
+
+
+def test_processes_that_differ_stop_with_the_difference(pod, tmp_path):
+    other = {1: ["--config.batch_size=64"]}
+    with pod(tmp_path / "run", extra=other) as processes:
+        assert processes.wait(60) == {0: 2, 1: 2}, processes.log(0)
+        for i in (0, 1):
+            assert "Process 1 (on " in processes.log(i)
+            assert "config.batch_size: 64 there, 32 here" in processes.log(i)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_fault_of_one_process_stops_all_and_names_it(pod, tmp_path):
+    with pod(tmp_path / "run", extra={1: ["--config.data.eval_split=nothing"]}) as processes:
+        assert processes.wait(60) == {0: 2, 1: 2}, processes.log(0)
+        assert "error: Process 1 (on " in processes.log(0)
+        assert "has no split 'nothing'" in processes.log(0)
+
+
+def test_processes_without_a_common_folder_are_refused(pod, tmp_path):
+    with pod(tmp_path / "run", workdirs={1: tmp_path / "other"}) as processes:
+        assert processes.wait(60) == {0: 2, 1: 2}, processes.log(0)
+        assert "error: Process 1 (on " in processes.log(0)
+        assert "is another folder here than for process 0" in processes.log(0)
+
+
+def test_a_missing_process_is_an_error_after_the_timeout(pod, tmp_path):
+    with pod(tmp_path / "run", start=[0], timeout=6) as processes:
+        assert processes.wait(60) == {0: 2}
+        assert "process 0/2" in processes.log(0)
+        assert "waited 6 s for the others at 127.0.0.1:" in processes.log(0)
