@@ -11,46 +11,57 @@ import jax
 import numpy as np
 
 from inception_jax.parallel.mesh import batch_sharding, replicated
-from inception_jax.training.experiment import Experiment
+from inception_jax.training.experiment import Setup
 from inception_jax.training.step import batch_loss, eval_step, train_step
 
 COMPILE = "/jax/core/compile/backend_compile_duration"
 HIT, MISS = "/jax/compilation_cache/cache_hits", "/jax/compilation_cache/cache_misses"
 
 
-def compile_steps(experiment: Experiment) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
+def compile_steps(experiment: Setup) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
     """Returns the compiled training and evaluation steps; they can run nothing else, so nothing compiles twice."""
-    config, preprocess, mesh = experiment.config, experiment.preprocess, experiment.mesh
+    return trace_train_step(experiment).lower().compile(), trace_eval_step(experiment).lower().compile()
+
+
+def trace_train_step(setup: Setup) -> jax.stages.Traced:
+    """Returns `train_step` traced for the state and the batches of a run, with its shardings and its donation."""
+    config, mesh = setup.config, setup.mesh
     loss_fn = functools.partial(
         batch_loss,
-        model=experiment.model,
-        preprocess=preprocess,
+        model=setup.model,
+        preprocess=setup.preprocess,
         label_smoothing=config.loss.label_smoothing,
-        aux_weights=experiment.aux_weights,
+        aux_weights=setup.aux_weights,
         mixup=config.data.mixup,
         cutmix=config.data.cutmix,
     )
     step_fn = functools.partial(
         train_step,
         loss_fn=loss_fn,
-        tx=experiment.tx,
+        tx=setup.tx,
         seed=config.seed,
         grad_accum_steps=config.grad_accum_steps,
         ema_decay=config.ema_decay,
     )
-    state = experiment.abstract_state
-    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    batch = abstract_batch(config.batch_size, preprocess.size, batch_sharding(mesh))
+    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract_state)
     jitted_step = jax.jit(
         step_fn,
         in_shardings=(state_shardings, batch_sharding(mesh)),
         out_shardings=(state_shardings, replicated(mesh)),
         donate_argnames="state",
     )
-    jitted_eval = jax.jit(
-        functools.partial(eval_step, model=experiment.model, preprocess=preprocess), out_shardings=replicated(mesh)
-    )
-    return jitted_step.lower(state, batch).compile(), jitted_eval.lower(state.variables, batch).compile()
+    return jitted_step.trace(setup.abstract_state, _batch(setup))
+
+
+def trace_eval_step(setup: Setup) -> jax.stages.Traced:
+    """Returns `eval_step` traced for the variables and the batches of a run."""
+    step_fn = functools.partial(eval_step, model=setup.model, preprocess=setup.preprocess)
+    jitted_step = jax.jit(step_fn, out_shardings=replicated(setup.mesh))
+    return jitted_step.trace(setup.abstract_state.variables, _batch(setup))
+
+
+def _batch(setup: Setup) -> dict[str, jax.ShapeDtypeStruct]:
+    return abstract_batch(setup.config.batch_size, setup.preprocess.size, batch_sharding(setup.mesh))
 
 
 def abstract_batch(
