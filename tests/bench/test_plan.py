@@ -17,9 +17,9 @@ from tests.bench.program import IN_HBM, LOOP, TEXT, TOTAL
 MEMORY = {"arguments": 100, "outputs": 60, "aliased": 50, "temporaries": 1000, "code": 7}
 
 
-def question(topology="v5e:2x4", **changes):
+def question(topology="v5e:2x4", model="googlenet_cifar", **changes):
     values = default.get_config()
-    values.batch_size = 32
+    values.batch_size, values.model.name = 32, model
     return plan.Question("default", TrainConfig.parse(values), parse_slice(topology), **changes)
 
 
@@ -136,11 +136,11 @@ def test_without_libtpu_the_extra_is_named(monkeypatch):
         plan.make_plan(question())
 
 
-def test_what_is_compiled_is_the_step_of_a_run(monkeypatch):
+def test_what_is_compiled_is_the_step_of_a_run(monkeypatch, short_network):
     traced = []
     monkeypatch.setattr(tpu, "devices", lambda part: jax.devices()[: part.devices])
     monkeypatch.setattr(plan.tpu, "compile_for_tpu", lambda each: traced.append(each) or _refuse())
-    found = plan.make_plan(question(batch_per_chip=4))
+    found = plan.make_plan(question(model="short", batch_per_chip=4))
     assert found.refusal == "Used 17.5G of 15.75G hbm."
     assert found.facts["batch_size"] == 32
     (step,) = traced
@@ -151,11 +151,11 @@ def test_what_is_compiled_is_the_step_of_a_run(monkeypatch):
     assert {leaf.donated for leaf in jax.tree.leaves(batch)} == {False}
 
 
-def test_inference_compiles_the_predictors_program(monkeypatch):
+def test_inference_compiles_the_predictors_program(monkeypatch, short_network):
     traced = []
     monkeypatch.setattr(tpu, "devices", lambda part: jax.devices()[: part.devices])
     monkeypatch.setattr(plan.tpu, "compile_for_tpu", lambda each: traced.append(each) or _refuse())
-    plan.make_plan(question(batch_per_chip=1, inference=True))
+    plan.make_plan(question(model="short", batch_per_chip=1, inference=True))
     params, images = traced[0].args_info[0]
     assert images.shape == (8, 32, 32, 3)
     assert not [path for path, _ in jax.tree.leaves_with_path(params) if "bn" in jax.tree_util.keystr(path)]
