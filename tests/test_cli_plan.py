@@ -85,6 +85,7 @@ def test_largest_batch_is_searched_on_request(run, compiler):
         (("--config", DIGITS, "--topology", "v5e:3x3"), "v5e has no slice '3x3'; it has 1x1, 2x2, 2x4,"),
         (("--config", DIGITS, "--topology", "v5e:2x2", "--set", "model.aux"), "it must be FIELD=VALUE"),
         (("--config", DIGITS, "--topology", "v5e:2x2", "--set", "model.wdth=1"), "nearest: width"),
+        (("--config", DIGITS, "--topology", "v5e:2x2", "--set", "modl.width=1"), "nearest: model"),
         (("--config", DIGITS, "--topology", "v5e:2x2", "--set", "model.width=wide"), "--set model.width=wide:"),
     ],
 )
