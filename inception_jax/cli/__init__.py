@@ -6,6 +6,7 @@ import sys
 
 from inception_jax.cli import evaluate as evaluate
 from inception_jax.cli import export as export
+from inception_jax.cli import plan as plan
 from inception_jax.cli import predict as predict
 from inception_jax.cli import views as views
 from inception_jax.cli import weights as weights

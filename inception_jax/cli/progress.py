@@ -45,3 +45,17 @@ def progress(total: int) -> Iterator[Callable[[], None]]:
 
     with bar:
         yield advance
+
+
+@contextlib.contextmanager
+def doing(text: str) -> Iterator[None]:
+    """Says what takes long meanwhile: with the time gone by on a terminal, as a line in a log."""
+    console = rich.console.Console(stderr=True, highlight=False)
+    columns = rich.progress.SpinnerColumn(), rich.progress.TextColumn("{task.description}")
+    clock = rich.progress.TimeElapsedColumn()
+    bar = rich.progress.Progress(*columns, clock, console=console, transient=True, disable=not console.is_terminal)
+    bar.add_task(text)
+    if not console.is_terminal:
+        print(text, file=sys.stderr, flush=True)
+    with bar:
+        yield

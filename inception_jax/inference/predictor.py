@@ -86,9 +86,9 @@ class Predictor:
         network = for_inference(source.create_model(dtype, aux=False), source.variables)
         self.model = network.model
         devices = jax.local_devices()
-        mesh = Mesh(np.array(devices), ("data",))
-        self._replicated, self._split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
-        self._params = jax.device_put(network.params, self._replicated)
+        self._mesh = Mesh(np.array(devices), ("data",))
+        self._split = NamedSharding(self._mesh, P("data"))
+        self._params = jax.device_put(network.params, NamedSharding(self._mesh, P()))
         sizes = itertools.takewhile(lambda size: size < max_batch, (2**i for i in itertools.count()))
         self.buckets = sorted({-(-size // len(devices)) * len(devices) for size in (*sizes, max_batch)})
         self._programs: dict[tuple[int, tuple[str, ...]], jax.stages.Compiled] = {}
@@ -254,12 +254,27 @@ class Predictor:
     def _program(self, bucket: int, outputs: tuple[str, ...]) -> jax.stages.Compiled:
         key = bucket, outputs
         if key not in self._programs:
-            run = functools.partial(_forward, model=self.model, preprocess=self.info.preprocess, outputs=outputs)
-            jitted = jax.jit(run, in_shardings=(self._replicated, self._split), out_shardings=self._split)
-            size = self.info.preprocess.size
-            images = jax.ShapeDtypeStruct((bucket, size, size, 3), np.uint8)
-            self._programs[key] = jitted.lower(self._params, images).compile()
+            traced = trace_forward(self.model, self._params, self.info.preprocess, bucket, outputs, self._mesh)
+            self._programs[key] = traced.lower().compile()
         return self._programs[key]
+
+
+def trace_forward(
+    model: InceptionNet, params: Any, preprocess: Preprocess, batch: int, outputs: tuple[str, ...], mesh: Mesh
+) -> jax.stages.Traced:
+    """Returns the program of a predictor for `batch` images, traced: (params, images) -> outputs.
+
+    Args:
+      model, params: what `for_inference` returns; of the parameters the shapes are enough.
+      preprocess: of the images.
+      batch: a multiple of the devices, which share it.
+      outputs: names of what it returns.
+      mesh: of one axis, "data".
+    """
+    replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+    run = functools.partial(_forward, model=model, preprocess=preprocess, outputs=outputs)
+    images = jax.ShapeDtypeStruct((batch, preprocess.size, preprocess.size, 3), np.uint8)
+    return jax.jit(run, in_shardings=(replicated, split), out_shardings=split).trace(params, images)
 
 
 def _forward(

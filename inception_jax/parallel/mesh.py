@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,18 +16,18 @@ AXES = ("data", "fsdp")
 SMALLEST_SHARDED = 2**14  # elements; smaller arrays are replicated, their transfers would cost more than they save
 
 
-def create_mesh(data: int, fsdp: int) -> Mesh:
-    """Returns a mesh ("data", "fsdp") over all devices; data = -1 takes the devices that fsdp leaves.
+def create_mesh(data: int, fsdp: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns a mesh ("data", "fsdp") over devices, or all there are; data = -1 takes those that fsdp leaves.
 
     Raises:
       UserError: the product is not the number of devices.
     """
-    devices = jax.device_count()
-    if data == -1 and devices % fsdp == 0:
-        data = devices // fsdp
-    if data * fsdp != devices:
-        raise UserError(f"config.mesh is data={data}, fsdp={fsdp}; their product must be the {devices} devices.")
-    return jax.make_mesh((data, fsdp), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    count = jax.device_count() if devices is None else len(devices)
+    if data == -1 and count % fsdp == 0:
+        data = count // fsdp
+    if data * fsdp != count:
+        raise UserError(f"config.mesh is data={data}, fsdp={fsdp}; their product must be the {count} devices.")
+    return jax.make_mesh((data, fsdp), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 2, devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -3,70 +3,37 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import jax
 import numpy as np
-import optax
-from jax.sharding import Mesh
 
-from inception_jax.models.inputs import Preprocess
-from inception_jax.models.network import InceptionNet
 from inception_jax.parallel.mesh import batch_sharding, replicated
 from inception_jax.parallel.reduce import on_each_device
 from inception_jax.training.config import TrainConfig
-from inception_jax.training.experiment import Experiment
-from inception_jax.training.state import TrainState
+from inception_jax.training.experiment import Setup
 from inception_jax.training.step import GradientFn, batch_gradients, batch_loss, eval_step, train_step
 
 COMPILE = "/jax/core/compile/backend_compile_duration"
 HIT, MISS = "/jax/compilation_cache/cache_hits", "/jax/compilation_cache/cache_misses"
 
 
-def compile_steps(experiment: Experiment) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
+def compile_steps(experiment: Setup) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
     """Returns the compiled training and evaluation steps; they can run nothing else, so nothing compiles twice."""
-    jitted_step, jitted_eval = jit_steps(
-        experiment.config,
-        experiment.model,
-        experiment.preprocess,
-        experiment.aux_weights,
-        experiment.tx,
-        experiment.mesh,
-        experiment.abstract_state,
-    )
-    state = experiment.abstract_state
-    batch = abstract_batch(experiment.config.batch_size, experiment.preprocess.size, batch_sharding(experiment.mesh))
-    return jitted_step.lower(state, batch).compile(), jitted_eval.lower(state.variables, batch).compile()
+    return trace_train_step(experiment).lower().compile(), trace_eval_step(experiment).lower().compile()
 
 
-def jit_steps(
-    config: TrainConfig,
-    model: InceptionNet,
-    preprocess: Preprocess,
-    aux_weights: Mapping[str, float],
-    tx: optax.GradientTransformation,
-    mesh: Mesh,
-    abstract_state: TrainState,
-) -> tuple[jax.stages.Wrapped, jax.stages.Wrapped]:
-    """Returns the jitted training and evaluation steps for the devices of `mesh`, which need not be of this machine.
-
-    Args:
-      config: of the run.
-      model, preprocess: the network, and how its input is made.
-      aux_weights: of the losses of its heads, such as "aux_4a".
-      tx: the optimizer.
-      mesh: of the devices.
-      abstract_state: shapes, dtypes and shardings of the state.
-    """
+def trace_train_step(setup: Setup) -> jax.stages.Traced:
+    """Returns `train_step` traced for the state and the batches of a run, with its shardings and its donation."""
+    config, mesh = setup.config, setup.mesh
     loss_fn = functools.partial(
         batch_loss,
-        model=model,
-        preprocess=preprocess,
+        model=setup.model,
+        preprocess=setup.preprocess,
         label_smoothing=config.loss.label_smoothing,
-        aux_weights=aux_weights,
+        aux_weights=setup.aux_weights,
         mixup=config.data.mixup,
         cutmix=config.data.cutmix,
     )
@@ -74,21 +41,26 @@ def jit_steps(
         batch_gradients, loss_fn=loss_fn, grad_accum_steps=config.grad_accum_steps
     )
     if mesh.size > 1 and groups_fit_devices(config, mesh.size):
-        gradients = on_each_device(
-            gradients, mesh, jax.tree.map(lambda leaf: leaf.sharding.spec, abstract_state.params)
-        )
-    step_fn = functools.partial(train_step, gradients=gradients, tx=tx, seed=config.seed, ema_decay=config.ema_decay)
-    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
+        specs = jax.tree.map(lambda leaf: leaf.sharding.spec, setup.abstract_state.params)
+        gradients = on_each_device(gradients, mesh, specs)
+    step_fn = functools.partial(
+        train_step, gradients=gradients, tx=setup.tx, seed=config.seed, ema_decay=config.ema_decay
+    )
+    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract_state)
     jitted_step = jax.jit(
         step_fn,
         in_shardings=(state_shardings, batch_sharding(mesh)),
         out_shardings=(state_shardings, replicated(mesh)),
         donate_argnames="state",
     )
-    jitted_eval = jax.jit(
-        functools.partial(eval_step, model=model, preprocess=preprocess), out_shardings=replicated(mesh)
-    )
-    return jitted_step, jitted_eval
+    return jitted_step.trace(setup.abstract_state, _batch(setup))
+
+
+def trace_eval_step(setup: Setup) -> jax.stages.Traced:
+    """Returns `eval_step` traced for the variables and the batches of a run."""
+    step_fn = functools.partial(eval_step, model=setup.model, preprocess=setup.preprocess)
+    jitted_step = jax.jit(step_fn, out_shardings=replicated(setup.mesh))
+    return jitted_step.trace(setup.abstract_state.variables, _batch(setup))
 
 
 def groups_fit_devices(config: TrainConfig, devices: int) -> bool:
@@ -96,6 +68,10 @@ def groups_fit_devices(config: TrainConfig, devices: int) -> bool:
     group = config.model.bn_group_size
     images = config.batch_size // devices // config.grad_accum_steps
     return group is None or (group != "global" and images % group == 0)
+
+
+def _batch(setup: Setup) -> dict[str, jax.ShapeDtypeStruct]:
+    return abstract_batch(setup.config.batch_size, setup.preprocess.size, batch_sharding(setup.mesh))
 
 
 def abstract_batch(

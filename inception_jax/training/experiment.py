@@ -22,7 +22,7 @@ from inception_jax.models.spec import last_frozen
 from inception_jax.models.zoo import Preprocess, create_model, model_card
 from inception_jax.parallel.mesh import create_mesh, place, state_shardings
 from inception_jax.training.config import DataConfig, TrainConfig, steps
-from inception_jax.training.finetune import check_frozen, starting_point
+from inception_jax.training.finetune import Start, check_frozen, starting_point
 from inception_jax.training.optimizers import frozen_parameters, make_optimizer, make_schedule
 from inception_jax.training.room import check_room
 from inception_jax.training.state import TrainState, create_state, init_variables
@@ -31,12 +31,11 @@ from inception_jax.weights import Info, Weights, adapt
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
-    """A checked run: what the config names, opened and built.
+class Setup:
+    """What a run computes, built and checked without its images.
 
     Attributes:
       config: of the run.
-      train_source, eval_source: the images.
       model, preprocess: the network, and how its input is made; `preprocess.size` is the image size of the run.
       aux_weights: of the losses of its heads, such as "aux_4a".
       mesh: of the devices.
@@ -47,8 +46,6 @@ class Experiment:
     """
 
     config: TrainConfig
-    train_source: ImageSource
-    eval_source: ImageSource
     model: InceptionNet
     preprocess: Preprocess
     aux_weights: dict[str, float]
@@ -72,6 +69,22 @@ class Experiment:
         variables = jax.tree.map(place, dict(self.weights.variables), shardings.variables)
         return jax.jit(create, out_shardings=shardings, donate_argnums=0)(variables)
 
+    def steps(self, duration: str) -> int:
+        """Returns the steps in a duration of the config."""
+        return steps(duration, self.steps_per_epoch)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment(Setup):
+    """A checked run: what the config names, opened and built.
+
+    Attributes:
+      train_source, eval_source: the images.
+    """
+
+    train_source: ImageSource
+    eval_source: ImageSource
+
     def train_batches(self, first_step: int) -> Generator[Batch, None, None]:
         """Yields this process's part of the batches of the steps from `first_step` on."""
         transform = train_transform(self.config.data, self.preprocess)
@@ -84,10 +97,6 @@ class Experiment:
         transform = eval_transform(self.preprocess)
         return eval_batches(self.eval_source, transform, self.config.batch_size, _reading(self.config.data))
 
-    def steps(self, duration: str) -> int:
-        """Returns the steps in a duration of the config."""
-        return steps(duration, self.steps_per_epoch)
-
 
 def prepare(config: TrainConfig, workdir: Folder) -> Experiment:
     """Opens, builds and checks everything that `config` names; compiles nothing but the drawing of new heads.
@@ -99,12 +108,31 @@ def prepare(config: TrainConfig, workdir: Folder) -> Experiment:
     check_platform(config.platform)
     train_source = open_source(config.data.name, config.data.train_split, config.data.data_dir)
     eval_source = open_source(config.data.name, config.data.eval_split, config.data.data_dir)
-    info, weights = starting_point(config, len(train_source.class_names), workdir)
-    model = _build_model(config, len(train_source.class_names), info)
-    preprocess = dataclasses.replace(info.preprocess, size=config.data.image_size or info.preprocess.size)
+    start = starting_point(config, len(train_source.class_names), workdir)
     mesh = create_mesh(config.mesh.data, config.mesh.fsdp)
+    setup = build(config, start, len(train_source.class_names), len(train_source), mesh)
+    check_room(workdir, config.keep_checkpoints, setup.abstract_state)
+    return Experiment(**vars(setup), train_source=train_source, eval_source=eval_source)
+
+
+def build(config: TrainConfig, start: Start, num_classes: int, num_images: int, mesh: Mesh) -> Setup:
+    """Builds and checks what a run computes.
+
+    Args:
+      config: of the run.
+      start: what it starts from.
+      num_classes, num_images: of the training data.
+      mesh: of the devices, which need not be there.
+
+    Raises:
+      UserError: a divisibility, the image size or a duration is not as needed, or the weights do not fit.
+    """
+    info, weights = start
+    model = _build_model(config, num_classes, info)
+    preprocess = dataclasses.replace(info.preprocess, size=config.data.image_size or info.preprocess.size)
     _check_sizes(config, model, preprocess.size, devices=mesh.size)
-    _check_durations(config, len(train_source) / config.batch_size)
+    steps_per_epoch = num_images / config.batch_size
+    _check_durations(config, steps_per_epoch)
     if weights is not None:
         weights = adapt(
             weights,
@@ -117,16 +145,12 @@ def prepare(config: TrainConfig, workdir: Folder) -> Experiment:
         check_frozen(weights, model)
         info = weights.info
 
-    steps_per_epoch = len(train_source) / config.batch_size
     total_steps = steps(config.duration, steps_per_epoch)
     schedule = make_schedule(config.schedule, config.optimizer.learning_rate, total_steps, steps_per_epoch)
     tx = make_optimizer(config.optimizer, schedule, frozen_parameters(model.frozen_modules(), info.filled))
     abstract_state = make_abstract_state(config, model, tx, preprocess.size, mesh)
-    check_room(workdir, config.keep_checkpoints, abstract_state)
-    return Experiment(
+    return Setup(
         config=config,
-        train_source=train_source,
-        eval_source=eval_source,
         model=model,
         preprocess=preprocess,
         aux_weights=_aux_weights(config, model),

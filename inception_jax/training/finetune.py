@@ -33,8 +33,10 @@ class Start(NamedTuple):
     weights: weights.Weights | None
 
 
-def starting_point(config: TrainConfig, num_classes: int, workdir: Folder) -> Start:
+def starting_point(config: TrainConfig, num_classes: int, workdir: Folder | None) -> Start:
     """Reads what `config.finetune` names, or, in the workdir of a run that has begun, the record of it.
+
+    Without a workdir nothing has begun.
 
     Raises:
       UserError: it cannot be read, is of another model or width, or there is no record of it.
@@ -47,7 +49,7 @@ def starting_point(config: TrainConfig, num_classes: int, workdir: Folder) -> St
                 "rows drawn at random would stay random. Name weights, or freeze none."
             )
         return Start(_card_info(config, num_classes), None)
-    if saved_steps(workdir):
+    if workdir is not None and saved_steps(workdir):
         return Start(_read_record(workdir), None)
     begins_as = _card(config).begins_as
     try:

@@ -1,6 +1,7 @@
 """The step on eight devices: what it computes, and what the devices exchange."""
 
 import collections
+import dataclasses
 import re
 
 import chex
@@ -10,7 +11,7 @@ import pytest
 
 from inception_jax.parallel import mesh
 from inception_jax.training import prepare
-from inception_jax.training.compilation import abstract_batch, jit_steps
+from inception_jax.training.compilation import trace_train_step
 
 BATCH, SIZE = 32, 32
 COLLECTIVES = re.compile(r"\b(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
@@ -43,16 +44,14 @@ def batch():
 
 def compiled(experiment, devices=None):
     """Returns the compiled training step of an experiment, and its state's shapes, on its own mesh or on one device."""
-    devices = devices or experiment.mesh
-    state = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        experiment.abstract_state,
-        mesh.state_shardings(experiment.abstract_state, devices),
-    )
-    parts = experiment.config, experiment.model, experiment.preprocess, experiment.aux_weights, experiment.tx
-    step_fn = jit_steps(*parts, devices, state)[0]
-    lowered = step_fn.lower(state, abstract_batch(BATCH, SIZE, mesh.batch_sharding(devices)))
-    return lowered.compile({"xla_backend_optimization_level": 0}), state
+    if devices:
+        state = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            experiment.abstract_state,
+            mesh.state_shardings(experiment.abstract_state, devices),
+        )
+        experiment = dataclasses.replace(experiment, mesh=devices, abstract_state=state)
+    return trace_train_step(experiment).lower().compile(), experiment.abstract_state
 
 
 def collectives(step_fn):

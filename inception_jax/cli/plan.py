@@ -1,0 +1,141 @@
+"""The command that tells what a slice of TPU chips would do, without one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from inception_jax.cli.app import Json, app, table
+from inception_jax.cli.config import read_config
+from inception_jax.cli.progress import doing
+
+if TYPE_CHECKING:
+    from inception_jax.bench.plan import Plan, Question
+
+MEMORY = ("arguments", "outputs", "aliased", "temporaries", "code", "total")
+
+
+@app.command()
+def plan(
+    config: Annotated[Path, typer.Option("--config", help="The experiment, such as configs/imagenet_googlenet.py.")],
+    topology: Annotated[list[str], typer.Option("--topology", help="A slice, such as v5e:16x16; repeat it.")],
+    compare: Annotated[
+        list[Path] | None, typer.Option("--compare", help="Another experiment, shown beside; repeat it.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="FIELD=VALUE changes a field of every config; repeat it.")
+    ] = None,
+    batch_per_chip: Annotated[
+        int | None,
+        typer.Option("--batch-per-chip", help="Images of a step on one chip; config.batch_size if none.", min=1),
+    ] = None,
+    classes: Annotated[int | None, typer.Option("--classes", help="Of data that are not known here.", min=1)] = None,
+    inference: Annotated[bool, typer.Option("--inference", help="The predictor's program, not the step.")] = False,
+    largest_batch: Annotated[
+        bool, typer.Option("--largest-batch", help="Find how many images fit: two compilations more, or a few.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compile a training step for TPU chips that are not there; tell memory, traffic, roofline and collectives.
+
+    It needs libtpu (pip install inception_jax[tpu]) and no TPU. Compiling takes a minute or more for each column.
+    """
+    from inception_jax.bench.chips import parse_slice
+
+    slices = [parse_slice(name) for name in topology]
+    configs = [(path, read_config(path, changes or ())) for path in (config, *(compare or ()))]
+    _stay_on_cpu()
+    from inception_jax.bench.plan import Question
+    from inception_jax.bench.plan import largest_batch as search
+
+    questions = [
+        Question(path.stem, parsed, part, batch_per_chip, classes, inference)
+        for path, parsed in configs
+        for part in slices
+    ]
+    plans = []
+    for number, question in enumerate(questions, start=1):
+        told = _teller(f"{number} of {len(questions)}")
+        found = told(question)
+        plans.append(search(found, told)[1] if largest_batch else found)
+    if as_json:
+        return print(json.dumps([each.to_json() for each in plans], indent=2))
+    _print(plans, largest_batch)
+
+
+def _stay_on_cpu() -> None:
+    """Keeps JAX away from accelerators: what is compiled here runs nowhere, and a TPU may be busy with a run."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+
+
+def _teller(place: str) -> Callable[[Question], Plan]:
+    """Returns `make_plan` that says on stderr what it compiles."""
+    from inception_jax.bench.plan import make_plan
+
+    def told(question: Question) -> Plan:
+        program = "predictor" if question.inference else "training step"
+        batch = f", {question.batch_per_chip} images a chip" if question.batch_per_chip else ""
+        with doing(f"{place}: compiling the {program} of {question.name} for {question.part.name}{batch}"):
+            return make_plan(question)
+
+    return told
+
+
+def _print(plans: list[Plan], largest: bool) -> None:
+    records = [each.to_json() for each in plans]
+    printed = table("", *(f"{record['config']}\n{record['topology']}" for record in records), left=("",))
+    columns = [_cells(record) for record in records]
+    for name in dict.fromkeys(name for column in columns for name in column):
+        printed.add_row(name, *(column.get(name, "-") for column in columns))
+    Console().print(printed)
+    chips = {each.question.part.chip.name: each.question.part.chip for each in plans}
+    for chip in chips.values():
+        print(
+            f"{chip.name}: {chip.flops / 1e12:g} TFLOP/s in bfloat16, {chip.hbm_bandwidth / 1e9:g} GB/s of HBM, "
+            f"{_scaled(chip.ici_bandwidth, 1e9, 'g')} GB/s of interconnect ({chip.source})."
+        )
+    if largest:
+        print("The batch is the largest that fits: from memory at two batches, then compiled.")
+    if any(record["flops_per_image"] is None and record["fits"] for record in records):
+        print("A program with a loop: the compiler counts one pass, so FLOPs, bytes and times are left out.")
+    for record in records:
+        if not record["fits"]:
+            print(f"{record['config']} on {record['topology']} does not fit: {record['refusal']}")
+    print(f"Times are bounds if all overlaps, not predictions. Assumed: {records[0]['assumed']}.")
+
+
+def _cells(record: dict[str, Any]) -> dict[str, str]:
+    """Returns what the table says of a plan, by row."""
+    memory, times = record["memory_per_chip"], record["seconds_at_least"]
+    cells = {
+        "model": record["model"],
+        "dtype": record["dtype"],
+        "chips": f"{record['chips']:,}",
+        "images per chip": f"{record['batch_per_chip']:,}",
+        "fits": "yes" if record["fits"] else "no",
+        **{f"{kind}, MiB per chip": _scaled(memory.get(kind), 2**20, ",.1f") for kind in MEMORY},
+        "usable HBM, MiB per chip": _scaled(record["usable_hbm_per_chip"], 2**20, ",.0f"),
+        "GFLOP per image": _scaled(record["flops_per_image"], 1e9, ",.2f"),
+        "MB accessed per image": _scaled(record["bytes_per_image"], 1e6, ",.1f"),
+        "  of them in HBM": _scaled(record["hbm_bytes_per_image"], 1e6, ",.1f"),
+        "MB temporary per image": _scaled(record["temporaries_per_image"], 1e6, ",.1f"),
+        **{f"{use}, ms at least": _scaled(times.get(use), 1e-3, ",.2f") for use in ("compute", "HBM", "interconnect")},
+        "bound by": record["bound_by"] or "-",
+        "images/s at most": _scaled(record["images_per_second_at_most"], 1, ",.0f"),
+        "compile seconds": _scaled(record["compile_seconds"], 1, ",.0f"),
+    }
+    for each in record["collectives"]:
+        cells[f"{each['kind']}: count"] = f"{each['count']:,}"
+        cells[f"{each['kind']}: MB per device"] = _scaled(each["bytes"], 1e6, ",.2f")
+    return cells
+
+
+def _scaled(value: float | None, unit: float, form: str) -> str:
+    return "-" if value is None else format(value / unit, form)
