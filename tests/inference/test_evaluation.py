@@ -33,7 +33,7 @@ def other(predictor):
     made = copy.copy(predictor)
     params = dict(predictor._params)
     params["classifier"] = jax.tree.map(lambda leaf: -0.5 * leaf, params["classifier"])
-    made._params = jax.device_put(params, predictor._replicated)
+    made._params = jax.device_put(params, jax.tree.leaves(predictor.params)[0].sharding)
     return made
 
 
