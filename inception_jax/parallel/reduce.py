@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import traverse_util
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
@@ -33,13 +34,16 @@ def on_each_device(gradients: GradientFn, mesh: Mesh, param_specs: Any) -> Gradi
 
     def local(params, batch_stats, batch, rng):
         rng = jax.random.fold_in(rng, jax.lax.axis_index(AXES))
-        grads, batch_stats, sums = gradients(jax.tree.map(_gather, params, param_specs), batch_stats, batch, rng)
+        grads, own_stats, sums = gradients(jax.tree.map(_gather, params, param_specs), batch_stats, batch, rng)
+        # Their changes, not the statistics: what is frozen stays the same to the last bit.
+        changes = jax.tree.map(lambda old, new: (old - new) / mesh.size, batch_stats, own_stats)
         flat = traverse_util.flatten_dict(jax.tree.map(_scatter, grads, param_specs), sep="/")
         sharded = {path: grad for path, grad in flat.items() if specs[path] != P()}
         whole = {path: grad for path, grad in flat.items() if specs[path] == P()}
-        whole, batch_stats, sums = _sum((whole, jax.tree.map(lambda leaf: leaf / mesh.size, batch_stats), sums), AXES)
+        whole, changes, sums = _sum((whole, changes, sums), AXES)
         if sharded:
             whole |= _sum(sharded, "data")
+        batch_stats = jax.tree.map(jnp.subtract, batch_stats, changes)
         return traverse_util.unflatten_dict(whole, sep="/"), batch_stats, sums
 
     return jax.shard_map(
