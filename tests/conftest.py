@@ -26,7 +26,7 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-LONGEST = ("test_interruptions.py", "test_loop.py", "test_network.py")
+LONGEST = ("test_interruptions.py", "test_pods.py", "test_loop.py", "test_network.py")
 
 
 def pytest_collection_modifyitems(items):
