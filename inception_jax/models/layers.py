@@ -24,7 +24,8 @@ class BatchNorm(nn.Module):
     """Batch normalisation over groups of the batch (arXiv 1502.03167), statistics and arithmetic in float32 or better.
 
     A batch of B images is cut into B / group_size consecutive groups that are normalised separately; None is one group,
-    the whole batch. The running statistics average the groups.
+    the whole batch. The running statistics average the groups. The variance is the mean square about the running mean,
+    less the square of the distance d to the mean: maps are read once, and it is exact to about 1e-6 (1 + d^2 / var).
 
     Raises:
       ValueError: `group_size` does not divide the batch.
@@ -51,8 +52,10 @@ class BatchNorm(nn.Module):
             raise ValueError(f"bn_group_size {group} does not divide the batch of {len(x)} images.")
         x = x.reshape(-1, group, *x.shape[1:])
         axes = (1, 2, 3)
-        mean = x.mean(axes, keepdims=True)
-        var = jnp.square(x - mean).mean(axes, keepdims=True)
+        origin = jnp.expand_dims(running_mean.value, (0, *axes))
+        offset = (x - origin).mean(axes, keepdims=True)
+        mean = origin + offset
+        var = jnp.maximum(jnp.square(x - origin).mean(axes, keepdims=True) - jnp.square(offset), 0)
         if not self.is_initializing():
             count = x[0, ..., 0].size
             correction = count / max(count - 1, 1) if self.constants.unbiased else 1.0

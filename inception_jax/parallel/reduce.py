@@ -1,4 +1,4 @@
-"""Gradients of each device's own images, added up over the devices in one all-reduce."""
+"""Gradients of each device's own images, added up over the devices at the end of a step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
-from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -21,9 +20,9 @@ def on_each_device(gradients: GradientFn, mesh: Mesh, param_specs: Any) -> Gradi
     """Returns `gradients` of a batch that is split over the devices of `mesh`.
 
     Each device runs it on its own images, with randomness of its own; forward and backward pass exchange nothing. Then
-    gradients and sums are added over the devices, and batch statistics averaged: one vector, one all-reduce, whatever a
-    compiler would have merged. Parameters that are sharded over "fsdp" are gathered before, and their gradients
-    reduced where they belong.
+    gradients and sums are added over the devices, and batch statistics averaged, at one place: compilers merge that
+    into a few all-reduces. Parameters that are sharded over "fsdp" are gathered before, and their gradients reduced
+    where they belong.
 
     Args:
       gradients: (params, batch_stats, batch, rng) -> (gradients of a sum over the images, batch_stats, sums).
@@ -40,9 +39,8 @@ def on_each_device(gradients: GradientFn, mesh: Mesh, param_specs: Any) -> Gradi
         flat = traverse_util.flatten_dict(jax.tree.map(_scatter, grads, param_specs), sep="/")
         sharded = {path: grad for path, grad in flat.items() if specs[path] != P()}
         whole = {path: grad for path, grad in flat.items() if specs[path] == P()}
-        whole, changes, sums = _sum((whole, changes, sums), AXES)
-        if sharded:
-            whole |= _sum(sharded, "data")
+        whole, changes, sums = jax.lax.psum((whole, changes, sums), AXES)
+        whole |= jax.lax.psum(sharded, "data")
         batch_stats = jax.tree.map(jnp.subtract, batch_stats, changes)
         return traverse_util.unflatten_dict(whole, sep="/"), batch_stats, sums
 
@@ -53,11 +51,6 @@ def on_each_device(gradients: GradientFn, mesh: Mesh, param_specs: Any) -> Gradi
         out_specs=(param_specs, P(), P()),
         check_vma=False,  # the gradients are those of one device until they are added up
     )
-
-
-def _sum(tree: Any, axes: str | tuple[str, ...]) -> Any:
-    vector, unravel = ravel_pytree(tree)
-    return unravel(jax.lax.psum(vector, axes))
 
 
 def _gather(leaf: jax.Array, spec: P) -> jax.Array:

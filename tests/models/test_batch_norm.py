@@ -20,9 +20,9 @@ def maps():
     return np.random.default_rng(0).normal(3, 2, SHAPE).astype(np.float32)
 
 
-def _variables(scale=True):
+def _variables(scale=True, mean=MEAN):
     params = {"bias": BIAS} | ({"scale": GAIN} if scale else {})
-    variables = {"params": params, "batch_stats": {"mean": MEAN, "var": VAR}}
+    variables = {"params": params, "batch_stats": {"mean": mean, "var": VAR}}
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), variables)
 
 
@@ -31,7 +31,7 @@ def _train(module, maps, **kwargs):
     return out, updates["batch_stats"]
 
 
-def _reference(maps, group, epsilon, decay, correction, gain=GAIN):
+def _reference(maps, group, epsilon, decay, correction, gain=GAIN, before=MEAN):
     """Returns output, running mean and running variance of one step on groups of `group` images, in float64."""
     x = maps.astype(np.float64)
     outputs, means, variances = [], [], []
@@ -43,7 +43,7 @@ def _reference(maps, group, epsilon, decay, correction, gain=GAIN):
         variances.append(var)
     n = group * x.shape[1] * x.shape[2]
     factor = n / (n - 1) if correction else 1.0
-    running_mean = decay * MEAN + (1 - decay) * np.mean(means, axis=0)
+    running_mean = decay * before + (1 - decay) * np.mean(means, axis=0)
     running_var = decay * VAR + (1 - decay) * factor * np.mean(variances, axis=0)
     return np.concatenate(outputs), running_mean, running_var
 
@@ -62,11 +62,24 @@ def test_one_step_with_either_rule_for_the_running_variance(maps, unbiased):
 def test_constants_of_the_presets_in_one_step(maps, numerics, epsilon, decay):
     scale = numerics is spec.TORCH
     gain = GAIN if scale else np.ones(4)
-    out, statistics = _train(BatchNorm(numerics.norm), maps / 50, scale=scale)  # small: epsilon is seen
-    expected, mean, var = _reference(maps / 50, 16, epsilon, decay, correction=scale, gain=gain)
+    out, statistics = _train(BatchNorm(numerics.norm), maps / 50, scale=scale, mean=MEAN / 50)  # epsilon is seen
+    expected, mean, var = _reference(maps / 50, 16, epsilon, decay, correction=scale, gain=gain, before=MEAN / 50)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(statistics["mean"], mean, rtol=1e-6)
     np.testing.assert_allclose(statistics["var"], var, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("distance", "error"), [(0, 2e-6), (10, 1e-4), (100, 1e-2)])
+def test_the_variance_is_as_exact_as_the_running_mean_is_near(distance, error):
+    """Distances in standard deviations: the sum of squares from there on swallows digits of the variance."""
+    maps = np.random.default_rng(0).normal(0, 1, SHAPE).astype(np.float32) + np.float32(distance)
+    module = BatchNorm(spec.BatchNorm(decay=0.0, unbiased=False))
+    _, statistics = _train(module, maps, mean=np.zeros(4))
+    np.testing.assert_allclose(statistics["var"], maps.astype(np.float64).var((0, 1, 2)), rtol=error)
+    _, near = _train(module, maps, mean=np.full(4, distance))
+    np.testing.assert_allclose(near["var"], maps.astype(np.float64).var((0, 1, 2)), rtol=2e-6)
+    _, constant = _train(module, np.full(SHAPE, 1e3 + distance, np.float32), mean=np.zeros(4))
+    assert (np.asarray(constant["var"]) >= 0).all()
 
 
 def test_evaluation_uses_the_running_statistics_and_changes_nothing(maps):
