@@ -1,16 +1,13 @@
-"""train.py with the short network in the zoo: one process of many that must compile in seconds."""
+"""tests/short_train.py with a mesh that shards also small parameters over "fsdp"."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import train
-from inception_jax.models import zoo
 from inception_jax.parallel import mesh
-from tests.short import SHORT
+from tests.short_train import train
 
-zoo.MODELS["short"] = SHORT
 mesh.SMALLEST_SHARDED = 256  # so that a mesh with fsdp shards something
 
 if __name__ == "__main__":
