@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from inception_jax.models import layers, spec
+from inception_jax.models.convolution import ConvNormAct
+from inception_jax.models.pending import Maps, settle
 
 
 @flax.struct.dataclass
@@ -64,24 +66,25 @@ class InceptionNet(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> ModelOutput:
         self._check(images, train)
         conv = functools.partial(
-            layers.ConvNormAct, numerics=self.numerics, bn_group_size=self.bn_group_size, dtype=self.dtype
+            ConvNormAct, numerics=self.numerics, bn_group_size=self.bn_group_size, dtype=self.dtype
         )
         pool = functools.partial(layers.pool, numerics=self.numerics)
         endpoints, aux = {}, {}
         frozen = self.frozen_rows()
-        maps = images.astype(self.dtype)
+        maps: Maps = images.astype(self.dtype)
         for name, row in self.table.items():
             trains = train and name not in frozen
             maps = layers.run_row(row, maps, trains, conv, pool, spec.module_name(name, row))
             if name in frozen:  # each of them: a head on a frozen row sends nothing back either
                 maps = jax.lax.stop_gradient(maps)
-            endpoints[name] = maps
+            endpoints[name] = settle(maps)
             if name in self.aux_heads and (train or self.is_initializing()):
                 head = layers.AuxHead(
                     self.aux_heads[name], self.num_classes, self.numerics, conv, pool, self.dtype, name=f"aux_{name}"
                 )
                 aux[name] = head(maps, train)
-        pooled = maps.mean((1, 2), dtype=jnp.promote_types(maps.dtype, jnp.float32))
+        last = settle(maps)
+        pooled = last.mean((1, 2), dtype=jnp.promote_types(last.dtype, jnp.float32))
         logits = pooled[:, :0]
         if self.num_classes:
             classifier = layers.Classifier(self.num_classes, self.dropout, self.numerics.kernel_init, name="classifier")

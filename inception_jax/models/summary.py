@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from inception_jax.models import spec, zoo
+from inception_jax.models.convolution import Convolution
 from inception_jax.models.network import InceptionNet, ModelOutput
 
 
@@ -140,7 +141,9 @@ def trace(model: InceptionNet, size: int) -> Shapes:
     init = functools.partial(
         model.init_with_output,
         mutable=True,
-        capture_intermediates=lambda module, _: isinstance(module, nn.Conv | nn.Dense),
+        capture_intermediates=lambda module, method: (
+            isinstance(module, Convolution | nn.Dense) and method == "__call__"
+        ),
     )
     output, variables = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
     params = traverse_util.flatten_dict(variables["params"])

@@ -1,4 +1,4 @@
-"""Batch normalisation against NumPy: one training step, groups of images, and many devices."""
+"""Batch normalisation against NumPy, behind a convolution that copies: one training step, groups, many devices."""
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +8,11 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from inception_jax.models import spec
-from inception_jax.models.layers import BatchNorm
+from inception_jax.models.convolution import ConvNormAct
+from inception_jax.models.pending import Pending, settle
 
 SHAPE = (16, 3, 5, 4)
-GAIN, BIAS = np.array([0.5, 1.0, 1.5, 2.0]), np.array([-1.0, 0.0, 1.0, 2.0])
+GAIN, BIAS = np.array([0.5, -1.0, 1.5, 2.0]), np.array([-1.0, 0.0, 1.0, 2.0])
 MEAN, VAR = np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.5, 1.0, 2.0, 4.0])
 
 
@@ -21,14 +22,20 @@ def maps():
 
 
 def _variables(scale=True, mean=MEAN):
-    params = {"bias": BIAS} | ({"scale": GAIN} if scale else {})
-    variables = {"params": params, "batch_stats": {"mean": mean, "var": VAR}}
+    norm = {"bias": BIAS} | ({"scale": GAIN} if scale else {})
+    params = {"conv": {"kernel": np.eye(4).reshape(1, 1, 4, 4)}, "bn": norm}
+    variables = {"params": params, "batch_stats": {"bn": {"mean": mean, "var": VAR}}}
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), variables)
+
+
+def _unit(constants, group=None, dtype=jnp.float32):
+    return ConvNormAct(spec.Conv(4, relu=False), spec.TORCH._replace(norm=constants), group, dtype)
 
 
 def _train(module, maps, **kwargs):
     out, updates = module.apply(_variables(**kwargs), maps, train=True, mutable=["batch_stats"])
-    return out, updates["batch_stats"]
+    assert isinstance(out, Pending)
+    return settle(out), updates["batch_stats"]["bn"]
 
 
 def _reference(maps, group, epsilon, decay, correction, gain=GAIN, before=MEAN):
@@ -51,7 +58,7 @@ def _reference(maps, group, epsilon, decay, correction, gain=GAIN, before=MEAN):
 @pytest.mark.parametrize("unbiased", [True, False])
 def test_one_step_with_either_rule_for_the_running_variance(maps, unbiased):
     # Two images, so that n / (n - 1) = 30 / 29 is well seen.
-    out, statistics = _train(BatchNorm(spec.BatchNorm(decay=0.5, unbiased=unbiased)), maps[:2])
+    out, statistics = _train(_unit(spec.BatchNorm(decay=0.5, unbiased=unbiased)), maps[:2])
     expected, mean, var = _reference(maps[:2], 2, 1e-3, 0.5, unbiased)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(statistics["mean"], mean, rtol=1e-6)
@@ -62,7 +69,7 @@ def test_one_step_with_either_rule_for_the_running_variance(maps, unbiased):
 def test_constants_of_the_presets_in_one_step(maps, numerics, epsilon, decay):
     scale = numerics is spec.TORCH
     gain = GAIN if scale else np.ones(4)
-    out, statistics = _train(BatchNorm(numerics.norm), maps / 50, scale=scale, mean=MEAN / 50)  # epsilon is seen
+    out, statistics = _train(_unit(numerics.norm), maps / 50, scale=scale, mean=MEAN / 50)  # epsilon is seen
     expected, mean, var = _reference(maps / 50, 16, epsilon, decay, correction=scale, gain=gain, before=MEAN / 50)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(statistics["mean"], mean, rtol=1e-6)
@@ -73,7 +80,7 @@ def test_constants_of_the_presets_in_one_step(maps, numerics, epsilon, decay):
 def test_the_variance_is_as_exact_as_the_running_mean_is_near(distance, error):
     """Distances in standard deviations: the sum of squares from there on swallows digits of the variance."""
     maps = np.random.default_rng(0).normal(0, 1, SHAPE).astype(np.float32) + np.float32(distance)
-    module = BatchNorm(spec.BatchNorm(decay=0.0, unbiased=False))
+    module = _unit(spec.BatchNorm(decay=0.0, unbiased=False))
     _, statistics = _train(module, maps, mean=np.zeros(4))
     np.testing.assert_allclose(statistics["var"], maps.astype(np.float64).var((0, 1, 2)), rtol=error)
     _, near = _train(module, maps, mean=np.full(4, distance))
@@ -83,13 +90,13 @@ def test_the_variance_is_as_exact_as_the_running_mean_is_near(distance, error):
 
 
 def test_evaluation_uses_the_running_statistics_and_changes_nothing(maps):
-    out = BatchNorm(spec.BatchNorm()).apply(_variables(), maps, train=False)
+    out = _unit(spec.BatchNorm()).apply(_variables(), maps, train=False)
     np.testing.assert_allclose(out, (maps - MEAN) / np.sqrt(VAR + 1e-3) * GAIN + BIAS, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("group", [2, 8, 16])
 def test_groups_are_consecutive_and_their_statistics_averaged(maps, group):
-    out, statistics = _train(BatchNorm(spec.BatchNorm(), group), maps)
+    out, statistics = _train(_unit(spec.BatchNorm(), group), maps)
     expected, mean, var = _reference(maps, group, 1e-3, 0.9, correction=True)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(statistics["mean"], mean, rtol=1e-5)
@@ -98,13 +105,13 @@ def test_groups_are_consecutive_and_their_statistics_averaged(maps, group):
 
 def test_a_group_that_does_not_divide_the_batch_is_refused(maps):
     with pytest.raises(ValueError, match="bn_group_size 5 does not divide the batch of 16 images"):
-        _train(BatchNorm(spec.BatchNorm(), 5), maps)
+        _train(_unit(spec.BatchNorm(), 5), maps)
 
 
 @pytest.mark.parametrize("group", [None, 2])
 def test_eight_devices_equal_one(maps, group):
     mesh = Mesh(np.array(jax.devices()), ("data",))
-    module = BatchNorm(spec.BatchNorm(), group)
+    module = _unit(spec.BatchNorm(), group)
     out, statistics = jax.jit(lambda x: _train(module, x))(jax.device_put(maps, NamedSharding(mesh, P("data"))))
     expected, mean, var = _reference(maps, group or 16, 1e-3, 0.9, correction=True)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
@@ -115,7 +122,7 @@ def test_eight_devices_equal_one(maps, group):
 
 def test_groups_within_a_device_need_no_collective(maps):
     mesh = Mesh(np.array(jax.devices()), ("data",))
-    module = BatchNorm(spec.BatchNorm(), group_size=2)
+    module = _unit(spec.BatchNorm(), 2)
     sharding = NamedSharding(mesh, P("data"))
     forward = jax.jit(lambda x: _train(module, x)[0], out_shardings=sharding)
     compiled = forward.lower(jax.device_put(maps, sharding)).compile().as_text()
@@ -123,7 +130,7 @@ def test_groups_within_a_device_need_no_collective(maps):
 
 
 def test_bfloat16_maps_are_normalised_in_float32(maps):
-    out, statistics = _train(BatchNorm(spec.BatchNorm()), jnp.asarray(maps, jnp.bfloat16))
+    out, statistics = _train(_unit(spec.BatchNorm(), dtype=jnp.bfloat16), jnp.asarray(maps, jnp.bfloat16))
     assert out.dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(statistics)} == {jnp.dtype("float32")}
     rounded = np.asarray(jnp.asarray(maps, jnp.bfloat16), np.float32)

@@ -1,0 +1,192 @@
+"""The unit of the family: a convolution, its batch norm and its ReLU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from inception_jax.models import ops, spec
+from inception_jax.models.pending import Geometry, Maps, Pending, conv_moments, settle
+
+NO_BORDERS = ((0, 0), (0, 0))
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (arXiv 1502.03167) of maps [B, H, W, features], computed in float32 or better."""
+
+    constants: spec.BatchNorm
+    features: int
+
+    def setup(self):
+        shape = (self.features,)
+        self.mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        self.var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        self.gain = self.param("scale", nn.initializers.ones, shape) if self.constants.scale else jnp.ones(shape)
+        self.offset = self.param("bias", nn.initializers.zeros, shape)
+
+    def sign(self) -> jax.Array:
+        """Returns 1 or -1 for each channel: times this, more stays more after the normalisation."""
+        return jnp.where(self.gain < 0, -1.0, 1.0)
+
+    def running(self, maps: jax.Array) -> jax.Array:
+        """Returns the maps, normalised by the running statistics."""
+        x = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
+        scale = jax.lax.rsqrt(self.var.value + self.constants.epsilon) * self.gain
+        mean, scale, offset = (jnp.expand_dims(leaf, (0, 1, 2)) for leaf in (self.mean.value, scale, self.offset))
+        return ((x - mean) * scale + offset).astype(maps.dtype)
+
+    def pending(self, maps: jax.Array, mean: jax.Array, var: jax.Array, relu: bool) -> Pending:
+        """Returns maps, times `sign`, that wait for their normalisation, and averages the running statistics.
+
+        Args:
+          maps: [B, H, W, features].
+          mean, var: of them, [G, 1, 1, 1, features] for G groups of images; the running statistics average the groups.
+          relu: whether a ReLU follows.
+        """
+        if not self.is_initializing():
+            count = maps[..., 0].size // len(mean)
+            correction = count / max(count - 1, 1) if self.constants.unbiased else 1.0
+            decay, axes = self.constants.decay, (0, 1, 2, 3)
+            self.mean.value = decay * self.mean.value + (1 - decay) * self.sign() * mean.mean(axes)
+            self.var.value = decay * self.var.value + (1 - decay) * correction * var.mean(axes)
+        gain, offset = (jnp.expand_dims(leaf, (0, 1, 2, 3)) for leaf in (self.gain * self.sign(), self.offset))
+        scale = jax.lax.rsqrt(var + self.constants.epsilon) * gain
+        return Pending(maps, mean, scale, jnp.broadcast_to(offset, scale.shape), relu)
+
+
+class Convolution(nn.Module):
+    """A convolution and, if it has one, its bias; a depthwise one makes `features` maps of each channel."""
+
+    features: int
+    kernel: tuple[int, int]
+    kernel_init: spec.Init
+    use_bias: bool = False
+    bias_init: float = 0.0
+    depthwise: bool = False
+
+    def __call__(self, maps: jax.Array, stride: int, borders: ops.Borders) -> jax.Array:
+        kernel, bias = self.weights(maps.shape[-1])
+        groups = maps.shape[-1] if self.depthwise else 1
+        maps = ops.conv(maps, kernel.astype(maps.dtype), stride, borders, groups)
+        return maps if bias is None else maps + jnp.expand_dims(bias, (0, 1, 2)).astype(maps.dtype)
+
+    @nn.compact
+    def weights(self, channels: int) -> tuple[jax.Array, jax.Array | None]:
+        """Returns the kernel [height, width, channels of a group, maps] and the bias [maps] or None, in float32."""
+        shape = (1, channels * self.features) if self.depthwise else (channels, self.features)
+        kernel = self.param("kernel", initializer(self.kernel_init), (*self.kernel, *shape), jnp.float32)
+        if not self.use_bias:
+            return kernel, None
+        return kernel, self.param("bias", nn.initializers.constant(self.bias_init), shape[1:], jnp.float32)
+
+
+class ConvNormAct(nn.Module):
+    """Convolution, batch norm (or a bias where the row or the lineage has none), ReLU unless the row has none.
+
+    [B, H, W, C] -> [B, H', W', features]. A separable convolution is the two convolutions `depthwise` and `pointwise`.
+    Batch norm cuts a batch of B images into B / bn_group_size consecutive groups that are normalised separately; None
+    is one group, the whole batch. In training, norm and ReLU stay pending.
+
+    Raises:
+      ValueError: `bn_group_size` does not divide the batch.
+    """
+
+    row: spec.Conv | spec.SeparableConv
+    numerics: spec.Numerics
+    bn_group_size: int | None = None
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        row, numerics = self.row, self.numerics
+        norm, init = numerics.norm if row.norm else None, row.init or numerics.kernel_init
+        bias = norm is None or numerics.conv_bias
+        if isinstance(row, spec.SeparableConv):
+            self.depthwise = Convolution(row.multiplier, row.kernel, init, depthwise=True)
+            self.pointwise = Convolution(row.features, (1, 1), init, bias, numerics.bias_init)
+        else:
+            self.conv = Convolution(row.features, row.kernel, init, bias, numerics.bias_init)
+        if norm is not None:
+            self.bn = BatchNorm(norm, row.features)
+
+    def __call__(self, maps: Maps, train: bool) -> Maps:
+        return run_as_one([self], maps, train)[0]
+
+    @property
+    def has_norm(self) -> bool:
+        """Returns whether batch norm follows the convolution."""
+        return self.row.norm and self.numerics.norm is not None
+
+    @property
+    def last(self) -> Convolution:
+        """Returns the convolution that makes the features."""
+        return self.pointwise if isinstance(self.row, spec.SeparableConv) else self.conv
+
+    def enter(self, maps: Maps) -> tuple[Maps, int, ops.Borders]:
+        """Returns what the last convolution reads, its stride and its borders."""
+        row = self.row
+        maps = maps if isinstance(maps, Pending) else maps.astype(self.dtype)
+        high, wide = (
+            spec.border(size, window, row.stride, row.padding, self.numerics.conv_same)
+            for size, window in zip(maps.shape[1:3], row.kernel, strict=True)
+        )
+        if isinstance(row, spec.SeparableConv):
+            return self.depthwise(settle(maps), row.stride, (high, wide)), 1, NO_BORDERS
+        return maps, row.stride, (high, wide)
+
+    def settled(self, maps: Maps) -> jax.Array:
+        """Returns the maps of evaluation, and in training those of a row without batch norm."""
+        read, stride, borders = self.enter(maps)
+        made = self.last(settle(read), stride, borders)
+        made = self.bn.running(made) if self.has_norm else made
+        return nn.relu(made) if self.row.relu else made
+
+
+def run_as_one(units: Sequence[ConvNormAct], maps: Maps, train: bool) -> list[Maps]:
+    """Runs units that differ in features alone on the same maps; in training with batch norm they are one convolution.
+
+    Raises:
+      ValueError: `bn_group_size` does not divide the batch.
+    """
+    first = units[0]
+    if not (train and first.has_norm):
+        return [unit.settled(maps) for unit in units]
+    read, stride, borders = first.enter(maps)
+    images = read.shape[0]
+    group_size = first.bn_group_size or images
+    if images % group_size:
+        raise ValueError(f"bn_group_size {group_size} does not divide the batch of {images} images.")
+    kernels, biases = zip(*(unit.last.weights(read.shape[-1]) for unit in units), strict=True)
+    signs = [unit.bn.sign() for unit in units]
+    kernel, origin = _joined(kernels, signs), _joined([unit.bn.mean.value for unit in units], signs)
+    bias = None if biases[0] is None else _joined(biases, signs)
+    made, mean, var = conv_moments(Geometry(stride, borders, 1, group_size), read, kernel, bias, origin)
+    results: list[Maps] = []
+    stop = 0
+    for unit in units:
+        start, stop = stop, stop + unit.row.features
+        own = [leaf[..., start:stop] for leaf in (made, mean, var)]
+        results.append(unit.bn.pending(own[0], own[1], own[2], unit.row.relu))
+    return results
+
+
+def _joined(leaves: Sequence[jax.Array], signs: Sequence[jax.Array]) -> jax.Array:
+    return jnp.concatenate(
+        [leaf * sign.reshape((1,) * (leaf.ndim - 1) + (-1,)) for leaf, sign in zip(leaves, signs, strict=True)], axis=-1
+    )
+
+
+def initializer(init: spec.Init) -> nn.initializers.Initializer:
+    """Returns the Flax initializer that a table names."""
+    if init.fan is not None:
+        distribution = "truncated_normal" if init.distribution == "truncated" else init.distribution
+        return nn.initializers.variance_scaling(init.scale, init.fan, distribution)
+    match init.distribution:
+        case "normal":
+            return nn.initializers.normal(init.scale)
+        case "truncated":
+            return nn.initializers.truncated_normal(init.scale)
+    raise ValueError(f"{init} needs a fan.")

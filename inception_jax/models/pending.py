@@ -1,0 +1,163 @@
+"""Maps that wait for their normalisation: in training, batch norm and ReLU run where the maps are read.
+
+A convolution hands on what it computed, and per channel what is still to be done to it. The next convolution does it
+while it reads, forward and backward: on TPU the compiler makes it a part of the convolution, and the normalised maps,
+which are as large, are neither written nor kept. A max pool comes first and leaves the rest to whoever reads the pool:
+what is pending never turns the order of two values around.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from inception_jax.models import ops
+
+
+@flax.struct.dataclass
+class Pending:
+    """Maps [B, H, W, C], and the mean, the scale (never below 0) and the bias by which they are to be normalised.
+
+    The three are [G, 1, 1, 1, C] for G groups of consecutive images, in float32 or better.
+    """
+
+    maps: jax.Array
+    mean: jax.Array
+    scale: jax.Array
+    bias: jax.Array
+    relu: bool = flax.struct.field(pytree_node=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Returns [B, H, W, C]."""
+        return self.maps.shape
+
+
+Maps: TypeAlias = jax.Array | Pending
+
+
+class Geometry(NamedTuple):
+    """Of a convolution: stride, borders and groups of channels; and the images that are normalised together."""
+
+    stride: int
+    borders: ops.Borders
+    channel_groups: int
+    group_size: int
+
+
+def settle(maps: Maps) -> jax.Array:
+    """Returns maps with nothing pending, in their own dtype."""
+    if not isinstance(maps, Pending):
+        return maps
+    x = _grouped(maps.maps, len(maps.mean))
+    y = ((x - maps.mean) * maps.scale + maps.bias).astype(maps.maps.dtype).reshape(maps.shape)
+    return jax.nn.relu(y) if maps.relu else y
+
+
+def channels(maps: Maps, start: int, stop: int) -> Maps:
+    """Returns some channels."""
+    return jax.tree.map(lambda leaf: leaf[..., start:stop], maps)
+
+
+def concatenate(parts: Sequence[Maps]) -> Maps:
+    """Returns maps side by side along the channel axis; pending if all are, and in the same way."""
+    if len({(part.relu, len(part.mean)) if isinstance(part, Pending) else None for part in parts}) > 1:
+        parts = [settle(part) for part in parts]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *parts)
+
+
+def max_pool(maps: Maps, window: int, stride: int, borders: ops.Borders) -> Maps:
+    """Returns the max pool; what is pending stays so."""
+    if isinstance(maps, Pending):
+        return dataclasses.replace(maps, maps=ops.max_pool(maps.maps, window, stride, borders))
+    return ops.max_pool(maps, window, stride, borders)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def conv_moments(
+    geometry: Geometry, maps: Maps, kernel: jax.Array, bias: jax.Array | None, origin: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns a convolution, and mean and variance [G, 1, 1, 1, features] of its groups of images.
+
+    The variance is the mean square about `origin`, less the square of the distance d from there to the mean: maps are
+    read once, and it is exact to about 1e-6 (1 + d^2 / var).
+
+    Args:
+      geometry: see there.
+      maps: of the dtype of the convolution, pending ones too.
+      kernel, bias, origin: float32; origin, near the means [features], has no gradient.
+    """
+    features = ops.conv(
+        settle(maps), kernel.astype(_dtype(maps)), geometry.stride, geometry.borders, geometry.channel_groups
+    )
+    if bias is not None:
+        features = features + jnp.expand_dims(bias, (0, 1, 2)).astype(features.dtype)
+    return features, *moments(features, origin, geometry.group_size)
+
+
+def moments(maps: jax.Array, origin: jax.Array, group_size: int) -> tuple[jax.Array, jax.Array]:
+    """Returns mean and variance of groups of images; see `conv_moments`."""
+    axes = (1, 2, 3)
+    distance = _grouped(maps, len(maps) // group_size) - jnp.expand_dims(origin, (0, *axes))
+    offset = distance.mean(axes, keepdims=True)
+    return jnp.expand_dims(origin, (0, *axes)) + offset, jnp.maximum(
+        jnp.square(distance).mean(axes, keepdims=True) - jnp.square(offset), 0
+    )
+
+
+def _forward(geometry, maps, kernel, bias, origin):
+    features, mean, var = conv_moments(geometry, maps, kernel, bias, origin)
+    return (features, mean, var), (maps, kernel, bias, origin, features, mean, var)
+
+
+def _backward(geometry, residuals, cotangents):
+    maps, kernel, bias, origin, features, mean, var = residuals
+    grads = _through_moments(features, mean, var, *cotangents)
+    where = geometry.stride, geometry.borders, geometry.channel_groups
+    kernel_grad = ops.conv_kernel_gradient(settle(maps), grads, kernel.shape, *where).astype(kernel.dtype)
+    bias_grad = None if bias is None else grads.sum((0, 1, 2), dtype=bias.dtype)
+
+    # Computed again rather than kept, each for the one convolution that it then becomes a part of.
+    maps, features, cotangents = _anew((maps, features, cotangents))
+    grads = _through_moments(features, mean, var, *cotangents)
+    settled, pullback = jax.vjp(settle, maps)
+    (maps_grad,) = pullback(ops.conv_maps_gradient(grads, kernel.astype(settled.dtype), settled.shape, *where))
+    return maps_grad, kernel_grad, bias_grad, jnp.zeros_like(origin)
+
+
+conv_moments.defvjp(_forward, _backward)
+
+
+def _through_moments(features, mean, var, grads, mean_grad, var_grad):
+    """Returns the gradient of `features` from those of themselves, of their mean and of their variance."""
+    x, grads = _grouped(features, len(mean)), _grouped(grads, len(mean))
+    count = x[0, ..., 0].size
+    total = grads + mean_grad / count + jnp.where(var > 0, 2 * var_grad / count, 0) * (x - mean)
+    return total.reshape(features.shape).astype(features.dtype)
+
+
+def _anew(tree: Any) -> Any:
+    """Returns the tree such that, on TPU, what is computed from it is not the same computation as elsewhere.
+
+    Other platforms run elementwise steps on their own: there they are better run once.
+    """
+    return jax.lax.platform_dependent(tree, tpu=jax.lax.optimization_barrier, default=lambda same: same)
+
+
+def _grouped(maps: jax.Array, groups: int) -> jax.Array:
+    """Returns maps [G, B / G, H, W, C] in float32 or better."""
+    return maps.astype(_statistics_dtype(maps)).reshape(groups, -1, *maps.shape[1:])
+
+
+def _statistics_dtype(maps: jax.Array) -> Any:
+    return jnp.promote_types(maps.dtype, jnp.float32)
+
+
+def _dtype(maps: Maps) -> Any:
+    return maps.maps.dtype if isinstance(maps, Pending) else maps.dtype
