@@ -12,8 +12,10 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from inception_jax.errors import EXPECTED
-from inception_jax.parallel.processes import leave, start_processes
-from inception_jax.training.config import TrainConfig
+from inception_jax.parallel.faults import leave
+from inception_jax.parallel.processes import start_processes
+from inception_jax.training import TrainConfig, prepare_together, resolve_workdir, train_and_evaluate
+from inception_jax.training.compilation import use_compilation_cache
 from inception_jax.training.flags import parse_flags
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.FIELD=VALUE changes a field.")
@@ -27,8 +29,6 @@ DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check config, data, devices and d
 
 
 def main(_: list[str]) -> None:
-    from inception_jax.training import prepare_together, resolve_workdir, train_and_evaluate, use_compilation_cache
-
     start_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value, START_TIMEOUT.value)
     if COMPILE_CACHE.value:
         use_compilation_cache(COMPILE_CACHE.value)

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import time
 
 import chex
@@ -84,6 +85,15 @@ def test_a_fault_of_one_process_stops_all_and_names_it(pod, tmp_path):
         assert processes.wait(60) == {0: 2, 1: 2}, processes.log(0)
         assert "error: Process 1 (on " in processes.log(0)
         assert "has no split 'nothing'" in processes.log(0)
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_the_wrong_platform_of_one_process_stops_all_and_names_it(pod, tmp_path, wrong):
+    with pod(tmp_path / "run", extra={wrong: ["--config.platform=tpu"]}) as processes:
+        assert processes.wait(60) == {0: 2, 1: 2}, processes.log(0) + processes.log(1)
+        message = "config.platform is 'tpu', but JAX runs on 'cpu'"
+        assert f"error: {message}" in processes.log(wrong)
+        assert f"error: Process {wrong} (on {socket.gethostname()}): {message}" in processes.log(1 - wrong)
 
 
 def test_processes_without_a_common_folder_are_refused(pod, tmp_path):
