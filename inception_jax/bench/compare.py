@@ -19,9 +19,9 @@ from inception_jax.weights.convert import convert, find_lineage
 
 Flat = Mapping[tuple[str, ...], np.ndarray]
 
-# What rounding explains: of logits and losses, as a share of the largest value; of gradients, and of the steps of running
-# statistics, taken as one vector, as a share of its norm. Through the batch norms of a network what rounding leaves of a
-# gradient grows by orders of magnitude: in tf32 and bfloat16 two right answers have little but their norm in common.
+# What rounding explains: of logits and losses, as a share of the largest value; of gradients, and of the steps of
+# running statistics, taken as one vector, as a share of its norm. Through the batch norms of a network what rounding
+# leaves of a gradient grows by orders of magnitude: in tf32 and bfloat16 two right answers have their norm in common.
 TOLERANCES: dict[str, dict[str, float]] = {
     "float32": {"value": 1e-4, "norm": 1e-3, "statistics": 1e-3, "gradients": 0.02},
     "tf32": {"value": 1e-2, "norm": 0.1, "statistics": 0.02},

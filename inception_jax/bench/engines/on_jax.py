@@ -44,8 +44,11 @@ def set_precision(dtype: str) -> None:
     platform = jax.default_backend()
     if dtype == "tf32" and platform != "gpu":
         raise UserError(f"tf32 is a number format of GPUs; JAX runs on {platform}.")
-    if platform != "cpu":
-        jax.config.update("jax_default_matmul_precision", PRECISIONS[dtype])
+    jax.config.update("jax_default_matmul_precision", _precision(dtype))
+
+
+def _precision(dtype: str) -> str | None:
+    return None if jax.default_backend() == "cpu" else PRECISIONS[dtype]
 
 
 def compute_dtype(dtype: str) -> Any:
@@ -87,7 +90,7 @@ class _Jax:
             memory["program_arguments"] = analysis.argument_size_in_bytes
         return {
             "device": f"{device.platform}: {device.device_kind}",
-            "flags": {"jax_default_matmul_precision": jax.config.read("jax_default_matmul_precision")},
+            "flags": {"jax_default_matmul_precision": _precision(self.case.dtype)},
             "memory": memory,
             "cache_hits": self.log.hits,
         }
