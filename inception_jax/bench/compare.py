@@ -43,7 +43,7 @@ def compare(case: Case, start: Weights, outputs: Mapping[str, dict[str, Any]]) -
     (reference, expected), *others = ((name, _values(case, start, name, each)) for name, each in outputs.items())
     tolerances = TOLERANCES[case.dtype]
     return [
-        _check(name, reference, what, found[what][1], theirs, tolerances[kind])
+        check(name, reference, what, found[what][1], theirs, tolerances[kind])
         for name, found in others
         for what, (kind, theirs) in expected.items()
         if kind in tolerances
@@ -82,7 +82,7 @@ def _norm(tree: Flat) -> float:
     return float(np.sqrt(sum(np.square(array, dtype=np.float64).sum() for array in tree.values())))
 
 
-def _check(engine: str, reference: str, what: str, ours: Any, theirs: Any, tolerance: float) -> Check:
+def check(engine: str, reference: str, what: str, ours: Any, theirs: Any, tolerance: float) -> Check:
     """Returns the check of one output; the difference of many arrays is its norm."""
     if isinstance(theirs, Mapping):
         what += " (norm of the difference)"

@@ -26,6 +26,7 @@ PACKAGES = {
     "torch": ("torch", "torchvision", "timm", "triton"),
     "keras": ("keras", "jax", "jaxlib"),
 }
+CREATE = "inception_jax.bench.engines:create"
 Tell = Callable[[str], contextlib.AbstractContextManager[None]]
 
 
@@ -121,7 +122,7 @@ def _run(case: Case, names: Sequence[str], start: Weights, effort: Effort, folde
         phases, outputs = {}, {}
         for name in names:
             with tell(f"{case}: building {name}"):
-                workers[name] = stack.enter_context(Worker(name, case, folder, folder / "cache" / name))
+                workers[name] = stack.enter_context(_start(name, case, folder))
                 phases[name] = workers[name].ask("build")
                 outputs[name] = workers[name].ask("outputs")
         checks = compare(case, start, outputs)
@@ -131,6 +132,8 @@ def _run(case: Case, names: Sequence[str], start: Weights, effort: Effort, folde
             laps = timing.take_turns(turns, effort.rounds)
             ceilings = {name: worker.ask("ceilings") for name, worker in workers.items()}
         facts = {name: worker.ask("facts") for name, worker in workers.items()}
+        for name, worker in workers.items():
+            facts[name]["memory"]["process_peak"] = worker.ask("peak")
     found = {
         name: {"laps": laps[name], "phases": phases[name], "ceilings": ceilings[name], "facts": facts[name]}
         for name in names
@@ -138,11 +141,15 @@ def _run(case: Case, names: Sequence[str], start: Weights, effort: Effort, folde
     return _Found(found, tuple(checks))
 
 
+def _start(name: str, case: Case, folder: Path) -> Worker:
+    return Worker(name, CREATE, (name, case, folder), case.threads, folder / "cache" / name)
+
+
 def _build_again(case: Case, names: Sequence[str], folder: Path, tell: Tell) -> dict[str, dict[str, float]]:
     """Returns the seconds by phase of engines that find what they compiled before, in processes that begin anew."""
     phases = {}
     for name in names:
-        with tell(f"{case}: building {name} again"), Worker(name, case, folder, folder / "cache" / name) as worker:
+        with tell(f"{case}: building {name} again"), _start(name, case, folder) as worker:
             phases[name] = worker.ask("build")
     return phases
 

@@ -1,22 +1,21 @@
 """An engine in a process of its own: the thread pools of frameworks, and their memory, do not meet.
 
-The process lives from `start` to `stop` and does what it is asked one thing after the other; meanwhile all others wait.
+The process lives as long as its `Worker` and does what it is asked, one thing after the other; the others wait.
 """
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import multiprocessing.connection
 import os
 import resource
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from inception_jax.bench.timing import turn
 from inception_jax.errors import UserError
-
-if TYPE_CHECKING:
-    from inception_jax.bench.case import Case
 
 # XLA takes three quarters of a GPU's memory by default; other engines keep their part while it is not their turn.
 SHARED_MEMORY = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.4"}
@@ -24,25 +23,28 @@ KIB = 1 if os.uname().sysname == "Darwin" else 1024  # the unit of ru_maxrss
 
 
 class Worker:
-    """A process that holds one engine.
+    """A process that holds one engine, and is left with `stop` or by leaving its context.
 
     Args:
       name: of the engine.
-      case: that it runs.
-      folder: with its weights.
-      cache: folder where the engine keeps what it compiles.
+      factory: "module:function" that makes it there.
+      arguments: of that function.
+      threads: processor cores that it may use; None: all.
+      cache: folder where it keeps what it compiles.
+
+    Raises:
+      UserError: the engine is not installed, or refuses its arguments.
     """
 
-    def __init__(self, name: str, case: Case, folder: Path, cache: Path):
+    def __init__(self, name: str, factory: str, arguments: tuple[Any, ...], threads: int | None, cache: Path):
         self.name = name
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        arguments = (theirs, name, case, folder, cache)
-        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, name, threads, str(cache)), daemon=True)
         self._process.start()
         theirs.close()
         try:
-            self._receive()
+            self.ask(factory, *arguments)
         except BaseException:
             self.stop()
             raise
@@ -54,14 +56,24 @@ class Worker:
         self.stop()
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """Returns what a method of `_Session` gives.
+        """Returns what a method of the engine gives; "turn" and "peak" are the process's own.
 
         Raises:
-          UserError: of the engine.
-          RuntimeError: with the trace of any other error there, or the process ended.
+          UserError: of the engine, or its process ended.
+          RuntimeError: any other error there, with its trace.
         """
         self._pipe.send((method, arguments))
-        return self._receive()
+        try:
+            kind, value = self._pipe.recv()
+        except (EOFError, ConnectionError) as error:
+            self._process.join(10)
+            code = self._process.exitcode
+            raise UserError(f"The process of {self.name} ended with exit code {code}: out of memory?") from error
+        if kind == "refused":
+            raise UserError(f"{self.name}: {value}")
+        if kind == "failed":
+            raise RuntimeError(f"{self.name} failed:\n{value}")
+        return value
 
     def stop(self) -> None:
         """Ends the process."""
@@ -71,70 +83,35 @@ class Worker:
             self._process.kill()
             self._process.join()
 
-    def _receive(self) -> Any:
+
+def _serve(pipe: multiprocessing.connection.Connection, name: str, threads: int | None, cache: str) -> None:
+    """Answers questions until the pipe is closed; the first of them makes the engine.
+
+    Nothing that imports a framework is unpickled before the process is prepared.
+    """
+    engine: Any = None
+    answer: Any
+    while True:
         try:
-            kind, value = self._pipe.recv()
-        except (EOFError, ConnectionError) as error:
-            self._process.join(10)
-            raise UserError(
-                f"The process of {self.name} ended with exit code {self._process.exitcode}: out of memory?"
-            ) from error
-        if kind == "refused":
-            raise UserError(f"{self.name}: {value}")
-        if kind == "failed":
-            raise RuntimeError(f"{self.name} failed:\n{value}")
-        return value
-
-
-class _Session:
-    """What a worker can be asked."""
-
-    def __init__(self, name: str, case: Case, folder: Path):
-        from inception_jax.bench import engines
-
-        self._engine = engines.create(name, case, folder)
-
-    def build(self) -> dict[str, float]:
-        return self._engine.build(_clock())
-
-    def outputs(self) -> dict[str, Any]:
-        return self._engine.outputs()
-
-    def ceilings(self) -> dict[str, float]:
-        return self._engine.ceilings(_clock())
-
-    def turn(self, seconds: float) -> list[float]:
-        from inception_jax.bench.timing import turn
-
-        return turn(self._engine.call, seconds, _clock())
-
-    def facts(self) -> dict[str, Any]:
-        facts = self._engine.facts()
-        memory = {"process_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB}
-        return facts | {"memory": memory | facts["memory"]}
-
-
-def _clock() -> Any:
-    import time
-
-    return time.perf_counter
-
-
-def _serve(pipe: multiprocessing.connection.Connection, name: str, case: Case, folder: Path, cache: Path) -> None:
-    """Answers questions until the pipe is closed."""
-    try:
-        prepare_process(name, case.threads, cache)
-        session = _Session(name, case, folder)
-        pipe.send(("ready", None))
-        while True:
+            if engine is None:
+                prepare_process(name, threads, Path(cache))
             method, arguments = pipe.recv()
-            pipe.send(("done", getattr(session, method)(*arguments)))
-    except EOFError:
-        pass
-    except UserError as error:
-        pipe.send(("refused", str(error)))
-    except BaseException:
-        pipe.send(("failed", traceback.format_exc()))
+            if engine is None:
+                module, _, function = method.partition(":")
+                engine, answer = getattr(importlib.import_module(module), function)(*arguments), None
+            elif method == "turn":
+                answer = turn(engine.call, *arguments)
+            elif method == "peak":
+                answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
+            else:
+                answer = getattr(engine, method)(*arguments)
+            pipe.send(("done", answer))
+        except EOFError:
+            return
+        except UserError as error:
+            pipe.send(("refused", str(error)))
+        except BaseException:
+            pipe.send(("failed", traceback.format_exc()))
 
 
 def prepare_process(name: str, threads: int | None, cache: Path) -> None:

@@ -83,6 +83,44 @@ def bench_model(
         print(json.dumps([row.model_dump(mode="json") for row in rows], indent=2))
 
 
+@bench.command("ops")
+def bench_ops(
+    model: Annotated[str, typer.Option("--model", help="A name of `inception-jax models`.")] = "googlenet_torchvision",
+    batch: Annotated[int, typer.Option("--batch", help="Images.", min=1)] = 32,
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, tf32 or bfloat16.")] = "float32",
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", help="In pixels; the model's if none.", min=1)
+    ] = None,
+    threads: Threads = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="For each shape, forward and with gradients.")] = 0.5,
+    rounds: Annotated[int, typer.Option("--rounds", help="Turns into which that is cut.", min=1)] = 3,
+    beside: Annotated[bool, typer.Option("--torch/--no-torch", help="Measure PyTorch as well.")] = True,
+    note: Annotated[str, typer.Option("--note", help="What readers of a saved row must know.")] = "",
+    save: Save = None,
+    as_json: Json = False,
+) -> None:
+    """Time each distinct convolution and pool of a network, forward and with gradients, slowest first.
+
+    In JAX by the layers of the networks, in PyTorch by torch.nn.functional on maps in channels_last. Outputs and
+    gradients are compared first.
+    """
+    _stay_on_cpu()
+    from inception_jax.bench import ops, records
+    from inception_jax.bench.case import Case
+    from inception_jax.bench.model import Effort
+
+    with user_errors():
+        Case(model, "inference", batch, dtype, image_size, threads=threads).check()  # type: ignore[arg-type]
+    effort = Effort(seconds, rounds)
+    row = ops.measure(model, batch, dtype, image_size, threads, effort, command_line(), doing, beside)
+    row = row.model_copy(update={"note": note})
+    if save:
+        records.append(save, row)
+    if as_json:
+        return print(row.model_dump_json(indent=2))
+    _print_ops(row)
+
+
 def command_line() -> str:
     """Returns the command that runs, without where it appends its rows."""
     words = ["inception-jax", *sys.argv[1:]]
@@ -138,3 +176,21 @@ def _model_cells(each: dict[str, Any], batch: int) -> dict[str, str]:
         **({"  what it compiled at hand, s": f"{sum(warm.values()):,.2f}"} if warm else {}),
         **{f"{kind.replace('_', ' ')}, MiB": f"{size / 2**20:,.0f}" for kind, size in each["memory"].items()},
     }
+
+
+def _print_ops(row: Row) -> None:
+    names = list(row.figures["engines"])
+    columns = [f"{name.partition('-')[0]} ms,\n{part}" for part in ("forward", "gradients") for name in names]
+    printed = table("op", "uses", *columns, "GFLOP/s,\ngradients", left=("op",))
+    for each in row.figures["ops"]:
+        seconds = [each["seconds"][part][name] for part in ("forward", "gradients") for name in names]
+        rate = f"{3 * each['flops'] / each['seconds']['gradients']['jax'] / 1e9:,.0f}" if each["flops"] else "-"
+        printed.add_row(each["op"], f"{each['uses']}", *(f"{value * 1e3:,.2f}" for value in seconds), rate)
+    totals = [
+        sum(each["uses"] * each["seconds"][part][name] for each in row.figures["ops"])
+        for part in ("forward", "gradients")
+        for name in names
+    ]
+    printed.add_row("all uses of all", "", *(f"{value * 1e3:,.1f}" for value in totals), "")
+    Console().print(printed)
+    print(f"{row.hardware}; load {row.hardware.load_average:g} at the start. Gradients: forward and backward.")

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from inception_jax.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from inception_jax.bench.case import Case
     from inception_jax.bench.timing import Clock
 
@@ -28,7 +26,7 @@ WEIGHTS = "weights.safetensors"  # ours; those of a framework are `torch.safeten
 class Engine(Protocol):
     """One way to run a case. All calls block until the device is done."""
 
-    def build(self, clock: Clock) -> dict[str, float]:
+    def build(self, clock: Clock = ...) -> dict[str, float]:
         """Makes the engine ready; returns the seconds by phase, of which the last is "first_call"."""
 
     def outputs(self) -> dict[str, Any]:
@@ -37,7 +35,7 @@ class Engine(Protocol):
     def call(self) -> None:
         """Runs the next batch."""
 
-    def ceilings(self, clock: Clock) -> dict[str, float]:
+    def ceilings(self, clock: Clock = ...) -> dict[str, float]:
         """Returns "flops" and "bandwidth", a second, of a large product of matrices and a large scaling in place."""
 
     def facts(self) -> dict[str, Any]:
@@ -87,7 +85,3 @@ def best(laps: list[float]) -> float:
 def take(batches: Any, count: int) -> Any:
     """Returns the batch of call number `count`; they rotate."""
     return batches[count % len(batches)]
-
-
-if TYPE_CHECKING:
-    Arrays = dict[str, np.ndarray]

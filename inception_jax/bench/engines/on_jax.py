@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,14 @@ class _Jax:
     def call(self) -> None:
         raise NotImplementedError
 
-    def build(self, clock: Clock) -> dict[str, float]:
+    def build(self, clock: Clock = time.perf_counter) -> dict[str, float]:
         with self.log:
             traced, tracing = timed(self.trace, clock)
             lowered, lowering = timed(traced.lower, clock)
             self.compiled, compiling = timed(lowered.compile, clock)
         return {"trace": tracing, "lower": lowering, "compile": compiling, "first_call": timed(self.call, clock)[1]}
 
-    def ceilings(self, clock: Clock) -> dict[str, float]:
+    def ceilings(self, clock: Clock = time.perf_counter) -> dict[str, float]:
         return measure_ceilings(compute_dtype(self.case.dtype), clock)
 
     def facts(self) -> dict[str, Any]:
