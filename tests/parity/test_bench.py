@@ -16,7 +16,7 @@ pytestmark = pytest.mark.parity
 )
 def test_model_beside_torchvision(run, tmp_path, mode, size, compared):
     path = tmp_path / "rows.jsonl"
-    code, out, err = run(
+    code, _, err = run(
         *("bench", "model", "--mode", mode, "--image-size", f"{size}", "--batch", "8", "--classes", "10"),
         *("--engine", "jax", "--engine", "torch", "--engine", "torch-channels-last", "--threads", "1"),
         *("--seconds", "0.1", "--rounds", "2", "--no-warm", "--save", str(path)),
@@ -36,7 +36,7 @@ def test_model_beside_torchvision(run, tmp_path, mode, size, compared):
 def test_ops_beside_torch(run, tmp_path):
     path = tmp_path / "rows.jsonl"
     words = "bench ops --model inception_v2 --image-size 64 --batch 2 --threads 1 --seconds 0.001 --rounds 1 --save"
-    code, out, err = run(*words.split(), str(path))
+    code, _, err = run(*words.split(), str(path))
     assert code == 0, err
     row = json.loads(path.read_text())
     kinds = {op["op"].split()[0] for op in row["figures"]["ops"]}
