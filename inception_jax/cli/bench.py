@@ -121,6 +121,42 @@ def bench_ops(
     _print_ops(row)
 
 
+@bench.command("compile")
+def bench_compile(
+    model: Annotated[str, typer.Option("--model", help="A name of `inception-jax models`.")] = "googlenet_torchvision",
+    mode: Annotated[str, typer.Option("--mode", help="inference or train.")] = "inference",
+    batch: Annotated[int, typer.Option("--batch", help="Images of a call.", min=1)] = 32,
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, tf32 or bfloat16.")] = "float32",
+    beside: Annotated[
+        list[str] | None, typer.Option("--beside", help="An engine of `bench model`, such as torch-compile; repeat it.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", help="In pixels; the model's if none.", min=1)
+    ] = None,
+    classes: Annotated[int, typer.Option("--classes", help="Of the network.", min=1)] = 1000,
+    aux: Annotated[bool, typer.Option("--aux/--no-aux", help="Train with the auxiliary heads.")] = False,
+    threads: Threads = None,
+    note: Annotated[str, typer.Option("--note", help="What readers of a saved row must know.")] = "",
+    save: Save = None,
+    as_json: Json = False,
+) -> None:
+    """Time what goes before the first result, cold and with a cache, and count what XLA makes of the program."""
+    _stay_on_cpu()
+    from inception_jax.bench import compilation, records
+    from inception_jax.bench.case import Case
+
+    with user_errors():
+        case = Case(model, mode, batch, dtype, image_size, classes, aux, threads)  # type: ignore[arg-type]
+        case.check()
+    row = compilation.measure(case, beside or (), command_line(), doing).model_copy(update={"note": note})
+    if save:
+        records.append(save, row)
+    if as_json:
+        return print(row.model_dump_json(indent=2))
+    print(case)
+    _print_compile(row)
+
+
 def command_line() -> str:
     """Returns the command that runs, without where it appends its rows."""
     words = ["inception-jax", *sys.argv[1:]]
@@ -194,3 +230,31 @@ def _print_ops(row: Row) -> None:
     printed.add_row("all uses of all", "", *(f"{value * 1e3:,.1f}" for value in totals), "")
     Console().print(printed)
     print(f"{row.hardware}; load {row.hardware.load_average:g} at the start. Gradients: forward and backward.")
+
+
+def _print_compile(row: Row) -> None:
+    found = row.figures["engines"]
+    columns = {f"{name},\n{state}": phases for name, states in found.items() for state, phases in states.items()}
+    printed = table("seconds", *columns, left=("seconds",))
+    for phase in dict.fromkeys(phase for phases in columns.values() for phase in phases):
+        cells = (f"{phases[phase]:,.2f}" if phase in phases else "-" for phases in columns.values())
+        printed.add_row(phase.replace("_", " "), *cells)
+    printed.add_row("to the first result", *(f"{sum(phases.values()):,.2f}" for phases in columns.values()))
+    Console().print(printed)
+    program = row.figures["program"]
+    print(f"StableHLO: {sum(program['before'].values()):,} operations: {_most(program['before'])}")
+    print(f"compiled: {sum(program['after'].values()):,} instructions: {_most(program['after'])}")
+    print(f"run one after the other: {sum(program['steps'].values()):,} steps: {_most(program['steps'])}")
+    moved, batch = program["bytes_moved"], row.figures["case"]["batch"]
+    total = sum(moved.values())
+    layers = table("layer", "MB/image", "share", left=("layer",))
+    for name, size in moved.items():
+        layers.add_row(name, f"{size / batch / 1e6:,.2f}", f"{size / total:.1%}")
+    layers.add_row("all", f"{total / batch / 1e6:,.2f}", "")
+    Console().print(layers)
+    print(f"{row.figures['device']}; {row.hardware}; load {row.hardware.load_average:g} at the start.")
+
+
+def _most(counts: dict[str, int]) -> str:
+    """Returns the most frequent of counts, in words."""
+    return ", ".join(f"{count:,} {name}" for name, count in list(counts.items())[:6])

@@ -17,6 +17,7 @@ from inception_jax.bench.case import Case
 from inception_jax.bench.engines import WEIGHTS, Engine, best, ceiling_sizes, take
 from inception_jax.bench.timing import Clock, timed, turn
 from inception_jax.errors import UserError
+from inception_jax.inference.export import load_exported
 from inception_jax.inference.predictor import Predictor
 from inception_jax.parallel.mesh import batch_sharding, create_mesh, shard_batch
 from inception_jax.training.compilation import CompilationLog, trace_train_step
@@ -63,6 +64,7 @@ class _Jax:
     def __init__(self, case: Case):
         self.case = case
         self.calls = 0
+        self.lowered: jax.stages.Lowered | None = None
         self.compiled: jax.stages.Compiled | None = None
         self.log = CompilationLog()
 
@@ -77,7 +79,14 @@ class _Jax:
             traced, tracing = timed(self.trace, clock)
             lowered, lowering = timed(traced.lower, clock)
             self.compiled, compiling = timed(lowered.compile, clock)
+        self.lowered = lowered
         return {"trace": tracing, "lower": lowering, "compile": compiling, "first_call": timed(self.call, clock)[1]}
+
+    def program(self) -> dict[str, str]:
+        """Returns the text that JAX hands to XLA, StableHLO, and that of the compiled program, HLO."""
+        assert self.lowered is not None
+        assert self.compiled is not None
+        return {"stablehlo": self.lowered.as_text(), "hlo": self.compiled.as_text() or ""}
 
     def ceilings(self, clock: Clock = time.perf_counter) -> dict[str, float]:
         return measure_ceilings(compute_dtype(self.case.dtype), clock)
@@ -119,6 +128,22 @@ class JaxInference(_Jax):
     def _run(self, batch: jax.Array) -> dict[str, jax.Array]:
         assert self.compiled is not None
         return self.compiled(self.predictor.params, batch)
+
+
+class JaxExported:
+    """The file that `inception-jax export` writes, loaded and run: no code of the network is traced."""
+
+    def __init__(self, case: Case, file: Path):
+        self.case, self.file = case, file
+        self.images = cases.images(case)[0]
+
+    def build(self, clock: Clock = time.perf_counter) -> dict[str, float]:
+        exported, loading = timed(lambda: load_exported(self.file), clock)
+        self.logits, calling = timed(lambda: np.asarray(exported(self.images)["logits"]), clock)
+        return {"load": loading, "first_call": calling}
+
+    def outputs(self) -> dict[str, Any]:
+        return {"logits": self.logits}
 
 
 class JaxTraining(_Jax):
