@@ -13,6 +13,7 @@ from rich.console import Console
 
 from inception_jax.cli.app import Json, app, table, user_errors
 from inception_jax.cli.progress import doing
+from inception_jax.errors import UserError
 
 if TYPE_CHECKING:
     from inception_jax.bench.records import Row
@@ -155,6 +156,29 @@ def bench_compile(
         return print(row.model_dump_json(indent=2))
     print(case)
     _print_compile(row)
+
+
+@bench.command("report")
+def bench_report(
+    results: Annotated[Path, typer.Option("--results", help="Folder of the rows.")] = Path("benchmarks/results"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page; pictures lie in images/ beside it.")] = Path(
+        "docs/BENCHMARKS.md"
+    ),
+) -> None:
+    """Write the page of results and its pictures from the rows that were saved."""
+    from inception_jax.bench import plots, report
+
+    rows = report.read_rows(results)
+    figures = plots.draw(rows)
+    text = report.markdown(rows, figures)
+    try:
+        (output.parent / "images").mkdir(parents=True, exist_ok=True)
+        output.write_text(text)
+        for kind, figure in figures.items():
+            figure.savefig(output.parent / report.PICTURE.format(kind=kind), dpi=120, metadata={"Software": None})
+    except OSError as error:
+        raise UserError(f"{output}: {error.strerror}.") from error
+    print(f"{output}: {sum(map(len, rows)):,} rows, {len(figures)} pictures")
 
 
 def command_line() -> str:
