@@ -15,7 +15,7 @@ from inception_jax import weights
 from inception_jax.bench import engines, timing
 from inception_jax.bench.case import Case, flops_per_image, random_weights
 from inception_jax.bench.compare import compare
-from inception_jax.bench.originals import origin_of
+from inception_jax.bench.originals import KERAS_WITHOUT_GAINS, origin_of
 from inception_jax.bench.records import Check, Row, find_flags, find_hardware, find_versions
 from inception_jax.bench.worker import Worker
 from inception_jax.errors import UserError
@@ -101,7 +101,7 @@ def write_weights(case: Case, names: Sequence[str], folder: Path) -> Weights:
       UserError: an engine is unknown, or the model has no original of its framework.
     """
     frameworks = {engines.framework(name) for name in names}
-    start = random_weights(case, gains="keras" not in frameworks)
+    start = random_weights(case, gains="keras" not in frameworks or case.model not in KERAS_WITHOUT_GAINS)
     weights.save(folder / engines.WEIGHTS, start)
     for kind in sorted(frameworks - {"jax"}):
         weights.save_tensors(folder / f"{kind}.safetensors", weights.export(start, origin_of(kind, case.model)))

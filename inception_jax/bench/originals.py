@@ -17,6 +17,7 @@ TORCH = {  # the packages in which the original of a model is a torch.nn.Module,
     "xception_timm": "timm",
 }
 KERAS = {"inception_v3_tf": "InceptionV3", "inception_resnet_v2": "InceptionResNetV2", "xception": "Xception"}
+KERAS_WITHOUT_GAINS = ("inception_resnet_v2",)  # whose batch norms learn gains here, and in PyTorch
 TIMM = {"xception_timm": "legacy_xception"}  # where timm's name is another
 
 

@@ -33,6 +33,17 @@ def test_model_beside_torchvision(run, tmp_path, mode, size, compared):
     assert row["flags"]["torch"]["threads"] == 1
 
 
+def test_model_beside_keras(run, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    words = "bench model --model inception_v3_tf --image-size 75 --batch 2 --classes 10 --engine jax --engine keras "
+    words += "--seconds 0.1 --rounds 1 --no-warm --save"
+    code, _, err = run(*words.split(), str(path))
+    assert code == 0, err
+    row = json.loads(path.read_text())
+    assert [check["engine"] for check in row["outputs_compared"]] == ["keras"]
+    assert "keras" in row["versions"]
+
+
 def test_ops_beside_torch(run, tmp_path):
     path = tmp_path / "rows.jsonl"
     words = "bench ops --model inception_v2 --image-size 64 --batch 2 --threads 1 --seconds 0.001 --rounds 1 --save"

@@ -69,7 +69,9 @@ def create(name: str, case: Case, folder: Path) -> Engine:
 
             return on_torch.TorchEngine(name, case, folder)
         case _:
-            raise UserError("keras cannot be measured yet.")
+            from inception_jax.bench.engines import on_keras
+
+            return on_keras.KerasEngine(case, folder)
 
 
 def ceiling_sizes(on_cpu: bool) -> tuple[int, int]:

@@ -58,8 +58,8 @@ def compute_dtype(dtype: str) -> Any:
     return jnp.bfloat16 if dtype == "bfloat16" else jnp.float32
 
 
-class _Jax:
-    """What inference and training share: phases, ceilings, facts."""
+class JaxEngine:
+    """What programs on JAX share: phases, ceilings, facts."""
 
     def __init__(self, case: Case):
         self.case = case
@@ -106,7 +106,7 @@ class _Jax:
         }
 
 
-class JaxInference(_Jax):
+class JaxInference(JaxEngine):
     """A `Predictor`'s program for logits."""
 
     def __init__(self, case: Case, folder: Path):
@@ -146,7 +146,7 @@ class JaxExported:
         return {"logits": self.logits}
 
 
-class JaxTraining(_Jax):
+class JaxTraining(JaxEngine):
     """The step of a run, with plain SGD with momentum."""
 
     def __init__(self, case: Case, folder: Path):
