@@ -21,8 +21,8 @@ Flat = Mapping[tuple[str, ...], np.ndarray]
 
 # What rounding explains: of logits and losses, as a share of the largest value; of gradients, and of the steps of
 # running statistics, taken as one vector, as a share of its norm. Through the batch norms of a network what rounding
-# leaves of a gradient grows by orders of magnitude: of googlenet_torchvision on 32 images of 224 pixels, PyTorch's float32
-# is 0.7 % from its float64, in channels_last 2.1 %. In tf32 and bfloat16 two right answers have their norm in common.
+# leaves of a gradient grows by orders of magnitude: of googlenet_torchvision on 32 images of 224 pixels, float32 of
+# PyTorch is 0.7 % from its float64, in channels_last 2.1 %. In tf32 and bfloat16 two right answers share their norm.
 TOLERANCES: dict[str, dict[str, float]] = {
     "float32": {"value": 1e-4, "norm": 5e-3, "statistics": 1e-3, "gradients": 0.1},
     "tf32": {"value": 1e-2, "norm": 0.1, "statistics": 0.02},
