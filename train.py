@@ -11,9 +11,12 @@ from logging import getLogger
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from inception_jax.errors import EXPECTED, UserError
-from inception_jax.parallel.processes import leave, start_processes
-from inception_jax.training.config import TrainConfig, check_fields
+from inception_jax.errors import EXPECTED
+from inception_jax.parallel.faults import leave
+from inception_jax.parallel.processes import start_processes
+from inception_jax.training import TrainConfig, prepare_together, resolve_workdir, train_and_evaluate
+from inception_jax.training.compilation import use_compilation_cache
+from inception_jax.training.flags import parse_flags
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.FIELD=VALUE changes a field.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, curves.", required=True)
@@ -25,25 +28,7 @@ START_TIMEOUT = flags.DEFINE_integer("start_timeout", 300, "Seconds within which
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check config, data, devices and disk, then stop.")
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Returns the program's name, all that is left of the arguments; every fault is a `UserError`."""
-    check_fields(arg.split("=")[0].split(".", 1)[1] for arg in argv if arg.startswith(("--config.", "-config.")))
-    try:
-        positional = flags.FLAGS(argv)
-        CONFIG.value.keys()  # a file that did not load says so at its first use
-    except Exception as error:  # of a flag, or of the code of the config file
-        hint = ""
-        if isinstance(error, AttributeError) and any("config.loss.aux_weights." in arg for arg in argv):
-            hint = "; a flag changes the weights of heads that the config file names"
-        raise UserError(f"{type(error).__name__}: {' '.join(str(error).split())[-300:]}{hint}") from error
-    if positional[1:]:
-        raise UserError(f"Unknown arguments: {' '.join(positional[1:])}. Flags start with --; see --help.")
-    return positional
-
-
 def main(_: list[str]) -> None:
-    from inception_jax.training import prepare_together, resolve_workdir, train_and_evaluate, use_compilation_cache
-
     start_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value, START_TIMEOUT.value)
     if COMPILE_CACHE.value:
         use_compilation_cache(COMPILE_CACHE.value)

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 COLLECTIVES = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all", "ragged-all-to-all", "collective-permute")
@@ -23,6 +23,7 @@ _NAME = re.compile(r"%([\w.\-]+)")
 _BRACKET = re.compile(r"[()]")
 _TILE = re.compile(r"T\(([0-9,]+)\)")  # the first; further ones divide it
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
+_OP_NAME = re.compile(r'op_name="([^"]*)"')
 _ON_CHIP = re.compile(r"S\([1-9]")  # a memory space in a layout; HBM is number 0, which is not written
 
 
@@ -43,6 +44,7 @@ class Instruction:
       results: the arrays of its shape from left to right; a tuple is flat.
       operands: names of the instructions that it reads.
       target: of a custom call, else empty.
+      op_name: what JAX called it: "jit(step)/jvp(Net)/block/conv/conv_general_dilated"; empty where it says nothing.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Instruction:
     results: tuple[Array, ...]
     operands: tuple[str, ...]
     target: str
+    op_name: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +137,23 @@ def traffic(module: Module) -> Traffic | None:
     return Traffic(sum(array.held for array in arrays), sum(array.held for array in arrays if array.in_hbm))
 
 
+def traffic_by(module: Module, key: Callable[[str], str]) -> dict[str, int]:
+    """Returns the bytes that the steps of a program read and write, added up by what `key` makes of their `op_name`."""
+    results = {each.name: each.results for each in module.entry}
+    sums: dict[str, int] = collections.defaultdict(int)
+    for each in module.entry:
+        if each.opcode not in NESTED:
+            sums[key(each.op_name)] += sum(array.held for array in _moved(each, results))
+    return {name: size for name, size in sums.items() if size}
+
+
+def opcodes(module: Module, entry: bool = False) -> dict[str, int]:
+    """Returns how often each opcode occurs, most often first: in all computations, or among the steps alone."""
+    computations = (module.entry,) if entry else module.computations
+    counts = collections.Counter(each.opcode for instructions in computations for each in instructions)
+    return dict(counts.most_common())
+
+
 def _moved(each: Instruction, results: dict[str, tuple[Array, ...]]) -> list[Array]:
     """Returns the arrays that an instruction reads and writes."""
     if each.opcode in NO_TRAFFIC or each.opcode.endswith("-done") or each.target in NO_TRAFFIC_TARGETS:
@@ -160,13 +180,14 @@ def _read(line: str) -> Instruction | None:
     if not opcode:
         return None
     close = _closing(rest, opcode.end())
-    target = _TARGET.search(rest, close)
+    target, op_name = _TARGET.search(rest, close), _OP_NAME.search(rest, close)
     return Instruction(
         name=name,
         opcode=opcode[1],
         results=tuple(_arrays(rest[:end])),
         operands=tuple(_NAME.findall(rest[opcode.end() : close])),
         target=target[1] if target else "",
+        op_name=op_name[1] if op_name else "",
     )
 
 

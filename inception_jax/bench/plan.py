@@ -26,6 +26,7 @@ from inception_jax.version import __version__
 
 CLASSES = {"imagenet2012": 1000, "cifar10": 10, "digits": 10}
 IMAGES = 1_281_167  # of ImageNet; only the schedule reads their number
+TRIALS = 6  # of batches, in search of the largest
 AGREEMENT = 0.05  # by how much our sum of bytes may miss the compiler's, and still be told
 
 
@@ -195,9 +196,10 @@ def roofline(
 def largest_batch(plan: Plan, planner: Callable[[Question], Plan] = make_plan) -> tuple[int, Plan]:
     """Returns the images of a chip that fit, and the plan that shows it.
 
-    Memory is nearly linear in the batch: a second compilation, of half the batch, gives the line, and the batch where
-    it meets what programs may use, rounded down to a multiple of 8 (of the devices' unit), is compiled too. If that is
-    refused, a sixteenth less is tried, up to four times.
+    Memory is nearly linear in the batch, and less steep in large ones, where tiles are full. A second compilation, of
+    half the batch, gives a line, and the batch where it meets what programs may use, rounded down to a multiple of 8
+    (of the devices' unit), is compiled too. If that fits, the line through the last two gives the next one, until it is
+    less than a sixteenth more; if it is refused, a sixteenth less is tried. Six batches are tried at most.
 
     Raises:
       UserError: the plan itself does not fit, its batch is too small to halve, or no batch was accepted.
@@ -208,19 +210,31 @@ def largest_batch(plan: Plan, planner: Callable[[Question], Plan] = make_plan) -
     half = plan.batch_per_chip // 2 // unit * unit
     if not half:
         raise UserError(f"{plan.batch_per_chip} images a chip cannot be halved; begin with a larger --batch-per-chip.")
-    smaller = planner(dataclasses.replace(plan.question, batch_per_chip=half))
-    slope = (plan.memory["total"] - smaller.memory["total"]) / (plan.batch_per_chip - half)
-    left = plan.question.part.chip.usable - plan.memory["total"]
-    guess = plan.batch_per_chip + int(left / max(slope, 1.0))
-    for _ in range(4):
-        guess = max(guess // (8 * unit) * (8 * unit), plan.batch_per_chip)
-        if guess == plan.batch_per_chip:
-            return guess, plan
+    smaller, best = planner(dataclasses.replace(plan.question, batch_per_chip=half)), plan
+    guess, refused = _meeting(smaller, best), False
+    for _ in range(TRIALS):
+        guess = guess // (8 * unit) * (8 * unit)
+        if guess <= best.batch_per_chip * 17 // 16:
+            return best.batch_per_chip, best
         found = planner(dataclasses.replace(plan.question, batch_per_chip=guess))
-        if found.refusal is None:
+        if found.refusal is not None:
+            guess, refused = guess - guess // 16, True
+        elif refused:
             return guess, found
-        guess -= guess // 16
-    raise UserError(f"No batch between {plan.batch_per_chip} and {guess} images a chip was accepted in four trials.")
+        else:
+            smaller, best = best, found
+            guess = _meeting(smaller, best)
+    if best is plan:
+        raise UserError(f"No batch above {plan.batch_per_chip} images a chip was accepted in {TRIALS} trials.")
+    return best.batch_per_chip, best
+
+
+def _meeting(smaller: Plan, larger: Plan) -> int:
+    """Returns the batch at which the line through the memory of two plans meets what programs may use."""
+    more = larger.batch_per_chip - smaller.batch_per_chip
+    slope = (larger.memory["total"] - smaller.memory["total"]) / more
+    left = larger.question.part.chip.usable - larger.memory["total"]
+    return larger.batch_per_chip + int(left / max(slope, 1.0))
 
 
 def _set_up(question: Question) -> Setup:

@@ -37,7 +37,7 @@ def plan(
     classes: Annotated[int | None, typer.Option("--classes", help="Of data that are not known here.", min=1)] = None,
     inference: Annotated[bool, typer.Option("--inference", help="The predictor's program, not the step.")] = False,
     largest_batch: Annotated[
-        bool, typer.Option("--largest-batch", help="Find how many images fit: two compilations more, or a few.")
+        bool, typer.Option("--largest-batch", help="Find how many images fit: three to seven compilations more.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -102,7 +102,7 @@ def _print(plans: list[Plan], largest: bool) -> None:
             f"{_scaled(chip.ici_bandwidth, 1e9, 'g')} GB/s of interconnect ({chip.source})."
         )
     if largest:
-        print("The batch is the largest that fits: from memory at two batches, then compiled.")
+        print("The largest batch that fits is less than a sixteenth above: from memory at two batches, then compiled.")
     if any(record["flops_per_image"] is None and record["fits"] for record in records):
         print("A program with a loop: the compiler counts one pass, so FLOPs, bytes and times are left out.")
     for record in records:

@@ -8,7 +8,6 @@ import os
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from inception_jax.errors import UserError
+from inception_jax.parallel import faults
 
 HEARTBEAT = 30  # seconds of silence after which a process counts as dead, and ends the others
 SHUTDOWN = 10  # seconds that a process waits at its end for the others
@@ -56,6 +56,7 @@ def start_processes(coordinator: str | None, processes: int | None, process: int
         if isinstance(error, ValueError) and not named:
             return  # JAX found no cluster: this process is alone
         raise UserError(f"The processes of this run cannot connect ({named or 'found by JAX'}): {error}") from error
+    faults.listen()
 
 
 class _waiting:  # noqa: N801
@@ -151,19 +152,6 @@ def check_devices() -> None:
 def _everywhere(error: Exception) -> Exception:
     error.everywhere = True  # type: ignore[attr-defined]
     return error
-
-
-def leave(error: Exception, code: int) -> None:
-    """Ends this process at once if it is one of several that do not know of `error`.
-
-    An orderly end waits for the others, and they would wait for this one. They end when it is gone.
-    """
-    if jax.distributed.is_initialized() and not getattr(error, "everywhere", False):
-        if code == 1:
-            traceback.print_exception(error)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def describe_process() -> str:

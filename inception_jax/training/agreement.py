@@ -26,7 +26,8 @@ def prepare_together(config: TrainConfig, workdir: Folder) -> Experiment:
 
     Raises:
       UserError: as `prepare`, with the process that found it; or the processes differ in devices, versions, code,
-        config, data or saved steps. One on the wrong platform cannot tell the others, and ends alone.
+        config, data or saved steps. One on the wrong platform raises it alone: the others may still wait for its
+        devices, and learn of it by `faults.leave`.
     """
     check_platform(config.platform)
     if jax.process_count() == 1:

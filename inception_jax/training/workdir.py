@@ -20,7 +20,7 @@ Folder: TypeAlias = Path | epath.Path
 """A local folder, or one of a bucket."""
 
 LOCK = ".lock"
-BUCKET = "gs://"
+BUCKET = "gs://"  # Orbax writes arrays there and to file systems; of s3:// it says that the path is not absolute
 COMPLETE = "commit_success.txt"
 
 
@@ -34,7 +34,7 @@ def resolve_workdir(workdir: str | os.PathLike[str]) -> Folder:
     if text.startswith(BUCKET):
         return epath.Path(text)
     if "://" in text:
-        raise UserError(f"workdir {text} is a URL; allowed are {BUCKET}... and folders.")
+        raise UserError(f"workdir {text} is a URL; allowed are {BUCKET}... and folders, also of a mounted bucket.")
     return Path(text).expanduser().absolute()
 
 

@@ -97,9 +97,22 @@ def test_a_refused_largest_batch_is_lowered_by_a_sixteenth():
     assert calls == [64, 32, 472, 440, 408]
 
 
+def test_the_largest_batch_is_found_where_small_ones_take_more_memory_an_image():
+    planner, calls = fake_planner(2**25)
+
+    def curved(asked):
+        found = planner(asked)
+        batch = asked.batch_per_chip
+        return dataclasses.replace(found, memory={"total": 2**30 + 2**25 * min(batch, 64) + 2**24 * max(batch - 64, 0)})
+
+    batch, found = plan.largest_batch(curved(question(batch_per_chip=64)), curved)
+    assert batch == found.batch_per_chip == 880
+    assert calls == [64, 32, 472, 880]
+
+
 def test_no_largest_batch_is_an_error():
     planner, _ = fake_planner(2**25, refused_from=65)
-    with pytest.raises(UserError, match="four trials"):
+    with pytest.raises(UserError, match="6 trials"):
         plan.largest_batch(planner(question(batch_per_chip=64)), planner)
     with pytest.raises(UserError, match="cannot be halved"):
         plan.largest_batch(planner(question(batch_per_chip=1)), planner)

@@ -10,6 +10,8 @@ import pytest
 from inception_jax.parallel.mesh import state_shardings
 from inception_jax.training import prepare
 from inception_jax.training.checkpoints import Checkpoints
+from inception_jax.training.writers import read_metrics
+from tests.pods.bucket import emulated
 from tests.pods.pod import QUICK, Pod, free_port
 from tests.training.conftest import ROOT, compile_cache, flags, tiny
 
@@ -51,6 +53,21 @@ def undisturbed(config, compile_cache, tmp_path_factory):
     for process in (0, 1):
         assert f"process {process}/2 on " in done.stdout
     return workdir
+
+
+@pytest.fixture
+def bucket(monkeypatch, tmp_path):
+    """Returns an empty bucket, which the processes of a test reach."""
+    with emulated(tmp_path / "bucket.log") as bucket:
+        for name, value in bucket.environment.items():
+            monkeypatch.setenv(name, value)
+        yield bucket
+
+
+def losses(workdir) -> dict[int, float]:
+    """Returns the training loss by step."""
+    records = read_metrics(workdir / "metrics.jsonl")
+    return {record["step"]: record["train/loss"] for record in records if "train/loss" in record}
 
 
 def final_state(config, workdir):

@@ -32,12 +32,23 @@ class Pod:
       extra: more flags, by process.
       start: which processes to start; all of them, if None.
       timeout: seconds that they wait for each other.
+      logs: folder of what they print; beside the workdir, if None.
     """
 
     def __init__(
-        self, config, workdir, processes, devices, compile_cache, extra=None, workdirs=None, start=None, timeout=120
+        self,
+        config,
+        workdir,
+        processes,
+        devices,
+        compile_cache,
+        extra=None,
+        workdirs=None,
+        start=None,
+        timeout=120,
+        logs=None,
     ):
-        self.logs = Path(f"{workdir}.logs")
+        self.logs = Path(logs or f"{workdir}.logs")
         self.logs.mkdir(parents=True, exist_ok=True)
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",

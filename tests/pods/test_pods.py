@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import time
 
 import chex
@@ -11,7 +12,8 @@ import pytest
 from inception_jax.training import read_variables, train_and_evaluate
 from inception_jax.training.checkpoints import checksums
 from inception_jax.training.writers import read_metrics
-from tests.pods.conftest import STEPS, final_state
+from tests.pods.bucket import NAME
+from tests.pods.conftest import STEPS, final_state, losses
 
 pytestmark = pytest.mark.usefixtures("short_network")
 
@@ -59,14 +61,29 @@ def test_a_killed_process_ends_the_others_and_one_process_goes_on(pod, config, u
         print(f"process 0 ended {time.monotonic() - killed:.1f} s after process 1 was killed")
     state = jax.device_get(train_and_evaluate(config, workdir))
     chex.assert_trees_all_close(state, jax.device_get(final_state(config, undisturbed)), rtol=1e-3, atol=1e-4)
-    ours, theirs = (_losses(each) for each in (workdir, undisturbed))
+    ours, theirs = (losses(each) for each in (workdir, undisturbed))
     assert sorted(ours) == list(range(2, STEPS + 1, 2))
     assert ours == pytest.approx(theirs, rel=1e-3), "no batch is lost or repeated"
 
 
-def _losses(workdir):
-    records = read_metrics(workdir / "metrics.jsonl")
-    return {record["step"]: record["train/loss"] for record in records if "train/loss" in record}
+def test_a_run_in_a_bucket_is_killed_and_goes_on(pod, config, undisturbed, bucket, tmp_path):
+    """Two processes write checkpoints into a bucket and are killed during a save, and one goes on."""
+    workdir = f"gs://{NAME}/runs/one"
+    with pod(workdir, logs=tmp_path / "two") as processes:
+        while not any(name.startswith("6/") for name in bucket.names("runs/one/checkpoints/")):
+            assert processes.processes[0].poll() is None, processes.log(0)[-3000:]
+            time.sleep(0.01)
+    with pod(workdir, processes=1, devices=8, logs=tmp_path / "one") as processes:
+        assert processes.wait() == {0: 0}, processes.log(0)[-3000:]
+        step = int(processes.log(0).split("resumes after step ")[1].split()[0])
+    assert step in (4, 6)
+    held = bucket.names("runs/one/checkpoints/")
+    steps = {name.split("/")[0] for name in held}
+    assert str(STEPS) in steps
+    assert steps == {name.split("/")[0] for name in held if name.endswith("/commit_success.txt")}, "all are whole"
+    assert len(steps) <= config.keep_checkpoints + 1
+    (tmp_path / "metrics.jsonl").write_bytes(bucket.read("runs/one/metrics.jsonl"))
+    assert losses(tmp_path) == pytest.approx(losses(undisturbed), rel=1e-3), "no batch is lost or repeated"
 
 
 def test_processes_that_differ_stop_with_the_difference(pod, tmp_path):
@@ -84,6 +101,15 @@ def test_a_fault_of_one_process_stops_all_and_names_it(pod, tmp_path):
         assert processes.wait(60) == {0: 2, 1: 2}, processes.log(0)
         assert "error: Process 1 (on " in processes.log(0)
         assert "has no split 'nothing'" in processes.log(0)
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_the_wrong_platform_of_one_process_stops_all_and_names_it(pod, tmp_path, wrong):
+    with pod(tmp_path / "run", extra={wrong: ["--config.platform=tpu"]}) as processes:
+        assert processes.wait(60) == {0: 2, 1: 2}, processes.log(0) + processes.log(1)
+        message = "config.platform is 'tpu', but JAX runs on 'cpu'"
+        assert f"error: {message}" in processes.log(wrong)
+        assert f"error: Process {wrong} (on {socket.gethostname()}): {message}" in processes.log(1 - wrong)
 
 
 def test_processes_without_a_common_folder_are_refused(pod, tmp_path):

@@ -270,5 +270,5 @@ def test_two_processes_do_not_share_a_workdir(short, tmp_path):
 
 
 def test_urls_but_those_of_buckets_are_refused(tiny):
-    with pytest.raises(UserError, match=r"workdir s3://bucket/run is a URL; allowed are gs://"):
+    with pytest.raises(UserError, match=r"workdir s3://bucket/run is a URL; allowed are gs://... and folders"):
         train_and_evaluate(tiny(), "s3://bucket/run")

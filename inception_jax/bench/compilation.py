@@ -1,0 +1,105 @@
+"""How long a program takes until its first result, cold, cached and exported, and what XLA made of it."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import datetime
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from inception_jax.bench import engines, hlo
+from inception_jax.bench.case import Case
+from inception_jax.bench.compare import compare
+from inception_jax.bench.model import CREATE, PACKAGES, write_weights
+from inception_jax.bench.records import Row, find_flags, find_hardware, find_versions
+from inception_jax.bench.worker import Worker
+from inception_jax.inference.export import export_stablehlo
+
+EXPORTED = "inception_jax.bench.engines.on_jax:JaxExported"
+_STABLEHLO = re.compile(r'= "?((?:stablehlo|chlo)\.\w+)')
+_LAYER = re.compile(r"InceptionNet\)*/(\w+)")
+
+
+def measure(
+    case: Case,
+    beside: Sequence[str],
+    command: str,
+    tell: Callable[[str], contextlib.AbstractContextManager[None]],
+) -> Row:
+    """Returns a row with the seconds by phase of our program and of engines beside it, and what ours consists of.
+
+    Each is built twice, in processes that begin anew: "cold", and "warm", which finds what the first one compiled. So
+    is the exported file, of inference in float32.
+
+    Raises:
+      UserError: as `model.measure`.
+    """
+    names = ("jax", *(name for name in dict.fromkeys(beside) if name != "jax"))
+    hardware = find_hardware()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        start = write_weights(case, names, folder)
+        factories: dict[str, tuple[str, str, tuple[Any, ...]]] = {
+            name: (name, CREATE, (name, case, folder)) for name in names
+        }
+        if case.mode == "inference" and case.dtype == "float32":
+            export_stablehlo(folder / "exported.zip", start)
+            factories["jax, exported"] = ("jax", EXPORTED, (case, folder / "exported.zip"))
+        found: dict[str, dict[str, Any]] = {}
+        outputs, text = {}, {}
+        for label, (name, factory, arguments) in factories.items():
+            found[label] = {}
+            for state in ("cold", "warm"):
+                where = folder / "cache" / label
+                with tell(f"{case}: {label}, {state}"), Worker(name, factory, arguments, case.threads, where) as worker:
+                    found[label][state] = worker.ask("build")
+                    outputs[label] = worker.ask("outputs")
+                    if label == "jax" and state == "cold":
+                        text, facts = worker.ask("program"), worker.ask("facts")
+    packages = dict.fromkeys(package for name in names for package in PACKAGES[engines.framework(name)])
+    return Row(
+        command=command,
+        hardware=hardware,
+        date=datetime.datetime.now(datetime.UTC).date(),
+        versions=find_versions(*packages),
+        flags=find_flags() | {"jax": facts["flags"]},
+        figures={
+            "case": dataclasses.asdict(case) | {"image_size": case.size},
+            "device": facts["device"],
+            "engines": found,
+            "program": read_program(text["stablehlo"], text["hlo"]),
+        },
+        outputs_compared=tuple(compare(case, start, outputs)),
+    )
+
+
+def read_program(stablehlo: str, compiled: str) -> dict[str, Any]:
+    """Returns what a program consists of before and after XLA, and the bytes that its steps move by layer.
+
+    before       operations by name, most often first
+    after        instructions by opcode in all computations
+    steps        those that run one after the other, by opcode; a fusion is one
+    bytes_moved  by layer, most first: operands and results of its steps, as XLA counts "bytes accessed"; backward
+                 stands apart, and what XLA says no name of is "other"
+    """
+    module = hlo.parse(compiled)
+    moved = hlo.traffic_by(module, layer)
+    return {
+        "before": dict(collections.Counter(_STABLEHLO.findall(stablehlo)).most_common()),
+        "after": hlo.opcodes(module),
+        "steps": hlo.opcodes(module, entry=True),
+        "bytes_moved": dict(sorted(moved.items(), key=lambda each: -each[1])),
+    }
+
+
+def layer(op_name: str) -> str:
+    """Returns the row of the network in what JAX called an operation: "inception_3a", "inception_3a, backward"."""
+    found = _LAYER.search(op_name)
+    if not found:
+        return "other"
+    return f"{found[1]}, backward" if "transpose(" in op_name else found[1]
