@@ -81,8 +81,8 @@ def max_pool(maps: jax.Array, window: int, stride: int, borders: Borders) -> jax
 
 
 def _geometry(stride: int, borders: Borders, groups: int = 1) -> _Geometry:
-    top_bottom, left_right = borders
-    return _Geometry(stride, (tuple(top_bottom), tuple(left_right)), groups)
+    (top, bottom), (left, right) = borders
+    return _Geometry(stride, ((top, bottom), (left, right)), groups)
 
 
 # Convolution.

@@ -73,7 +73,7 @@ def _max_pool(maps, window, stride, borders):
 
 def _close(actual, expected, dtype):
     for a, b in zip(actual, expected, strict=True):
-        assert a.dtype == dtype and a.shape == b.shape
+        assert (a.dtype, a.shape) == (dtype, b.shape)
         scale = max(np.abs(b).max(), 1)
         np.testing.assert_allclose(np.float64(a) / scale, np.float64(b) / scale, rtol=0, atol=TOLERANCE[dtype])
 
@@ -99,7 +99,7 @@ def test_convolutions_and_gradients(case, dtype):
 def test_max_pools_and_gradients_with_ties(case, dtype):
     batch, height, width, *geometry = case
     with jax.enable_x64(True):
-        # Few distinct values, so that most windows have several maxima; below zero, so that a border of zeros would win.
+        # Few values, so that most windows have several maxima; below zero, so that a border of zeros would win.
         maps = jnp.asarray(np.random.default_rng(0).integers(-4, -1, (batch, height, width, 5)), dtype)
 
         @jax.jit
