@@ -1,0 +1,114 @@
+"""Convolutions and max pools in their forms for CPUs against those of XLA and their gradients."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from inception_jax.models import ops
+
+TOLERANCE = {"float32": 2e-5, "bfloat16": 2e-2, "float64": 1e-12}
+
+
+class Case(NamedTuple):
+    shape: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: int = 1
+    borders: tuple[tuple[int, int], ...] = ((0, 0), (0, 0))
+    groups: int = 1
+
+
+CASES = {
+    "pointwise": Case((2, 5, 4, 9), (1, 1, 9, 6)),
+    "pointwise, stride 2": Case((2, 6, 7, 9), (1, 1, 9, 6), 2),
+    "pointwise with borders": Case((2, 6, 7, 9), (1, 1, 9, 6), 2, ((1, 0), (0, 1))),
+    "3x3": Case((2, 6, 5, 9), (3, 3, 9, 4), 1, ((1, 1), (1, 1))),
+    "3x3, stride 2, TensorFlow's borders": Case((2, 8, 7, 8), (3, 3, 8, 4), 2, ((0, 1), (1, 1))),
+    "3x3, stride 2, a rest": Case((2, 8, 9, 8), (3, 3, 8, 4), 2),
+    "1x7": Case((2, 5, 6, 8), (1, 7, 8, 4), 1, ((0, 0), (3, 3))),
+    "7x7 of images": Case((2, 14, 15, 3), (7, 7, 3, 4), 2, ((3, 3), (2, 3))),
+    "3x3 of images, a rest": Case((3, 8, 7, 3), (3, 3, 3, 4), 2),
+    "2x2, stride 3: pixels that no window sees": Case((2, 8, 8, 8), (2, 2, 8, 4), 3),
+    "border wider than the window": Case((2, 4, 4, 8), (2, 2, 8, 4), 1, ((3, 2), (0, 3))),
+    "depthwise": Case((2, 6, 5, 4), (3, 3, 1, 4), 1, ((1, 1), (1, 1)), 4),
+    "depthwise, stride 2, multiplier 2": Case((2, 7, 6, 3), (3, 3, 1, 6), 2, ((1, 1), (0, 1)), 3),
+    "groups": Case((2, 6, 5, 8), (3, 3, 4, 6), 1, ((1, 1), (1, 1)), 2),
+}
+POOLS = {
+    "3, stride 1": (2, 7, 6, 3, 1, ((1, 1), (1, 1))),
+    "3, stride 2, ceil": (2, 8, 6, 3, 2, ((0, 1), (0, 1))),
+    "3, stride 2": (2, 7, 8, 3, 2, ((0, 0), (0, 0))),
+    "3, stride 2, borders": (2, 7, 8, 3, 2, ((1, 1), (1, 0))),
+    "2, stride 3: pixels that no window sees": (1, 8, 7, 2, 3, ((0, 0), (0, 0))),
+    "5, stride 3": (1, 9, 10, 5, 3, ((2, 1), (0, 2))),
+    "12, stride 5: more places than int8": (1, 13, 14, 12, 5, ((0, 6), (3, 1))),
+}
+dtypes = pytest.mark.parametrize("dtype", TOLERANCE)
+
+
+def _draw(seed, shape, dtype):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def _conv(maps, kernel, case):
+    return lax.conv_general_dilated(
+        maps,
+        kernel,
+        (case.stride, case.stride),
+        case.borders,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=case.groups,
+    )
+
+
+def _max_pool(maps, window, stride, borders):
+    return lax.reduce_window(
+        maps, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), ((0, 0), *borders, (0, 0))
+    )
+
+
+def _close(actual, expected, dtype):
+    for a, b in zip(actual, expected, strict=True):
+        assert (a.dtype, a.shape) == (dtype, b.shape)
+        scale = max(np.abs(b).max(), 1)
+        np.testing.assert_allclose(np.float64(a) / scale, np.float64(b) / scale, rtol=0, atol=TOLERANCE[dtype])
+
+
+@dtypes
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_convolutions_and_gradients(case, dtype):
+    with jax.enable_x64(True):
+        maps, kernel = _draw(0, case.shape, dtype), _draw(1, case.kernel, dtype)
+
+        @jax.jit
+        def both(maps, kernel):
+            exact, vjp = jax.vjp(functools.partial(_conv, case=case), *(x.astype(jnp.float64) for x in (maps, kernel)))
+            output, own_vjp = jax.vjp(lambda maps, kernel: ops.conv(maps, kernel, *case[2:]), maps, kernel)
+            grads = jnp.cos(jnp.arange(output.size)).reshape(output.shape).astype(dtype)
+            return (output, *own_vjp(grads)), (exact, *vjp(grads.astype(jnp.float64)))
+
+        _close(*both(maps, kernel), dtype)
+
+
+@dtypes
+@pytest.mark.parametrize("case", POOLS.values(), ids=POOLS)
+def test_max_pools_and_gradients_with_ties(case, dtype):
+    batch, height, width, *geometry = case
+    with jax.enable_x64(True):
+        # Few values, so that most windows have several maxima; below zero, so that a border of zeros would win.
+        maps = jnp.asarray(np.random.default_rng(0).integers(-4, -1, (batch, height, width, 5)), dtype)
+
+        @jax.jit
+        def both(maps):
+            expected, vjp = jax.vjp(lambda maps: _max_pool(maps, *geometry), maps)
+            pooled, own_vjp = jax.vjp(lambda maps: ops.max_pool(maps, *geometry), maps)
+            grads = (jnp.arange(pooled.size) % 8 + 1).reshape(pooled.shape).astype(dtype)  # sums are exact
+            return (pooled, ops.max_pool(maps, *geometry), *own_vjp(grads)), (expected, expected, *vjp(grads))
+
+        for actual, reference in zip(*both(maps), strict=True):
+            assert actual.dtype == dtype
+            np.testing.assert_array_equal(actual, reference)
