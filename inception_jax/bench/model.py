@@ -77,6 +77,7 @@ def measure(case: Case, names: Sequence[str], baseline: str, effort: Effort, com
         "baseline": baseline,
         "flops_per_image": flops_per_image(case),
         "effort": dataclasses.asdict(effort),
+        "cores_busy_for_others": list(found.busy),
         "engines": {
             name: _figures(case, each, laps[baseline]) | ({"warm_seconds": warm[name]} if warm else {})
             for name, each in found.engines.items()
@@ -109,10 +110,14 @@ def write_weights(case: Case, names: Sequence[str], folder: Path) -> Weights:
 
 
 class _Found(NamedTuple):
-    """What the processes of the engines said: "laps", "phases", "ceilings" and "facts" of each, and the checks."""
+    """What the processes of the engines said: "laps", "phases", "ceilings" and "facts" of each, and the checks.
+
+    `busy` are the cores that worked for others before and after the turns.
+    """
 
     engines: dict[str, dict[str, Any]]
     checks: tuple[Check, ...]
+    busy: tuple[float | None, float | None]
 
 
 def _run(case: Case, names: Sequence[str], start: Weights, effort: Effort, folder: Path, tell: Tell) -> _Found:
@@ -129,7 +134,9 @@ def _run(case: Case, names: Sequence[str], start: Weights, effort: Effort, folde
         each = effort.seconds / effort.rounds
         turns = {name: functools.partial(worker.ask, "turn", each) for name, worker in workers.items()}
         with tell(f"{case}: {', '.join(names)} take turns"):
+            before = timing.busy_cores()
             laps = timing.take_turns(turns, effort.rounds)
+            busy = before, timing.busy_cores()
             ceilings = {name: worker.ask("ceilings") for name, worker in workers.items()}
         facts = {name: worker.ask("facts") for name, worker in workers.items()}
         for name, worker in workers.items():
@@ -138,7 +145,7 @@ def _run(case: Case, names: Sequence[str], start: Weights, effort: Effort, folde
         name: {"laps": laps[name], "phases": phases[name], "ceilings": ceilings[name], "facts": facts[name]}
         for name in names
     }
-    return _Found(found, tuple(checks))
+    return _Found(found, tuple(checks), busy)
 
 
 def _start(name: str, case: Case, folder: Path) -> Worker:

@@ -163,16 +163,8 @@ def measure(
         }
         for number, (op, count) in enumerate(ops.items(), start=1):
             with tell(f"{model}, {number} of {len(ops)}: {op}"):
-                seconds = {}
-                for part in PARTS:
-                    outputs = {name: worker.ask("prepare", op, part) for name, worker in workers.items()}
-                    checks += _compare(f"{part} of {op}", outputs, dtype)
-                    turns = {
-                        name: functools.partial(worker.ask, "turn", effort.seconds / effort.rounds)
-                        for name, worker in workers.items()
-                    }
-                    laps = timing.take_turns(turns, effort.rounds)
-                    seconds[part] = {name: timing.spread(each)["median"] for name, each in laps.items()}
+                seconds, its_checks = _run(op, workers, dtype, effort)
+            checks += its_checks
             rows.append({"op": str(op), "uses": count, "flops": 2 * op.macs(numerics) * batch, "seconds": seconds})
         facts = {name: worker.ask("facts") for name, worker in workers.items()}
     rows.sort(key=lambda row: -row["uses"] * row["seconds"]["gradients"]["jax"])
@@ -190,6 +182,21 @@ def measure(
         },
         outputs_compared=tuple(checks),
     )
+
+
+def _run(
+    op: Op, workers: dict[str, Worker], dtype: str, effort: Effort
+) -> tuple[dict[str, dict[str, float]], list[Check]]:
+    """Returns the median seconds of an op by part and engine, and the checks that went before."""
+    seconds, checks = {}, []
+    for part in PARTS:
+        outputs = {name: worker.ask("prepare", op, part) for name, worker in workers.items()}
+        checks += _compare(f"{part} of {op}", outputs, dtype)
+        each = effort.seconds / effort.rounds
+        turns = {name: functools.partial(worker.ask, "turn", each) for name, worker in workers.items()}
+        laps = timing.take_turns(turns, effort.rounds)
+        seconds[part] = {name: timing.spread(its)["median"] for name, its in laps.items()}
+    return seconds, checks
 
 
 def _compare(what: str, outputs: dict[str, dict[str, np.ndarray]], dtype: str) -> list[Check]:

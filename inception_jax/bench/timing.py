@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,23 @@ def take_turns(turns: Mapping[str, Callable[[], list[float]]], rounds: int) -> d
         for name, run in turns.items():
             laps[name].append(run())
     return laps
+
+
+def busy_cores(seconds: float = 1.0) -> float | None:
+    """Returns how many processor cores work for others, while nothing here does; None where the system does not say."""
+    try:
+        before = _worked()
+        time.sleep(seconds)
+        return (_worked() - before) / os.sysconf("SC_CLK_TCK") / seconds
+    except OSError:
+        return None
+
+
+def _worked() -> int:
+    """Returns the clock ticks that all cores have worked since the start of the machine."""
+    with open("/proc/stat") as file:
+        ticks = [int(word) for word in file.readline().split()[1:9]]
+    return sum(ticks) - sum(ticks[3:5])  # without idle, and waiting for disks
 
 
 def spread(rounds: Sequence[Sequence[float]]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 bench = typer.Typer(no_args_is_help=True, help="Measure speed, beside PyTorch and Keras, and show what was measured.")
 app.add_typer(bench, name="bench")
 
+BUSY = 0.2  # cores that work for others; above it, figures of processors mean little
+
 Save = Annotated[
     Path | None, typer.Option("--save", help="Append a row for each result, such as benchmarks/results/model.jsonl.")
 ]
@@ -210,9 +212,10 @@ def _print_model(title: str, row: Row) -> None:
             f"{check.what} of {check.engine} and {check.reference}: "
             f"{check.max_abs_difference:.2g} apart, {check.tolerance:.2g} allowed"
         )
-    print(
-        f"{row.hardware}; load {row.hardware.load_average:g} at the start. The baseline is {row.figures['baseline']}."
-    )
+    print(f"{row.hardware}. The baseline is {row.figures['baseline']}.")
+    busy = max(cores or 0.0 for cores in row.figures["cores_busy_for_others"])
+    if busy > BUSY:
+        print(f"Other processes kept {busy:.1f} cores busy: these figures are no measure, least of all PyTorch's.")
 
 
 def _model_cells(each: dict[str, Any], batch: int) -> dict[str, str]:

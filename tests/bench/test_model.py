@@ -69,6 +69,7 @@ class FakeWorker:
 def fakes(monkeypatch):
     monkeypatch.setattr(model, "Worker", FakeWorker)
     monkeypatch.setattr(model, "write_weights", lambda *_: None)
+    monkeypatch.setattr(timing, "busy_cores", lambda: 0.25)
     monkeypatch.setattr(FakeWorker, "machine", Machine())
     monkeypatch.setattr(FakeWorker, "logits", dict(FakeWorker.logits))
     return FakeWorker
@@ -91,6 +92,7 @@ def test_a_slow_compilation_shows_up_in_its_phase_alone(fakes):
 
 def test_outputs_are_compared_before_turns_that_alternate(fakes):
     row = measure()
+    assert row.figures["cores_busy_for_others"] == [0.25, 0.25]
     order = [(name, what) for name, what in fakes.machine.log if what in ("outputs", "turn")]
     assert order == [(name, what) for what in ("outputs", "turn", "turn") for name in ("jax", "torch")]
     assert [(check.engine, check.reference, check.what) for check in row.outputs_compared] == [

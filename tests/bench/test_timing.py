@@ -42,6 +42,11 @@ def test_a_turn_has_a_few_calls_however_slow_they_are():
     assert len(timing.turn(lambda: machine.work(50.0), 1.0, machine)) == timing.MINIMUM_CALLS
 
 
+def test_cores_that_work_for_others():
+    cores = timing.busy_cores(0.05)
+    assert cores is None or 0 <= cores < 4096
+
+
 def test_spread_and_ratio():
     rounds, baseline = [[1.0, 2.0, 3.0], [4.0, 5.0]], [[4.0], [9.0, 9.0]]
     found = timing.spread(rounds)
