@@ -198,6 +198,10 @@ class Predictor:
         batch[: len(rows)] = rows
         return jax.device_put(batch, self._split)
 
+    def trace(self, bucket: int, outputs: tuple[str, ...] = ("logits",)) -> jax.stages.Traced:
+        """Returns the program of a bucket before it is compiled: (params, images) -> outputs."""
+        return trace_forward(self.model, self._params, self.info.preprocess, bucket, outputs, self._mesh)
+
     def top(self, logits: np.ndarray, k: int) -> Prediction:
         """Returns the k likeliest classes of logits [K], or of log-probabilities.
 
@@ -254,8 +258,7 @@ class Predictor:
     def _program(self, bucket: int, outputs: tuple[str, ...]) -> jax.stages.Compiled:
         key = bucket, outputs
         if key not in self._programs:
-            traced = trace_forward(self.model, self._params, self.info.preprocess, bucket, outputs, self._mesh)
-            self._programs[key] = traced.lower().compile()
+            self._programs[key] = self.trace(bucket, outputs).lower().compile()
         return self._programs[key]
 
 

@@ -1,0 +1,133 @@
+"""What `bench model` measures: one network, one batch, one precision; the same weights and images for every engine."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from inception_jax.errors import UserError
+from inception_jax.models import summary, zoo
+from inception_jax.weights import Info, Weights
+from inception_jax.weights.lineages import variable_shapes
+
+Mode = Literal["inference", "train"]
+Dtype = Literal["float32", "tf32", "bfloat16"]
+MODES: tuple[Mode, ...] = ("inference", "train")
+DTYPES: tuple[Dtype, ...] = ("float32", "tf32", "bfloat16")
+
+BATCHES = 4  # that take turns, so that nothing is computed from what is in a cache already
+LEARNING_RATE, MOMENTUM = 1e-3, 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A question to all engines.
+
+    Attributes:
+      model: of the zoo.
+      mode: logits of images, or a step of SGD with momentum: loss, gradients, new parameters and statistics.
+      batch: images of a call.
+      dtype: of the computation; parameters are float32. tf32 is float32 with convolutions of 10 bits, on GPUs.
+      image_size: in pixels; None: the card's.
+      num_classes, aux: of the network; the auxiliary heads count in training alone.
+      threads: processor cores that an engine may use; None: all.
+      seed: of weights, images and labels.
+    """
+
+    model: str
+    mode: Mode
+    batch: int
+    dtype: Dtype = "float32"
+    image_size: int | None = None
+    num_classes: int = 1000
+    aux: bool = False
+    threads: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("mode", MODES), ("dtype", DTYPES)):
+            if getattr(self, name) not in allowed:
+                raise UserError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
+        if self.heads and not zoo.model_card(self.model).aux_heads:
+            raise UserError(f"{self.model} has no auxiliary heads; measure without them.")
+        for name in ("batch", "num_classes", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} is {value}; it must be at least 1.")
+
+    @property
+    def size(self) -> int:
+        """Height and width of the images."""
+        return self.image_size or zoo.model_card(self.model).preprocess.size
+
+    @property
+    def heads(self) -> bool:
+        """Whether auxiliary heads run."""
+        return self.aux and self.mode == "train"
+
+    def check(self) -> None:
+        """Raises a `ValueError` if the model is unknown or reads no images of this size."""
+        model = zoo.create_model(self.model, self.num_classes, aux=self.heads)
+        model.check_size(self.size, self.size, heads=self.heads)
+
+    def __str__(self) -> str:
+        heads = " with auxiliary heads" if self.heads else ""
+        return f"{self.model}{heads}, {self.mode}, {self.batch} x {self.size} x {self.size}, {self.dtype}"
+
+
+def images(case: Case) -> np.ndarray:
+    """Returns pixels [BATCHES, batch, size, size, 3], uint8: noise about a colour that differs from image to image."""
+    rng = np.random.default_rng((case.seed, 1))
+    shape = (BATCHES, case.batch, case.size, case.size, 3)
+    noise = rng.integers(0, 128, shape, np.uint8)
+    noise += rng.integers(0, 128, (*shape[:2], 1, 1, 3), np.uint8)
+    return noise
+
+
+def labels(case: Case) -> np.ndarray:
+    """Returns classes [BATCHES, batch], int32."""
+    rng = np.random.default_rng((case.seed, 2))
+    return rng.integers(0, case.num_classes, (BATCHES, case.batch), np.int32)
+
+
+def random_weights(case: Case, gains: bool = True) -> Weights:
+    """Returns weights under which no signal fades, with statistics as after some training.
+
+    Args:
+      case: names the model.
+      gains: whether batch norms have random gains; False: ones, which an engine that knows no gains can run.
+    """
+    card = zoo.model_card(case.model)
+    preprocess = dataclasses.replace(card.preprocess, size=case.size)
+    info = Info(case.model, case.num_classes, case.heads, preprocess, card.numerics)
+    rng = np.random.default_rng((case.seed, 0))
+    flat = {path: _draw(rng, path, shape) for path, shape in variable_shapes(info.create_model(), case.size).items()}
+    if not gains:
+        paths = [path for path in flat if path[-2:] == ("bn", "scale")]
+        flat |= {path: np.ones_like(flat[path]) for path in paths}
+        info = dataclasses.replace(info, filled=tuple("/".join(path[1:]) for path in paths))
+    return Weights.of(info, flat)
+
+
+def flops_per_image(case: Case) -> int:
+    """Returns the floating-point operations of one image, two for each multiply-add of convolutions and linear layers.
+
+    Training counts three passes: forward, and the gradients by inputs and by weights; none by the image.
+    """
+    table = summary.summarize(case.model, case.size, num_classes=case.num_classes, aux=case.heads)
+    rows = (*table.rows, *table.aux)
+    macs = sum(row.macs for row in rows)
+    if case.mode == "inference":
+        return 2 * macs
+    first = next(row.layers[0] for row in rows if row.layers)
+    return 2 * (3 * macs - first.macs)
+
+
+def _draw(rng: np.random.Generator, path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
+    leaf = path[-1]
+    if leaf == "kernel":
+        return rng.standard_normal(shape, np.float32) * np.float32((2 / np.prod(shape[:-1])) ** 0.5)
+    low, high = (0.8, 1.2) if leaf in ("scale", "var") else (-0.1, 0.1)
+    return rng.uniform(low, high, shape).astype(np.float32)

@@ -1,0 +1,234 @@
+"""The convolutions and pools of a network one by one, in JAX and beside PyTorch: which shapes cost what."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import functools
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inception_jax.bench import timing
+from inception_jax.bench.compare import TOLERANCES, check
+from inception_jax.bench.model import PACKAGES, Effort
+from inception_jax.bench.records import Check, Row, find_flags, find_hardware, find_versions
+from inception_jax.bench.worker import Worker
+from inception_jax.models import spec, zoo
+
+Kernel = spec.Conv | spec.SeparableConv | spec.Pool
+PARTS = ("forward", "gradients")  # the second runs forward, and backward to its input and its parameters
+FACTORIES = {
+    "jax": "inception_jax.bench.engines.ops_on_jax:OpsOnJax",
+    "torch-channels-last": "inception_jax.bench.engines.ops_on_torch:OpsOnTorch",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+    """A convolution or pool on maps of one shape.
+
+    Attributes:
+      row: of a table, without what follows the convolution.
+      size, channels: height and width, and channels, of the maps that it reads.
+    """
+
+    row: Kernel
+    size: int
+    channels: int
+
+    def __str__(self) -> str:
+        row, maps = self.row, f"{self.size}x{self.size}x{self.channels}"
+        valid = " valid" if row.padding == spec.VALID else ""
+        if isinstance(row, spec.Pool):
+            return f"{row.kind} {row.window}x{row.window}/{row.stride}{valid} {maps}"
+        kind = "separable" if isinstance(row, spec.SeparableConv) else "conv"
+        height, width = row.kernel
+        return f"{kind} {height}x{width}/{row.stride}{valid} {maps} to {row.features}"
+
+    def macs(self, numerics: spec.Numerics) -> int:
+        """Returns the multiply-adds for one image; 0 of a pool."""
+        if isinstance(self.row, spec.Pool):
+            return 0
+        height, width = (
+            (self.size + sum(low_high) - window) // self.row.stride + 1
+            for window, low_high in zip(self.row.kernel, borders(self, numerics), strict=True)
+        )
+        window = self.row.kernel[0] * self.row.kernel[1]
+        if isinstance(self.row, spec.SeparableConv):
+            between = self.channels * self.row.multiplier
+            return height * width * between * (window + self.row.features)
+        return height * width * window * self.channels * self.row.features
+
+
+def distinct(model: str, image_size: int | None = None, aux: bool = False) -> dict[Op, int]:
+    """Returns the convolutions and pools of a network, each shape once, with how often it occurs.
+
+    Args:
+      model: of the zoo.
+      image_size: in pixels; None: the card's.
+      aux: whether those of the auxiliary heads count, too.
+    """
+    card = zoo.model_card(model)
+    size, channels = image_size or card.preprocess.size, 3
+    found: dict[Op, int] = {}
+    for name, row in card.table.items():
+        ops = list(_walk((row,), size, channels, card.numerics))
+        size, channels = ops.pop()
+        if aux and name in card.aux_heads:
+            ops += list(_walk(card.aux_heads[name].rows, size, channels, card.numerics))[:-1]
+        for op in ops:
+            found[op] = found.get(op, 0) + 1
+    return found
+
+
+def borders(op: Op, numerics: spec.Numerics) -> list[tuple[int, int]]:
+    """Returns the (low, high) padding of height and of width."""
+    row = op.row
+    if isinstance(row, spec.Pool):
+        return [spec.border(op.size, row.window, row.stride, row.padding, numerics.pool_same)] * 2
+    return [spec.border(op.size, window, row.stride, row.padding, numerics.conv_same) for window in row.kernel]
+
+
+def inputs(op: Op, batch: int, seed: int = 0) -> list[np.ndarray]:
+    """Returns maps [2, batch, H, W, C], normal: two batches that take turns."""
+    rng = np.random.default_rng((seed, 0))
+    return [rng.standard_normal((batch, op.size, op.size, op.channels), np.float32) for _ in range(2)]
+
+
+def cotangent(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Returns what the gradients are taken of: normal maps of this shape, [B, H, W, C]."""
+    return np.random.default_rng((seed, 1)).standard_normal(shape, np.float32)
+
+
+def parameters(op: Op, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the parameters of a convolution as `layers.ConvNormAct` names them; none of a pool."""
+    row, rng = op.row, np.random.default_rng((seed, 2))
+    if isinstance(row, spec.Pool):
+        return {}
+
+    def kernel(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape, np.float32) * np.float32(np.prod(shape[:-1]) ** -0.5)
+
+    bias = rng.standard_normal(row.features, np.float32)
+    if isinstance(row, spec.Conv):
+        return {"conv": {"kernel": kernel(*row.kernel, op.channels, row.features), "bias": bias}}
+    between = op.channels * row.multiplier
+    pointwise = {"kernel": kernel(1, 1, between, row.features), "bias": bias}
+    return {"depthwise": {"kernel": kernel(*row.kernel, 1, between)}, "pointwise": pointwise}
+
+
+def measure(
+    model: str,
+    batch: int,
+    dtype: str,
+    image_size: int | None,
+    threads: int | None,
+    effort: Effort,
+    command: str,
+    tell: Callable[[str], contextlib.AbstractContextManager[None]],
+    beside: bool = True,
+) -> Row:
+    """Returns a row with the seconds of every distinct op of a model, slowest in JAX first.
+
+    Args:
+      model, image_size: see `distinct`.
+      batch: images.
+      dtype: "float32", "tf32" or "bfloat16".
+      threads: see `Worker`.
+      effort: seconds for each op and part, and the rounds.
+      command: for the row.
+      tell: a context in which something takes long.
+      beside: whether PyTorch runs, too.
+
+    Raises:
+      UserError: PyTorch is not installed, or computes something else.
+    """
+    ops, numerics = distinct(model, image_size), zoo.model_card(model).numerics
+    names = list(FACTORIES) if beside else ["jax"]
+    hardware = find_hardware()
+    rows: list[dict[str, Any]] = []
+    checks: list[Check] = []
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        workers = {
+            name: stack.enter_context(
+                Worker(name, FACTORIES[name], (numerics, batch, dtype, threads), threads, folder / name)
+            )
+            for name in names
+        }
+        for number, (op, count) in enumerate(ops.items(), start=1):
+            with tell(f"{model}, {number} of {len(ops)}: {op}"):
+                seconds = {}
+                for part in PARTS:
+                    outputs = {name: worker.ask("prepare", op, part) for name, worker in workers.items()}
+                    checks += _compare(f"{part} of {op}", outputs, dtype)
+                    turns = {
+                        name: functools.partial(worker.ask, "turn", effort.seconds / effort.rounds)
+                        for name, worker in workers.items()
+                    }
+                    laps = timing.take_turns(turns, effort.rounds)
+                    seconds[part] = {name: timing.spread(each)["median"] for name, each in laps.items()}
+            rows.append({"op": str(op), "uses": count, "flops": 2 * op.macs(numerics) * batch, "seconds": seconds})
+        facts = {name: worker.ask("facts") for name, worker in workers.items()}
+    rows.sort(key=lambda row: -row["uses"] * row["seconds"]["gradients"]["jax"])
+    size = image_size or zoo.model_card(model).preprocess.size
+    return Row(
+        command=command,
+        hardware=hardware,
+        date=datetime.datetime.now(datetime.UTC).date(),
+        versions=find_versions(*(package for name in names for package in PACKAGES[name.partition("-")[0]])),
+        flags=find_flags() | {"threads": threads},
+        figures={
+            "case": {"model": model, "batch": batch, "dtype": dtype, "image_size": size},
+            "engines": facts,
+            "ops": rows,
+        },
+        outputs_compared=tuple(checks),
+    )
+
+
+def _compare(what: str, outputs: dict[str, dict[str, np.ndarray]], dtype: str) -> list[Check]:
+    """Returns the checks of each array that an op makes."""
+    (reference, expected), *others = outputs.items()
+    return [
+        check(name, reference, f"{array} of {what}", found[array], theirs, TOLERANCES[dtype]["value"])
+        for name, found in others
+        for array, theirs in expected.items()
+    ]
+
+
+def _walk(rows: spec.Branch, size: int, channels: int, numerics: spec.Numerics) -> Iterator[Any]:
+    """Yields the ops of a chain, and at last (size, channels) of what it makes."""
+    for row in rows:
+        out = channels
+        match row:
+            case spec.Conv() | spec.SeparableConv():
+                yield Op(row._replace(relu=False, norm=False, init=None), size, channels)
+                out = row.features
+            case spec.Pool():
+                yield Op(row, size, channels)
+            case spec.Channels():
+                out = row.stop - row.start
+            case spec.Residual():
+                *ops, (inner, between) = _walk(row.rows, size, channels, numerics)
+                yield from ops
+                if row.up:
+                    yield Op(spec.Conv(channels, relu=False, norm=False), inner, between)
+                if row.shortcut is not None:
+                    yield Op(row.shortcut._replace(relu=False, norm=False, init=None), size, channels)
+                    out = row.shortcut.features
+            case spec.AdaptivePool() | spec.LocalResponseNorm() | spec.Relu():
+                pass
+            case branches:
+                out = 0
+                for branch in branches:
+                    *ops, (_, made) = _walk(branch, size, channels, numerics)
+                    yield from ops
+                    out += made
+        size, channels = spec.output_size(row, size, numerics), out
+    yield size, channels

@@ -1,0 +1,96 @@
+"""What networks of the zoo are measured beside: which of them have an original that can run, and how it is built."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from inception_jax.errors import UserError
+
+TORCH = {  # the packages in which the original of a model is a torch.nn.Module, as `weights.origins` names them
+    "googlenet_torchvision": "torchvision",
+    "inception_v3": "torchvision",
+    "inception_v4": "timm",
+    "inception_resnet_v2": "timm",
+    "xception_timm": "timm",
+}
+KERAS = {"inception_v3_tf": "InceptionV3", "inception_resnet_v2": "InceptionResNetV2", "xception": "Xception"}
+TIMM = {"xception_timm": "legacy_xception"}  # where timm's name is another
+
+
+def torch_original(model: str, num_classes: int, aux: bool) -> Any:
+    """Returns the PyTorch original of a model of the zoo, without dropout, with weights as its package draws them.
+
+    Raises:
+      UserError: there is none, it has no such heads, or its package is not installed.
+    """
+    origin = origin_of("torch", model)
+    if origin == "timm":
+        timm = require("timm")
+        if aux:
+            raise UserError(f"timm's {model} has no auxiliary heads; measure without them.")
+        return timm.create_model(TIMM.get(model, model), pretrained=False, num_classes=num_classes, drop_rate=0.0)
+    with _without_missing_operators():
+        models = require("torchvision.models")
+    if model == "googlenet_torchvision":
+        dropouts = {"dropout": 0.0, "dropout_aux": 0.0}
+        return models.GoogLeNet(num_classes=num_classes, aux_logits=aux, init_weights=False, **dropouts)
+    return models.Inception3(num_classes=num_classes, aux_logits=aux, init_weights=False, dropout=0.0)
+
+
+def keras_original(model: str, image_size: int, num_classes: int) -> Any:
+    """Returns the Keras application that is a model of the zoo; it gives logits.
+
+    Raises:
+      UserError: there is none, or Keras is not installed.
+    """
+    origin_of("keras", model)
+    applications = require("keras").applications
+    build = getattr(applications, KERAS[model])
+    shape = (image_size, image_size, 3)
+    return build(weights=None, input_shape=shape, classes=num_classes, classifier_activation=None)
+
+
+def origin_of(framework: str, model: str) -> str:
+    """Returns what `weights.export` calls the original of a model in "torch" or "keras".
+
+    Raises:
+      UserError: it has none there.
+    """
+    known = TORCH if framework == "torch" else dict.fromkeys(KERAS, "keras")
+    if model not in known:
+        raise UserError(f"{model} has no original in {framework} to compare with; these have: {', '.join(known)}.")
+    return known[model]
+
+
+def require(name: str) -> Any:
+    """Returns an optional module.
+
+    Raises:
+      UserError: it, or something that it needs, is not installed.
+    """
+    package = name.partition(".")[0]
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"{package} cannot be imported ({error}): pip install {package}.") from error
+
+
+@contextlib.contextmanager
+def _without_missing_operators() -> Iterator[None]:
+    """Lets torchvision be imported where its build lacks compiled operators, which no network here uses."""
+    torch = require("torch")
+    register = torch.library.register_fake
+
+    def register_known(op: Any, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
+        if str(op).startswith("torchvision::"):
+            return lambda function: function
+        return register(op, *args, **kwargs)
+
+    torch.library.register_fake = register_known
+    try:
+        yield
+    finally:
+        torch.library.register_fake = register

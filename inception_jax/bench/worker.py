@@ -1,0 +1,134 @@
+"""An engine in a process of its own: the thread pools of frameworks, and their memory, do not meet.
+
+The process lives as long as its `Worker` and does what it is asked, one thing after the other; the others wait.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import resource
+import traceback
+from pathlib import Path
+from typing import Any
+
+from inception_jax.bench.timing import turn
+from inception_jax.errors import UserError
+
+# XLA takes three quarters of a GPU's memory by default; other engines keep their part while it is not their turn.
+SHARED_MEMORY = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.4"}
+KIB = 1 if os.uname().sysname == "Darwin" else 1024  # the unit of ru_maxrss
+
+
+class Worker:
+    """A process that holds one engine, and is left with `stop` or by leaving its context.
+
+    Args:
+      name: of the engine.
+      factory: "module:function" that makes it there.
+      arguments: of that function.
+      threads: processor cores that it may use; None: all.
+      cache: folder where it keeps what it compiles.
+
+    Raises:
+      UserError: the engine is not installed, or refuses its arguments.
+    """
+
+    def __init__(self, name: str, factory: str, arguments: tuple[Any, ...], threads: int | None, cache: Path):
+        self.name = name
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, name, threads, str(cache)), daemon=True)
+        self._process.start()
+        theirs.close()
+        try:
+            self.ask(factory, *arguments)
+        except BaseException:
+            self.stop()
+            raise
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """Returns what a method of the engine gives; "turn" and "peak" are the process's own.
+
+        Raises:
+          UserError: of the engine, or its process ended.
+          RuntimeError: any other error there, with its trace.
+        """
+        self._pipe.send((method, arguments))
+        try:
+            kind, value = self._pipe.recv()
+        except (EOFError, ConnectionError) as error:
+            self._process.join(10)
+            code = self._process.exitcode
+            raise UserError(f"The process of {self.name} ended with exit code {code}: out of memory?") from error
+        if kind == "refused":
+            raise UserError(f"{self.name}: {value}")
+        if kind == "failed":
+            raise RuntimeError(f"{self.name} failed:\n{value}")
+        return value
+
+    def stop(self) -> None:
+        """Ends the process."""
+        self._pipe.close()
+        self._process.join(10)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def _serve(pipe: multiprocessing.connection.Connection, name: str, threads: int | None, cache: str) -> None:
+    """Answers questions until the pipe is closed; the first of them makes the engine.
+
+    Nothing that imports a framework is unpickled before the process is prepared.
+    """
+    engine: Any = None
+    answer: Any
+    while True:
+        try:
+            if engine is None:
+                prepare_process(name, threads, Path(cache))
+            method, arguments = pipe.recv()
+            if engine is None:
+                module, _, function = method.partition(":")
+                engine, answer = getattr(importlib.import_module(module), function)(*arguments), None
+            elif method == "turn":
+                answer = turn(engine.call, *arguments)
+            elif method == "peak":
+                answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
+            else:
+                answer = getattr(engine, method)(*arguments)
+            pipe.send(("done", answer))
+        except EOFError:
+            return
+        except UserError as error:
+            pipe.send(("refused", str(error)))
+        except BaseException:
+            pipe.send(("failed", traceback.format_exc()))
+
+
+def prepare_process(name: str, threads: int | None, cache: Path) -> None:
+    """Sets what a framework reads when it is imported: cores, memory, the folder of compiled programs."""
+    from inception_jax.bench.engines import framework
+
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if threads and cores:
+        if threads > len(cores):
+            raise UserError(f"threads is {threads}; this machine has {len(cores)} cores.")
+        os.sched_setaffinity(0, cores[:threads])
+    for variable, value in SHARED_MEMORY.items():
+        os.environ.setdefault(variable, value)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache / "torch")
+    if framework(name) == "torch":
+        os.environ["JAX_PLATFORMS"] = "cpu"  # our tables import JAX, which must leave the GPU alone
+        return
+    from inception_jax.training.compilation import use_compilation_cache
+
+    use_compilation_cache(str(cache / "jax"))

@@ -1,0 +1,196 @@
+"""Commands that measure, and the one that shows what was measured."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from inception_jax.cli.app import Json, app, table, user_errors
+from inception_jax.cli.progress import doing
+
+if TYPE_CHECKING:
+    from inception_jax.bench.records import Row
+
+bench = typer.Typer(no_args_is_help=True, help="Measure speed, beside PyTorch and Keras, and show what was measured.")
+app.add_typer(bench, name="bench")
+
+Save = Annotated[
+    Path | None, typer.Option("--save", help="Append a row for each result, such as benchmarks/results/model.jsonl.")
+]
+Threads = Annotated[int | None, typer.Option("--threads", help="Processor cores of an engine; all if none.", min=1)]
+
+
+@bench.command("model")
+def bench_model(
+    model: Annotated[str, typer.Option("--model", help="A name of `inception-jax models`.")] = "googlenet_torchvision",
+    mode: Annotated[list[str] | None, typer.Option("--mode", help="inference or train; repeat it.")] = None,
+    batch: Annotated[list[int] | None, typer.Option("--batch", help="Images of a call; repeat it.", min=1)] = None,
+    dtype: Annotated[list[str] | None, typer.Option("--dtype", help="float32, tf32 or bfloat16; repeat it.")] = None,
+    engine: Annotated[list[str] | None, typer.Option("--engine", help="See below; repeat it.")] = None,
+    baseline: Annotated[str | None, typer.Option("--baseline", help="Its speed is 1; the last engine if none.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", help="In pixels; the model's if none.", min=1)
+    ] = None,
+    classes: Annotated[int, typer.Option("--classes", help="Of the network.", min=1)] = 1000,
+    aux: Annotated[bool, typer.Option("--aux/--no-aux", help="Train with the auxiliary heads.")] = False,
+    threads: Threads = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long each engine runs a case.")] = 10.0,
+    rounds: Annotated[int, typer.Option("--rounds", help="Turns into which that is cut.", min=1)] = 5,
+    warm: Annotated[
+        bool, typer.Option("--warm/--no-warm", help="Build each once more, with what it compiled before at hand.")
+    ] = True,
+    note: Annotated[str, typer.Option("--note", help="What readers of a saved row must know.")] = "",
+    save: Save = None,
+    as_json: Json = False,
+) -> None:
+    """Time a network on this machine, on one device, beside its original: same weights, same images.
+
+    Engines: jax (this package), torch, torch-channels-last, torch-compile, torch-compile-max-autotune,
+    torch-compile-freezing, keras. Each has a process of its own, and they take turns. Outputs are compared first; if
+    they differ by more than rounding explains, nothing is timed.
+    """
+    _stay_on_cpu()
+    from inception_jax.bench import records
+    from inception_jax.bench.case import Case
+    from inception_jax.bench.model import Effort, measure
+
+    effort = Effort(seconds, rounds, warm)
+    names = engine or ["jax"]
+    with user_errors():
+        cases = [
+            Case(model, each_mode, each_batch, each_dtype, image_size, classes, aux, threads)  # type: ignore[arg-type]
+            for each_mode in mode or ["inference"]
+            for each_batch in batch or [32]
+            for each_dtype in dtype or ["float32"]
+        ]
+        for case in cases:
+            case.check()
+    rows = []
+    for case in cases:
+        row = measure(case, names, baseline or names[-1], effort, command_line(), doing)
+        rows.append(row.model_copy(update={"note": note}))
+        if save:
+            records.append(save, rows[-1])
+        if not as_json:
+            _print_model(str(case), rows[-1])
+    if as_json:
+        print(json.dumps([row.model_dump(mode="json") for row in rows], indent=2))
+
+
+@bench.command("ops")
+def bench_ops(
+    model: Annotated[str, typer.Option("--model", help="A name of `inception-jax models`.")] = "googlenet_torchvision",
+    batch: Annotated[int, typer.Option("--batch", help="Images.", min=1)] = 32,
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, tf32 or bfloat16.")] = "float32",
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", help="In pixels; the model's if none.", min=1)
+    ] = None,
+    threads: Threads = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="For each shape, forward and with gradients.")] = 0.5,
+    rounds: Annotated[int, typer.Option("--rounds", help="Turns into which that is cut.", min=1)] = 3,
+    beside: Annotated[bool, typer.Option("--torch/--no-torch", help="Measure PyTorch as well.")] = True,
+    note: Annotated[str, typer.Option("--note", help="What readers of a saved row must know.")] = "",
+    save: Save = None,
+    as_json: Json = False,
+) -> None:
+    """Time each distinct convolution and pool of a network, forward and with gradients, slowest first.
+
+    In JAX by the layers of the networks, in PyTorch by torch.nn.functional on maps in channels_last. Outputs and
+    gradients are compared first.
+    """
+    _stay_on_cpu()
+    from inception_jax.bench import ops, records
+    from inception_jax.bench.case import Case
+    from inception_jax.bench.model import Effort
+
+    with user_errors():
+        Case(model, "inference", batch, dtype, image_size, threads=threads).check()  # type: ignore[arg-type]
+    effort = Effort(seconds, rounds)
+    row = ops.measure(model, batch, dtype, image_size, threads, effort, command_line(), doing, beside)
+    row = row.model_copy(update={"note": note})
+    if save:
+        records.append(save, row)
+    if as_json:
+        return print(row.model_dump_json(indent=2))
+    _print_ops(row)
+
+
+def command_line() -> str:
+    """Returns the command that runs, without where it appends its rows."""
+    words = ["inception-jax", *sys.argv[1:]]
+    if "--save" in words:
+        place = words.index("--save")
+        del words[place : place + 2]
+    return shlex.join(words)
+
+
+def _stay_on_cpu() -> None:
+    """Keeps this process away from accelerators, which belong to those of the engines."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+
+
+def _print_model(title: str, row: Row) -> None:
+    found = row.figures["engines"]
+    printed = table("", *found, left=("",))
+    columns = [_model_cells(each, row.figures["case"]["batch"]) for each in found.values()]
+    for name in dict.fromkeys(name for column in columns for name in column):
+        printed.add_row(name, *(column.get(name, "-") for column in columns))
+    print(title)
+    Console().print(printed)
+    for check in row.outputs_compared:
+        print(
+            f"{check.what} of {check.engine} and {check.reference}: "
+            f"{check.max_abs_difference:.2g} apart, {check.tolerance:.2g} allowed"
+        )
+    print(
+        f"{row.hardware}; load {row.hardware.load_average:g} at the start. The baseline is {row.figures['baseline']}."
+    )
+
+
+def _model_cells(each: dict[str, Any], batch: int) -> dict[str, str]:
+    """Returns what the table says of an engine, by row."""
+    steady, ratio = each["steady"], each["ratio"]
+    warm = each.get("warm_seconds")
+    return {
+        "device": each["device"],
+        "median, ms": f"{steady['median'] * 1e3:,.2f}",
+        "p10 ... p90, ms": f"{steady['p10'] * 1e3:,.2f} ... {steady['p90'] * 1e3:,.2f}",
+        "calls": f"{steady['calls']:,}",
+        "images/s": f"{each['images_per_second']:,.1f}",
+        "times the baseline's speed": f"{ratio['median']:.2f}",
+        "  lowest ... highest of the rounds": f"{ratio['lowest']:.2f} ... {ratio['highest']:.2f}",
+        "GFLOP/s": f"{each['flops_per_second'] / 1e9:,.1f}",
+        "  of a matrix product's": f"{each['utilisation']:.1%}",
+        "matrix product, GFLOP/s": f"{each['ceilings']['flops'] / 1e9:,.1f}",
+        "scaling in place, GB/s": f"{each['ceilings']['bandwidth'] / 1e9:,.1f}",
+        **{f"{phase.replace('_', ' ')}, s": f"{seconds:,.2f}" for phase, seconds in each["phases"].items()},
+        "to the first result, s": f"{each['to_first_result']:,.2f}",
+        **({"  what it compiled at hand, s": f"{sum(warm.values()):,.2f}"} if warm else {}),
+        **{f"{kind.replace('_', ' ')}, MiB": f"{size / 2**20:,.0f}" for kind, size in each["memory"].items()},
+    }
+
+
+def _print_ops(row: Row) -> None:
+    names = list(row.figures["engines"])
+    columns = [f"{name.partition('-')[0]} ms,\n{part}" for part in ("forward", "gradients") for name in names]
+    printed = table("op", "uses", *columns, "GFLOP/s,\ngradients", left=("op",))
+    for each in row.figures["ops"]:
+        seconds = [each["seconds"][part][name] for part in ("forward", "gradients") for name in names]
+        rate = f"{3 * each['flops'] / each['seconds']['gradients']['jax'] / 1e9:,.0f}" if each["flops"] else "-"
+        printed.add_row(each["op"], f"{each['uses']}", *(f"{value * 1e3:,.2f}" for value in seconds), rate)
+    totals = [
+        sum(each["uses"] * each["seconds"][part][name] for each in row.figures["ops"])
+        for part in ("forward", "gradients")
+        for name in names
+    ]
+    printed.add_row("all uses of all", "", *(f"{value * 1e3:,.1f}" for value in totals), "")
+    Console().print(printed)
+    print(f"{row.hardware}; load {row.hardware.load_average:g} at the start. Gradients: forward and backward.")
