@@ -50,6 +50,20 @@ class Engine:
     tolerance: float = ALIASING
 
 
+@dataclasses.dataclass(frozen=True)
+class _First(Sequence):
+    """The first records of a source."""
+
+    records: Sequence[Any]
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index):
+        return self.records[index]
+
+
 def measure(
     source: ImageSource, size: int, count: int, rounds: int, workers: Sequence[int], seconds: float, command: str
 ) -> tuple[Row, dict[str, str]]:
@@ -120,7 +134,7 @@ def _transform(size: int) -> InceptionCrop:
 def _ours(source: ImageSource, images: list[bytes], size: int) -> Engine:
     batch = next(each for each in range(min(64, len(images)), 0, -1) if len(images) % each == 0)
     steps, reading = range(len(images) // batch), Reading(threads=1, buffer=1)
-    part = dataclasses.replace(source, records=[source.records[index] for index in range(len(images))])
+    part = dataclasses.replace(source, records=_First(source.records, len(images)))
 
     def crop(encoded, box):
         image = open_image(encoded)
@@ -215,8 +229,8 @@ def _check(name: str, engine: Engine, ours: Engine, images: list[bytes]) -> Chec
     differences, largest = [0.0], 0.0
     for encoded in images[:: max(len(images) // 8, 1)]:
         box = sample_box(*Image.open(io.BytesIO(encoded)).size, rng, AREA, ASPECT)
-        expected = ours.crop(encoded, box).astype(np.float32)
-        theirs: Any = engine.crop(encoded, box)
+        expected: Any = np.asarray(ours.crop(encoded, box), np.float32)
+        theirs: Any = np.asarray(engine.crop(encoded, box))
         if theirs.shape != expected.shape:
             raise UserError(f"The crop of {name} has the shape {theirs.shape}, ours {expected.shape}.")
         differences.append(float(np.abs(expected - theirs).mean()))
