@@ -55,10 +55,10 @@ class _First(Sequence):
     """The first records of a source."""
 
     records: Sequence[Any]
-    count: int
+    length: int
 
     def __len__(self) -> int:
-        return self.count
+        return self.length
 
     def __getitem__(self, index):
         return self.records[index]
@@ -187,7 +187,7 @@ def _opencv(images: list[bytes], size: int) -> Engine:
     def read():
         batch = []
         for encoded in images:
-            image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+            image: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
             pixels = part(image, sample_box(image.shape[1], image.shape[0], rng, AREA, ASPECT))
             batch.append(cv2.cvtColor(cv2.flip(pixels, 1) if rng.random() < 0.5 else pixels, cv2.COLOR_BGR2RGB))
         return np.stack(batch)
