@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from inception_jax.cli import bench as bench
+from inception_jax.cli import bench_data as bench_data
 from inception_jax.cli import evaluate as evaluate
 from inception_jax.cli import export as export
 from inception_jax.cli import plan as plan

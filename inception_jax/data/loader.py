@@ -20,8 +20,9 @@ import grain
 import numpy as np
 from absl import flags
 
+from inception_jax.data.parts import open_image
 from inception_jax.data.sources import ImageSource
-from inception_jax.data.transforms import BrokenImage, Transform, decode
+from inception_jax.data.transforms import BrokenImage, InceptionCrop, Transform, decode
 from inception_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ class LoadImage(grain.transforms.RandomMap):
         image, mask = None, 0.0
         if record["index"] != PADDING:
             try:
-                image, mask = self.transform(decode(record["image"]), rng), 1.0
+                image, mask = self._pixels(record["image"], rng), 1.0
             except BrokenImage as error:
                 message = f"{self.describe(record['index'])}: {error}"
                 if self.on_error == "raise":
@@ -134,6 +135,11 @@ class LoadImage(grain.transforms.RandomMap):
             "mask": np.float32(mask),
             "index": np.int32(record["index"]),
         }
+
+    def _pixels(self, encoded: bytes, rng: np.random.Generator) -> np.ndarray:
+        if isinstance(self.transform, InceptionCrop):  # needs a part alone
+            return self.transform(open_image(encoded), rng)
+        return self.transform(decode(encoded), rng)
 
 
 @dataclasses.dataclass(frozen=True)

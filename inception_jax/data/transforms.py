@@ -29,6 +29,19 @@ PCA_VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 
 
+Box = tuple[int, int, int, int]
+"""left, top, right, bottom, in pixels."""
+
+
+class Encoded(Protocol):
+    """An image of which parts can be decoded alone (see `parts`)."""
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    def resize_part(self, box: Box, size: int, interpolation: str) -> np.ndarray: ...
+
+
 class Transform(Protocol):
     """Turns an RGB image into uint8 pixels [size, size, 3]; all its randomness comes from the generator."""
 
@@ -194,13 +207,24 @@ class InceptionCrop:
     flip: bool = True
     photometric: bool = True
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, image: Image.Image | Encoded, rng: np.random.Generator) -> np.ndarray:
         box = sample_box(*image.size, rng, self.area, self.aspect)
-        resampling = RESAMPLING[self.interpolations[rng.integers(len(self.interpolations))]]
-        image = image.crop(box).resize((self.size, self.size), resampling)
+        interpolation = self.interpolations[rng.integers(len(self.interpolations))]
+        if isinstance(image, Image.Image):
+            pixels = resize_part(image, box, self.size, interpolation)
+        else:
+            pixels = image.resize_part(box, self.size, interpolation)
         if self.photometric:
-            image = distort_colours(image, rng)
-        return random_flip(np.asarray(image), rng) if self.flip else np.asarray(image)
+            pixels = np.asarray(distort_colours(Image.fromarray(pixels), rng))
+        return random_flip(pixels, rng) if self.flip else pixels
+
+
+def resize_part(image: Image.Image, box: Box, size: int, interpolation: str) -> np.ndarray:
+    """Returns a part of an image as uint8 [size, size, 3]: resampled along x, then along y."""
+    resampling = RESAMPLING[interpolation]
+    part = image.crop(box)
+    # In two calls: within one, Pillow picks the order of the axes by its own estimate, and rounding shows it.
+    return np.asarray(part.resize((size, part.height), resampling).resize((size, size), resampling))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +245,7 @@ class CropFlip:
 
 def sample_box(
     width: int, height: int, rng: np.random.Generator, area: tuple[float, float], aspect: tuple[float, float]
-) -> tuple[int, int, int, int]:
+) -> Box:
     """Returns (left, top, right, bottom): area and log aspect ratio uniform; the largest centre box if 10 draws miss.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -25,6 +26,10 @@ from inception_jax.training.outputs import Outputs
 from inception_jax.training.state import TrainState
 from inception_jax.training.stopping import Stop, stop_signal
 from inception_jax.training.workdir import explained_disk_errors, resolve_workdir
+
+logger = logging.getLogger(__name__)
+
+SLOW_DATA = 0.2  # share of the time spent waiting for images that is worth a warning
 
 
 def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | os.PathLike[str]) -> TrainState:
@@ -77,6 +82,7 @@ class Run:
         self.first_step = outputs.first_step
         self.clock, self.stop = Clock(), Stop()
         self.skipped: set[tuple[str, int]] = set()  # broken images of this process: split and record
+        self.data_is_slow = False  # and it has been said
         self.recent: list[dict[str, float]] = []  # of the steps since the last written line
 
     def train(self, state: TrainState) -> TrainState:
@@ -157,6 +163,18 @@ class Run:
         }
         self.outputs.write(step, {f"train/{name}": value for name, value in values.items()})
         self.recent = []
+        self._warn_of_slow_data(wait_share)
+
+    def _warn_of_slow_data(self, wait_share: float) -> None:
+        if wait_share > SLOW_DATA and not self.data_is_slow:
+            self.data_is_slow = True
+            logger.warning(
+                "%.0f%% of the time since the last line went by waiting for images: raise data.workers (%d) or "
+                "data.threads (%d); `inception-jax bench data` says how many images a core reads.",
+                100 * wait_share,
+                self.config.data.workers,
+                self.config.data.threads,
+            )
 
     def _stopping(self, step: int) -> str | None:
         """Returns the signal that stops the run after `step`; the last step is finished in any case."""

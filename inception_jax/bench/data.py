@@ -1,0 +1,278 @@
+"""The input pipeline, one core at a time: our loader beside what others decode, crop and resize with.
+
+Every engine turns the same JPEGs into flipped random crops (area 0.08 ... 1, aspect 3/4 ... 4/3, bilinear), uint8, in
+batches. Ours reads them from the data set, by its loader; the others have them in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from inception_jax.bench.records import Check, Row, find_flags, find_hardware, find_versions
+from inception_jax.bench.timing import ratio, spread, take_turns, timed
+from inception_jax.data.loader import Reading, train_batches
+from inception_jax.data.parts import decodes_parts, open_image
+from inception_jax.data.sources import ImageSource
+from inception_jax.data.transforms import Box, InceptionCrop, decode, resize_part, sample_box
+from inception_jax.errors import UserError
+
+OURS, DECODE = "inception-jax", "decode only"
+AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
+PACKAGES = (
+    "pillow",
+    "numpy",
+    "grain",
+    "torch",
+    "torchvision",
+    "opencv-python-headless",
+    "tensorflow",
+    "tensorflow-cpu",
+)
+# Mean differences, of 255 levels. Pillow may swap the axes, which rounds otherwise; the rest shrink without a blur.
+ROUNDING, ALIASING = 1.0, 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """`read` turns all images into batches once; `crop` resizes a box of one, for the comparison."""
+
+    read: Callable[[], Any]
+    crop: Callable[[bytes, Box], Any]
+    tolerance: float = ALIASING
+
+
+@dataclasses.dataclass(frozen=True)
+class _First(Sequence):
+    """The first records of a source."""
+
+    records: Sequence[Any]
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index):
+        return self.records[index]
+
+
+def measure(
+    source: ImageSource, size: int, count: int, rounds: int, workers: Sequence[int], seconds: float, command: str
+) -> tuple[Row, dict[str, str]]:
+    """Returns the row, and why engines were left out, by name.
+
+    Args:
+      source: the data set; its first `count` images are read.
+      size: of the crops, in pixels.
+      rounds: turns that each engine takes.
+      workers: numbers of worker processes, to time our loader with on all cores.
+      seconds: for each number of workers.
+      command: that repeats it.
+
+    Raises:
+      UserError: there are not that many images, or the crops of an engine are not those of ours.
+    """
+    if not 1 <= count <= len(source):
+        raise UserError(f"--images is {count}; {source.name} has {len(source)}.")
+    images = [source[index]["image"] for index in range(count)]
+    engines, missing = _engines(source, images, size)
+    checks = [_check(name, each, engines[OURS], images) for name, each in engines.items() if name != OURS]
+    with _one_core() as core:
+        for engine in engines.values():
+            engine.read()
+        laps = take_turns({name: _lap(each) for name, each in engines.items()}, rounds)
+    figures = {}
+    for name, found in laps.items():
+        figures[name] = spread(found) | {"of_ours": ratio(found, laps[OURS])}
+        figures[name]["images_per_second"] = count / figures[name]["median"]
+    row = Row(
+        command=command,
+        hardware=find_hardware([]),
+        date=datetime.date.today(),
+        versions=find_versions(*PACKAGES),
+        flags=find_flags() | {"core": core, "decodes_parts": decodes_parts()},
+        figures={
+            "case": {"data": source.name, "images": count, "size": size},
+            "engines": figures,
+            "workers": {str(each): _images_per_second(source, size, each, seconds) for each in workers},
+        },
+        outputs_compared=tuple(checks),
+    )
+    return row, missing
+
+
+def _lap(engine: Engine) -> Callable[[], list[float]]:
+    return lambda: [timed(engine.read)[1]]
+
+
+def _engines(source: ImageSource, images: list[bytes], size: int) -> tuple[dict[str, Engine], dict[str, str]]:
+    engines, missing = {OURS: _ours(source, images, size)}, {}
+    for name, build in {"torchvision": _torchvision, "opencv": _opencv, "tf.data": _tf_data}.items():
+        try:
+            engines[name] = build(images, size)
+        except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises the second
+            missing[name] = str(error).splitlines()[0]
+
+    def crop(encoded, box):
+        return resize_part(decode(encoded), box, size, "bilinear")
+
+    return engines | {DECODE: Engine(lambda: [decode(each) for each in images], crop, 0.0)}, missing
+
+
+def _transform(size: int) -> InceptionCrop:
+    return InceptionCrop(size, AREA, ASPECT, interpolations=("bilinear",), photometric=False)
+
+
+def _ours(source: ImageSource, images: list[bytes], size: int) -> Engine:
+    batch = next(each for each in range(min(64, len(images)), 0, -1) if len(images) % each == 0)
+    steps, reading = range(len(images) // batch), Reading(threads=1, buffer=1)
+    part = dataclasses.replace(source, records=_First(source.records, len(images)))
+
+    def crop(encoded, box):
+        image = open_image(encoded)
+        if isinstance(image, Image.Image):
+            return resize_part(image, box, size, "bilinear")
+        return image.resize_part(box, size, "bilinear")
+
+    def read():
+        batches = train_batches(part, _transform(size), batch, 0, steps, reading)
+        for _ in steps:
+            next(batches)
+        return batches  # ended outside of the measured time: a run does so once
+
+    return Engine(read, crop)
+
+
+def _torchvision(images: list[bytes], size: int) -> Engine:
+    import torch
+    from torchvision import transforms
+
+    torch.set_num_threads(1)
+    parts = [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
+    transform = transforms.Compose(parts)
+
+    def crop(encoded, box):
+        left, top, right, bottom = box
+        image = Image.open(io.BytesIO(encoded)).convert("RGB")
+        return np.asarray(transforms.functional.resized_crop(image, top, left, bottom - top, right - left, [size] * 2))
+
+    def read():
+        torch.stack([transform(Image.open(io.BytesIO(encoded)).convert("RGB")) for encoded in images])
+
+    return Engine(read, crop, ROUNDING)
+
+
+def _opencv(images: list[bytes], size: int) -> Engine:
+    import cv2
+
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng(0)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+
+    def part(image, box):
+        left, top, right, bottom = box
+        return cv2.resize(image[top:bottom, left:right], (size, size), interpolation=cv2.INTER_LINEAR)
+
+    def crop(encoded, box):
+        return part(cv2.imdecode(np.frombuffer(encoded, np.uint8), flags), box)[..., ::-1]
+
+    def read():
+        batch = []
+        for encoded in images:
+            image: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+            pixels = part(image, sample_box(image.shape[1], image.shape[0], rng, AREA, ASPECT))
+            batch.append(cv2.cvtColor(cv2.flip(pixels, 1) if rng.random() < 0.5 else pixels, cv2.COLOR_BGR2RGB))
+        return np.stack(batch)
+
+    return Engine(read, crop)
+
+
+def _tf_data(images: list[bytes], size: int) -> Engine:
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+
+    def part(encoded, window):
+        return tf.image.resize(tf.image.decode_and_crop_jpeg(encoded, window, channels=3), (size, size))
+
+    def load(encoded):
+        boxes = tf.zeros([1, 0, 4])
+        first, extent, _ = tf.image.sample_distorted_bounding_box(
+            tf.image.extract_jpeg_shape(encoded), boxes, aspect_ratio_range=ASPECT, area_range=AREA,
+            max_attempts=10, use_image_if_no_bounding_boxes=True,
+        )  # fmt: skip
+        pixels = tf.image.random_flip_left_right(part(encoded, tf.concat([first[:2], extent[:2]], 0)))
+        return tf.cast(tf.round(pixels), tf.uint8)
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    options.threading.max_intra_op_parallelism = 1
+    batches = tf.data.Dataset.from_tensor_slices(images).map(load, num_parallel_calls=1).batch(64).with_options(options)
+
+    def crop(encoded, box):
+        left, top, right, bottom = box
+        return np.round(part(encoded, [top, left, bottom - top, right - left]).numpy())
+
+    return Engine(lambda: list(batches), crop)
+
+
+def _check(name: str, engine: Engine, ours: Engine, images: list[bytes]) -> Check:
+    rng = np.random.default_rng(0)
+    differences, largest = [0.0], 0.0
+    for encoded in images[:: max(len(images) // 8, 1)]:
+        box = sample_box(*Image.open(io.BytesIO(encoded)).size, rng, AREA, ASPECT)
+        expected: Any = np.asarray(ours.crop(encoded, box), np.float32)
+        theirs: Any = np.asarray(engine.crop(encoded, box))
+        if theirs.shape != expected.shape:
+            raise UserError(f"The crop of {name} has the shape {theirs.shape}, ours {expected.shape}.")
+        differences.append(float(np.abs(expected - theirs).mean()))
+        largest = max(largest, float(expected.max()))
+    if max(differences) > engine.tolerance:
+        raise UserError(f"A crop of {name} differs from ours by {max(differences):.1f} of 255 levels on average.")
+    return Check(
+        engine=name, reference=OURS, what="mean difference of a crop", max_abs_difference=max(differences),
+        tolerance=engine.tolerance, largest_value=largest,
+    )  # fmt: skip
+
+
+def _images_per_second(source: ImageSource, size: int, workers: int, seconds: float) -> float:
+    """Returns the speed of our loader once its buffers are full, on all cores."""
+    batch = min(64, len(source))
+    reading = Reading(workers=workers, threads=1, buffer=1)
+    with contextlib.closing(train_batches(source, _transform(size), batch, 0, range(10**6), reading)) as batches:
+        for _ in range(2 * workers + 2):
+            next(batches)
+        count, spent = 0, 0.0
+        while spent < seconds:
+            spent += timed(lambda: next(batches))[1]
+            count += batch
+    return count / spent
+
+
+@contextlib.contextmanager
+def _one_core() -> Iterator[int | None]:
+    """Keeps this thread, and those that it starts, on one core, where the system can."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield None
+        return
+    cores = os.sched_getaffinity(0)
+    core = max(cores)
+    _move({core})
+    try:
+        yield core
+    finally:
+        _move(cores)
+
+
+def _move(cores: set[int]) -> None:
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread), cores)

@@ -1,0 +1,147 @@
+"""Parts of JPEGs, decoded alone: the same bytes as decoding all, and broken files are noticed as before."""
+
+import importlib.util
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inception_jax.data import parts, transforms
+from inception_jax.data.sources import open_source
+from inception_jax.data.transforms import RESAMPLING, BrokenImage, InceptionCrop, decode, resize_part, sample_box
+from tests.data.images import encode, noise
+
+needs_parts = pytest.mark.skipif(
+    not parts.decodes_parts(), reason="inception_jax.data._jpeg was not built (a compiler and libjpeg-turbo's headers)"
+)
+
+
+def smooth(height: int, width: int) -> Image.Image:
+    """Returns colours that vary, of which no shift, flip or exchange goes unnoticed."""
+    return Image.fromarray(noise(-(-height // 9), -(-width // 7))).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def assert_parts_agree(encoded: bytes, boxes, sizes=(5, 24, 61)):
+    image, opened = decode(encoded), parts.open_image(encoded)
+    assert isinstance(opened, parts.EncodedJpeg)
+    assert opened.size == image.size
+    for i, box in enumerate(boxes):
+        for interpolation in RESAMPLING:
+            size = sizes[i % len(sizes)]
+            expected = resize_part(image, box, size, interpolation)
+            np.testing.assert_array_equal(opened.resize_part(box, size, interpolation), expected, f"{box} {size}")
+
+
+def random_boxes(width: int, height: int, count: int = 12):
+    rng = np.random.default_rng(0)
+    boxes = [sample_box(width, height, rng, (0.02, 1.0), (1 / 3, 3)) for _ in range(count)]
+    corners = [
+        (0, 0, 1, 1),
+        (width - 1, height - 1, width, height),
+        (0, 0, width, height),
+        (0, height // 2, width, height),
+    ]
+    return boxes + corners
+
+
+JPEGS = {
+    "4:4:4": {"subsampling": 0},
+    "4:2:2": {"subsampling": 1},
+    "4:2:0": {"subsampling": 2},
+    "progressive": {"progressive": True},
+    "RGB": {"keep_rgb": True},
+    "restart markers": {"restart_marker_blocks": 3},
+    "coarse": {"quality": 5},
+}
+
+
+@needs_parts
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
+@pytest.mark.parametrize("size", [(97, 131), (64, 48), (17, 200), (5, 3), (1, 1)])
+def test_a_part_is_what_the_whole_shows_there(options, size):
+    width, height = size
+    assert_parts_agree(encode(smooth(height, width), "JPEG", **options), random_boxes(width, height))
+
+
+@needs_parts
+def test_every_first_row_and_column_is_exact():
+    encoded = encode(smooth(60, 70), "JPEG", subsampling=2)
+    assert_parts_agree(encoded, [(left, top, 70, 60) for left in range(40) for top in (left, 40 - left)], sizes=(24,))
+
+
+@needs_parts
+def test_grey_and_rotated_jpegs():
+    assert_parts_agree(encode(smooth(40, 50).convert("L"), "JPEG"), random_boxes(50, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # ignored, as in ImageNet
+    assert_parts_agree(encode(smooth(40, 50), "JPEG", exif=exif), random_boxes(50, 40))
+
+
+def test_cmyk_goes_the_way_of_pillow():
+    encoded = encode(smooth(40, 50).convert("CMYK"), "JPEG")
+    crop = InceptionCrop(16, photometric=False)
+    first = crop(parts.open_image(encoded), np.random.default_rng(1))
+    np.testing.assert_array_equal(first, crop(decode(encoded), np.random.default_rng(1)))
+
+
+@pytest.mark.parametrize("encoded", [encode(noise(8, 8)), encode(noise(8, 8), "JPEG") + b"behind the end"])
+def test_what_does_not_end_as_a_jpeg_is_decoded_by_pillow(encoded):
+    assert isinstance(parts.open_image(encoded), Image.Image)
+
+
+def test_a_jpeg_cut_short_is_broken():
+    with pytest.raises(BrokenImage, match="truncated"):
+        parts.open_image(encode(noise(64, 64), "JPEG")[:-1500])
+
+
+@needs_parts
+def test_damage_is_left_to_pillow(monkeypatch):
+    encoded = encode(noise(64, 64), "JPEG")
+    damaged = encoded[:1000] + b"\xff\xd9"
+    opened = parts.open_image(damaged)
+    assert isinstance(opened, parts.EncodedJpeg)
+    seen = []
+    monkeypatch.setattr(parts, "decode", lambda encoded: seen.append(encoded) or smooth(64, 64))
+    opened.resize_part((0, 0, 64, 64), 8, "bilinear")
+    assert seen == [damaged]
+
+
+@needs_parts
+def test_a_box_outside_the_image_is_refused():
+    jpeg = parts._jpeg
+    encoded = encode(noise(8, 8), "JPEG")
+    for box in [(-1, 0, 4, 4), (0, 0, 0, 4), (0, 5, 4, 4)]:
+        with pytest.raises(ValueError, match="bad box"):
+            jpeg.crop_resize(encoded, box, 4, 2)
+    assert jpeg.crop_resize(encoded, (0, 0, 9, 8), 4, 2) is None
+    assert jpeg.size(b"") is jpeg.size(b"\xff\xd8\xff\xd9") is None
+
+
+def test_a_bomb_is_refused_from_its_header(monkeypatch):
+    monkeypatch.setattr(parts, "MAX_PIXELS", 100)
+    monkeypatch.setattr(transforms, "MAX_PIXELS", 100)
+    with pytest.raises(BrokenImage, match="over the limit"):
+        parts.open_image(encode(noise(11, 11), "JPEG"))
+
+
+@pytest.mark.parametrize("interpolation", RESAMPLING)
+def test_resizing_along_one_axis_after_the_other_is_resizing(interpolation):
+    image = smooth(120, 90)
+    whole = np.asarray(image.crop((3, 5, 80, 110)).resize((24, 24), RESAMPLING[interpolation])).astype(int)
+    assert np.abs(resize_part(image, (3, 5, 80, 110), 24, interpolation) - whole).max() <= 2
+
+
+@needs_parts
+def test_real_images_give_the_same_crops(real_data):
+    source = open_source("imagenet2012", "validation", real_data)
+    crop = InceptionCrop(64)
+    for index in range(24):
+        encoded = source[index]["image"]
+        seen = [crop(image, np.random.default_rng(index)) for image in (decode(encoded), parts.open_image(encoded))]
+        np.testing.assert_array_equal(*seen)
+        assert Image.open(io.BytesIO(encoded)).size == parts.open_image(encoded).size
+
+
+def test_the_extension_is_found_where_it_was_built():
+    assert parts.decodes_parts() == (importlib.util.find_spec("inception_jax.data._jpeg") is not None)
