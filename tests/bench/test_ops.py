@@ -10,6 +10,7 @@ import pytest
 from inception_jax import list_models
 from inception_jax.bench import ops
 from inception_jax.models import layers, spec, summary, zoo
+from inception_jax.models.convolution import Convolution
 
 
 def traced(name, size, aux):
@@ -20,10 +21,10 @@ def traced(name, size, aux):
 
     def note(next_call, args, kwargs, context):
         module = context.module
-        if isinstance(module, nn.Conv) and context.method_name == "__call__":
-            shape, strides = args[0].shape[1:], module.strides
-            stride = strides if isinstance(strides, int) else strides[0]
-            calls["conv", tuple(module.kernel_size), stride, shape, module.features] += 1
+        if isinstance(module, Convolution) and context.method_name == "__call__":
+            maps, stride, _ = args
+            features = module.features * (maps.shape[-1] if module.depthwise else 1)
+            calls["conv", module.kernel, stride, maps.shape[1:], features] += 1
         return next_call(*args, **kwargs)
 
     plain = layers.pool
@@ -35,7 +36,7 @@ def traced(name, size, aux):
     with pytest.MonkeyPatch.context() as patch, nn.intercept_methods(note):
         patch.setattr(layers, "pool", pool)
         images = jnp.zeros((2, size, size, 3))
-        jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images, train=aux))
+        jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images))
     return calls
 
 

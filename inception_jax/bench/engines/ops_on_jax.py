@@ -13,6 +13,7 @@ from inception_jax.bench.engines import take
 from inception_jax.bench.engines.on_jax import compute_dtype, set_precision
 from inception_jax.bench.ops import Op
 from inception_jax.models import layers, spec
+from inception_jax.models.convolution import ConvNormAct
 
 
 class OpsOnJax:
@@ -51,7 +52,7 @@ class OpsOnJax:
         row = op.row
         if isinstance(row, spec.Pool):
             return lambda _, maps: layers.pool(maps, row, self.numerics)
-        module = layers.ConvNormAct(row, self.numerics, dtype=self.dtype)
+        module = ConvNormAct(row, self.numerics, dtype=self.dtype)
         return lambda params, maps: module.apply({"params": params}, maps, train=True)
 
     def _gradients(self, op: Op) -> Any:
