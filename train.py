@@ -15,7 +15,7 @@ from inception_jax.errors import EXPECTED
 from inception_jax.parallel.faults import leave
 from inception_jax.parallel.processes import start_processes
 from inception_jax.training import TrainConfig, prepare_together, resolve_workdir, train_and_evaluate
-from inception_jax.training.compilation import use_compilation_cache
+from inception_jax.training.compilation import use_compilation_cache, use_deterministic_kernels
 from inception_jax.training.flags import parse_flags
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.FIELD=VALUE changes a field.")
@@ -25,13 +25,14 @@ COORDINATOR = flags.DEFINE_string("coordinator", os.environ.get("JAX_COORDINATOR
 PROCESSES = flags.DEFINE_integer("processes", os.environ.get("JAX_NUM_PROCESSES"), "How many; see docs/PODS.md.", 1)
 PROCESS = flags.DEFINE_integer("process", os.environ.get("JAX_PROCESS_ID"), "Which of them this is, from 0.", 0)
 START_TIMEOUT = flags.DEFINE_integer("start_timeout", 300, "Seconds within which all processes must have come.", 1)
+DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "On GPUs, too, the same run gives the same numbers; slower.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check config, data, devices and disk, then stop.")
 
 
 def main(_: list[str]) -> None:
+    use_deterministic_kernels(DETERMINISTIC.value)
     start_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value, START_TIMEOUT.value)
-    if COMPILE_CACHE.value:
-        use_compilation_cache(COMPILE_CACHE.value)
+    use_compilation_cache(COMPILE_CACHE.value)
     config = TrainConfig.parse(CONFIG.value)
     if DRY_RUN.value:
         prepare_together(config, resolve_workdir(WORKDIR.value))

@@ -1,10 +1,16 @@
 """train.py as its users start it: one line and an exit code for every fault."""
 
+import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+
+from inception_jax.training.saved import read_variables
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,3 +68,23 @@ def test_dry_run_checks_and_stops(tmp_path, digits_dir):
     assert (result.returncode, result.stderr) == (0, "")
     assert "as the run needs them" in result.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_deterministic_runs_are_equal_and_say_so(tmp_path, digits_dir):
+    config = [
+        "--config=configs/default.py",
+        "--config.model.name=short",
+        "--config.batch_size=32",
+        "--config.duration=20 steps",
+    ]
+    config += ["--config.eval_every=20 steps", "--config.platform=cpu", f"--config.data.data_dir={digits_dir}"]
+    flags = ["-m", "tests.short_train", "--deterministic", f"--compile_cache={tmp_path / 'cache'}", *config]
+    digests = set()
+    for name in ("one", "two"):
+        command = [sys.executable, *flags, f"--workdir={tmp_path / name}"]
+        subprocess.run(command, cwd=ROOT, check=True, timeout=120, capture_output=True)
+        leaves = jax.tree.leaves(read_variables(tmp_path / name, average=False).variables)
+        digests.add(hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest())
+        summary = json.loads((tmp_path / name / "summary.json").read_text())
+        assert "--xla_gpu_deterministic_ops=true" in summary["xla_flags"].split()
+    assert len(digests) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -88,10 +89,21 @@ def abstract_batch(
 
 
 def use_compilation_cache(folder: str) -> None:
-    """Keeps compiled programs in `folder`, for later runs to load; call it before anything compiles."""
+    """Keeps compiled programs in `folder`, for later runs to load; call it before anything compiles. Empty: nowhere."""
+    if not folder:
+        return
     jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser().absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def use_deterministic_kernels(wanted: bool) -> None:
+    """Keeps XLA from kernels on GPUs that add up in varying order, if `wanted`; call it before a device starts.
+
+    The summary of a run tells the flags. CPUs and TPUs have no such kernels.
+    """
+    if wanted:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
 
 
 class CompilationLog:
