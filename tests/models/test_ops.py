@@ -112,3 +112,30 @@ def test_max_pools_and_gradients_with_ties(case, dtype):
         for actual, reference in zip(*both(maps), strict=True):
             assert actual.dtype == dtype
             np.testing.assert_array_equal(actual, reference)
+
+
+def _loss(maps, kernel):
+    return ops.max_pool(ops.conv(maps, kernel, 1, ((1, 1), (1, 1))), 3, 2, ((0, 1), (0, 1))).sum()
+
+
+@pytest.mark.parametrize(("platform", "xla"), [("cpu", False), ("tpu", True), ("cuda", True)])
+def test_a_program_holds_the_form_of_its_platform_only(platform, xla):
+    arguments = _draw(0, (2, 8, 8, 8), "float32"), _draw(1, (3, 3, 8, 8), "float32")
+    program = jax.export.export(jax.jit(jax.grad(_loss, (0, 1))), platforms=[platform])(*arguments).mlir_module()
+    assert ("select_and_scatter" in program) == xla
+    assert ("stablehlo.dot_general" in program) != xla
+
+
+def test_shards_of_a_batch_give_the_gradients_of_the_batch():
+    maps, kernel = _draw(0, (8, 6, 6, 8), "float32"), _draw(1, (3, 3, 8, 4), "float32")
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+    gradients = jax.grad(_loss, (0, 1))
+
+    def shard(maps, kernel):
+        of_maps, of_kernel = gradients(maps, kernel)
+        return of_maps, lax.psum(of_kernel, "data")
+
+    split, whole = jax.P("data"), jax.P()
+    # As in parallel/reduce.py, which adds the gradients up itself.
+    sharded = jax.shard_map(shard, mesh=mesh, in_specs=(split, whole), out_specs=(split, whole), check_vma=False)
+    _close(jax.jit(sharded)(maps, kernel), jax.jit(gradients)(maps, kernel), "float32")
