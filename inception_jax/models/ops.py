@@ -18,27 +18,15 @@ for one holds nothing of the other form. Maps are NHWC, kernels HWIO, borders ((
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-Borders = Sequence[tuple[int, int]]
-FEW_CHANNELS = 8  # fewer make matmuls too thin
-
-_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-
-
-class _Geometry(NamedTuple):
-    stride: int
-    borders: tuple[tuple[int, int], ...]
-    groups: int
-
-    @property
-    def strides(self) -> tuple[int, int]:
-        return self.stride, self.stride
+from inception_jax.models import cpu, xla
+from inception_jax.models.xla import Borders as Borders
+from inception_jax.models.xla import Geometry
 
 
 def conv(maps: jax.Array, kernel: jax.Array, stride: int, borders: Borders, groups: int = 1) -> jax.Array:
@@ -54,8 +42,8 @@ def conv_maps_gradient(
     return lax.platform_dependent(
         grads,
         kernel,
-        cpu=functools.partial(_cpu_maps_gradient, shape=shape, geometry=geometry),
-        default=functools.partial(_xla_maps_gradient, shape=shape, geometry=geometry),
+        cpu=functools.partial(cpu.maps_gradient, shape=shape, geometry=geometry),
+        default=functools.partial(xla.maps_gradient, shape=shape, geometry=geometry),
     )
 
 
@@ -67,8 +55,8 @@ def conv_kernel_gradient(
     return lax.platform_dependent(
         maps,
         grads,
-        cpu=functools.partial(_cpu_kernel_gradient, shape=shape, geometry=geometry),
-        default=functools.partial(_xla_kernel_gradient, shape=shape, geometry=geometry),
+        cpu=functools.partial(cpu.kernel_gradient, shape=shape, geometry=geometry),
+        default=functools.partial(xla.kernel_gradient, shape=shape, geometry=geometry),
     )
 
 
@@ -80,29 +68,29 @@ def max_pool(maps: jax.Array, window: int, stride: int, borders: Borders) -> jax
     return _max_pool(maps, window, _geometry(stride, borders))
 
 
-def _geometry(stride: int, borders: Borders, groups: int = 1) -> _Geometry:
+def _geometry(stride: int, borders: Borders, groups: int = 1) -> Geometry:
     (top, bottom), (left, right) = borders
-    return _Geometry(stride, ((top, bottom), (left, right)), groups)
+    return Geometry(stride, ((top, bottom), (left, right)), groups)
 
 
 # Convolution.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv(maps: jax.Array, kernel: jax.Array, geometry: _Geometry) -> jax.Array:
+def _conv(maps: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     return lax.platform_dependent(
         maps,
         kernel,
-        cpu=functools.partial(_cpu_conv, geometry=geometry),
-        default=functools.partial(_xla_conv, geometry=geometry),
+        cpu=functools.partial(cpu.conv, geometry=geometry),
+        default=functools.partial(xla.conv, geometry=geometry),
     )
 
 
-def _conv_forward(maps: jax.Array, kernel: jax.Array, geometry: _Geometry) -> tuple[jax.Array, tuple]:
+def _conv_forward(maps: jax.Array, kernel: jax.Array, geometry: Geometry) -> tuple[jax.Array, tuple]:
     return _conv(maps, kernel, geometry), (maps, kernel)
 
 
-def _conv_backward(geometry: _Geometry, saved: tuple, grads: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _conv_backward(geometry: Geometry, saved: tuple, grads: jax.Array) -> tuple[jax.Array, jax.Array]:
     maps, kernel = saved
     return (
         conv_maps_gradient(grads, kernel, maps.shape, *geometry),
@@ -113,254 +101,39 @@ def _conv_backward(geometry: _Geometry, saved: tuple, grads: jax.Array) -> tuple
 _conv.defvjp(_conv_forward, _conv_backward)
 
 
-def _xla_conv(maps: jax.Array, kernel: jax.Array, geometry: _Geometry) -> jax.Array:
-    return lax.conv_general_dilated(
-        maps,
-        kernel,
-        (geometry.stride, geometry.stride),
-        geometry.borders,
-        dimension_numbers=_DIMENSIONS,
-        feature_group_count=geometry.groups,
-    )
-
-
-def _xla_maps_gradient(grads: jax.Array, kernel: jax.Array, shape: tuple[int, ...], geometry: _Geometry) -> jax.Array:
-    maps = jax.ShapeDtypeStruct(shape, grads.dtype)
-    (gradient,) = jax.linear_transpose(lambda maps: _xla_conv(maps, kernel, geometry), maps)(grads)
-    return gradient
-
-
-def _xla_kernel_gradient(maps: jax.Array, grads: jax.Array, shape: tuple[int, ...], geometry: _Geometry) -> jax.Array:
-    kernel = jax.ShapeDtypeStruct(shape, maps.dtype)
-    (gradient,) = jax.linear_transpose(lambda kernel: _xla_conv(maps, kernel, geometry), kernel)(grads)
-    return gradient
-
-
-def _cpu_conv(maps: jax.Array, kernel: jax.Array, geometry: _Geometry) -> jax.Array:
-    if _is_pointwise(kernel.shape, geometry):
-        return _matmul(maps[:, :: geometry.stride, :: geometry.stride], kernel[0, 0])
-    if not _is_depthwise(kernel.shape, geometry):
-        return _xla_conv(maps, kernel, geometry)
-    multiplier = kernel.shape[-1] // maps.shape[-1]
-    repeated = jnp.repeat(maps, multiplier, -1) if multiplier > 1 else maps
-    return _depthwise(repeated, kernel, geometry).astype(maps.dtype)
-
-
-def _cpu_maps_gradient(grads: jax.Array, kernel: jax.Array, shape: tuple[int, ...], geometry: _Geometry) -> jax.Array:
-    depthwise = _is_depthwise(kernel.shape, geometry)
-    if _is_pointwise(kernel.shape, geometry):
-        rest = [(0, 0, 0)] + [
-            (0, size - (count - 1) * geometry.stride - 1, geometry.stride - 1)
-            for size, count in zip(shape[1:3], grads.shape[1:3], strict=True)
-        ]
-        return lax.pad(_matmul(grads, kernel[0, 0].T), jnp.zeros((), grads.dtype), [*rest, (0, 0, 0)])
-    if geometry.groups > 1 and not depthwise:
-        return _xla_maps_gradient(grads, kernel, shape, geometry)
-
-    def gradient(rows: _Phase, columns: _Phase) -> jax.Array:
-        part = kernel[rows.places[-1] :: geometry.stride, columns.places[-1] :: geometry.stride][::-1, ::-1]
-        one = _Geometry(1, (rows.borders, columns.borders), 1)
-        if not depthwise:
-            return _xla_conv(grads, part.swapaxes(2, 3), one)
-        products = _depthwise(grads, part, one)
-        return products.reshape(*products.shape[:3], shape[-1], -1).sum(-1).astype(grads.dtype)
-
-    return _by_phases(gradient, grads, kernel.shape[:2], shape, geometry)
-
-
-def _cpu_kernel_gradient(maps: jax.Array, grads: jax.Array, shape: tuple[int, ...], geometry: _Geometry) -> jax.Array:
-    wide = jnp.promote_types(maps.dtype, jnp.float32)
-    if _is_depthwise(shape, geometry):
-        taps = _shifts(maps, shape[:2], geometry.strides, geometry.borders, fill=0)
-        multiplier = shape[-1] // maps.shape[-1]
-        grads = grads.astype(wide).reshape(*grads.shape[:3], -1, multiplier)
-        return jnp.stack([(tap[..., None] * grads).sum((0, 1, 2)) for tap in taps]).reshape(shape).astype(maps.dtype)
-    if geometry.groups > 1:
-        return _xla_kernel_gradient(maps, grads, shape, geometry)
-    if maps.shape[-1] < FEW_CHANNELS:
-        return _conv_over_batch(maps, grads, shape, geometry)
-    flat = grads.reshape(-1, grads.shape[-1])
-    products = [
-        jnp.matmul(tap.reshape(-1, tap.shape[-1]).T, flat, preferred_element_type=wide)
-        for tap in _shifts(maps, shape[:2], geometry.strides, geometry.borders, fill=0)
-    ]
-    return jnp.stack(products).reshape(shape).astype(maps.dtype)
-
-
-def _conv_over_batch(maps: jax.Array, grads: jax.Array, shape: tuple[int, ...], geometry: _Geometry) -> jax.Array:
-    """Returns the kernel gradient as a convolution of [C, H, W, B] by the gradients [H', W', B, F]."""
-    counts, stride = grads.shape[1:3], geometry.stride
-    borders = [
-        (low, (count - 1) * stride + k - size - low)  # windows end before the border where the stride leaves a rest
-        for size, count, k, (low, _) in zip(maps.shape[1:3], counts, shape[:2], geometry.borders, strict=True)
-    ]
-    gradient = lax.conv_general_dilated(
-        maps.transpose(3, 1, 2, 0),
-        grads.transpose(1, 2, 0, 3),
-        (1, 1),
-        borders,
-        rhs_dilation=(stride, stride),
-        dimension_numbers=_DIMENSIONS,
-    )
-    return gradient.transpose(1, 2, 0, 3)
-
-
-def _is_pointwise(shape: tuple[int, ...], geometry: _Geometry) -> bool:
-    return shape[:2] == (1, 1) and geometry.groups == 1 and not any(map(any, geometry.borders))
-
-
-def _is_depthwise(shape: tuple[int, ...], geometry: _Geometry) -> bool:
-    return geometry.groups > 1 and shape[2] == 1
-
-
-def _matmul(maps: jax.Array, matrix: jax.Array) -> jax.Array:
-    return (maps.reshape(-1, maps.shape[-1]) @ matrix).reshape(*maps.shape[:3], -1)
-
-
-def _depthwise(maps: jax.Array, kernel: jax.Array, geometry: _Geometry) -> jax.Array:
-    """Returns the sum of the shifted maps times their weights, in float32 or better."""
-    maps = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
-    taps = _shifts(maps, kernel.shape[:2], geometry.strides, geometry.borders, fill=0)
-    weights = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1])
-    return functools.reduce(jnp.add, (tap * weight for tap, weight in zip(taps, weights, strict=True)))
-
-
 # Max pool.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _max_pool(maps: jax.Array, window: int, geometry: _Geometry) -> jax.Array:
+def _max_pool(maps: jax.Array, window: int, geometry: Geometry) -> jax.Array:
     return lax.platform_dependent(
         maps,
-        cpu=functools.partial(_cpu_max_pool, window=window, geometry=geometry),
-        default=functools.partial(_xla_max_pool, window=window, geometry=geometry),
+        cpu=functools.partial(cpu.max_pool, window=window, geometry=geometry),
+        default=functools.partial(xla.max_pool, window=window, geometry=geometry),
     )
 
 
-def _max_pool_forward(maps: jax.Array, window: int, geometry: _Geometry) -> tuple[jax.Array, tuple]:
+def _max_pool_forward(maps: jax.Array, window: int, geometry: Geometry) -> tuple[jax.Array, tuple]:
     """Saves the maps for XLA and the winners for CPUs; what a platform does not read, its compiler drops."""
 
-    def xla(maps: jax.Array) -> tuple[jax.Array, jax.Array]:
-        pooled = _xla_max_pool(maps, window, geometry)
-        return pooled, jnp.zeros_like(pooled, _place_dtype(window))
+    def by_xla(maps: jax.Array) -> tuple[jax.Array, jax.Array]:
+        pooled = xla.max_pool(maps, window, geometry)
+        return pooled, jnp.zeros_like(pooled, cpu.place_dtype(window))
 
-    cpu = functools.partial(_cpu_winners, window=window, geometry=geometry)
-    pooled, winners = lax.platform_dependent(maps, cpu=cpu, default=xla)
+    on_cpu = functools.partial(cpu.winners, window=window, geometry=geometry)
+    pooled, winners = lax.platform_dependent(maps, cpu=on_cpu, default=by_xla)
     return pooled, (maps, winners)
 
 
-def _max_pool_backward(window: int, geometry: _Geometry, saved: tuple, grads: jax.Array) -> tuple[jax.Array]:
-    def xla(maps: jax.Array, winners: jax.Array, grads: jax.Array) -> jax.Array:
-        (gradient,) = jax.vjp(lambda maps: _xla_max_pool(maps, window, geometry), maps)[1](grads)
+def _max_pool_backward(window: int, geometry: Geometry, saved: tuple, grads: jax.Array) -> tuple[jax.Array]:
+    def by_xla(maps: jax.Array, winners: jax.Array, grads: jax.Array) -> jax.Array:
+        (gradient,) = jax.vjp(lambda maps: xla.max_pool(maps, window, geometry), maps)[1](grads)
         return gradient
 
-    def cpu(maps: jax.Array, winners: jax.Array, grads: jax.Array) -> jax.Array:
-        return _cpu_max_pool_gradient(winners, grads, window, maps.shape, geometry)
+    def on_cpu(maps: jax.Array, winners: jax.Array, grads: jax.Array) -> jax.Array:
+        return cpu.max_pool_gradient(winners, grads, window, maps.shape, geometry)
 
-    return (lax.platform_dependent(*saved, grads, cpu=cpu, default=xla),)
+    return (lax.platform_dependent(*saved, grads, cpu=on_cpu, default=by_xla),)
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
-
-
-def _xla_max_pool(maps: jax.Array, window: int, geometry: _Geometry) -> jax.Array:
-    size, strides = (1, window, window, 1), (1, geometry.stride, geometry.stride, 1)
-    return lax.reduce_window(maps, -jnp.inf, lax.max, size, strides, ((0, 0), *geometry.borders, (0, 0)))
-
-
-def _cpu_max_pool(maps: jax.Array, window: int, geometry: _Geometry) -> jax.Array:
-    stride = geometry.stride
-    vertical, horizontal = geometry.borders
-    columns = _shifts(maps, (window, 1), (stride, 1), (vertical, (0, 0)), fill=-jnp.inf)
-    maxima = lax.optimization_barrier(functools.reduce(jnp.maximum, columns))
-    return functools.reduce(jnp.maximum, _shifts(maxima, (1, window), (1, stride), ((0, 0), horizontal), fill=-jnp.inf))
-
-
-def _cpu_winners(maps: jax.Array, window: int, geometry: _Geometry) -> tuple[jax.Array, jax.Array]:
-    """Returns the pooled maps, and the place of the first maximum in its window, row by row."""
-    first, *rest = _shifts(maps, (window, window), geometry.strides, geometry.borders, fill=-jnp.inf)
-    pooled, winners = first, jnp.zeros(first.shape, _place_dtype(window))
-    for place, tap in enumerate(rest, start=1):
-        wins = (tap > pooled) | jnp.isnan(tap)
-        pooled, winners = jnp.where(wins, tap, pooled), jnp.where(wins, jnp.array(place, winners.dtype), winners)
-    return pooled, winners
-
-
-def _cpu_max_pool_gradient(
-    winners: jax.Array, grads: jax.Array, window: int, shape: tuple[int, ...], geometry: _Geometry
-) -> jax.Array:
-    def gradient(rows: _Phase, columns: _Phase) -> jax.Array:
-        size, borders = (len(rows.places), len(columns.places)), (rows.borders, columns.borders)
-        places = [row * window + column for row in rows.places for column in columns.places]
-        won = _shifts(winners, size, (1, 1), borders, fill=-1)
-        sent = _shifts(grads, size, (1, 1), borders, fill=0)
-        return functools.reduce(
-            jnp.add, (jnp.where(a == place, b, 0) for a, b, place in zip(won, sent, places, strict=True))
-        )
-
-    return _by_phases(gradient, grads, (window, window), shape, geometry)
-
-
-def _place_dtype(window: int) -> type:
-    return jnp.int8 if window * window < 128 else jnp.int32
-
-
-# Windows and phases.
-
-
-def _shifts(
-    maps: jax.Array, size: Sequence[int], strides: tuple[int, int], borders: Borders, fill: float
-) -> list[jax.Array]:
-    """Returns what each place of the windows sees, [B, H', W', C] each, row by row; borders are `fill`."""
-    edges = [(0, 0, 0), *((low, high, 0) for low, high in borders), (0, 0, 0)]
-    if any(map(any, borders)):
-        # The barrier keeps XLA from asking of each value of each shift whether it is in the border.
-        maps = lax.optimization_barrier(lax.pad(maps, jnp.array(fill, maps.dtype), edges))
-    counts = [(n - k) // stride + 1 for n, k, stride in zip(maps.shape[1:3], size, strides, strict=True)]
-    spans = [
-        [slice(i, i + (count - 1) * stride + 1, stride) for i in range(k)]
-        for count, k, stride in zip(counts, size, strides, strict=True)
-    ]
-    return [maps[:, rows, columns] for rows in spans[0] for columns in spans[1]]
-
-
-class _Phase(NamedTuple):
-    """The pixels at first, first + stride, ... of one axis: which windows see them, and where.
-
-    places   in the windows that see a pixel, of the first window to the last
-    borders  around the outputs, for which the windows of pixel i are the outputs i, i + 1, ... (may be negative)
-    """
-
-    places: tuple[int, ...]
-    borders: tuple[int, int]
-
-
-def _phases(size: int, count: int, window: int, stride: int, low: int) -> Iterator[_Phase]:
-    """Yields the phases of an axis of `size` pixels that `count` windows see."""
-    pixels = -(-size // stride)
-    for first in range(stride):
-        skipped, place = divmod(low + first, stride)
-        places = tuple(range(place, window, stride))[::-1]
-        yield _Phase(places, (len(places) - 1 - skipped, pixels + skipped - count))
-
-
-def _by_phases(
-    gradient: Callable[[_Phase, _Phase], jax.Array],
-    grads: jax.Array,
-    window: Sequence[int],
-    shape: tuple[int, ...],
-    geometry: _Geometry,
-) -> jax.Array:
-    """Returns gradients [B, H, W, C] put together from those of each phase of rows and columns."""
-    stride = geometry.stride
-    rows, columns = (
-        list(_phases(size, count, k, stride, low))
-        for size, count, k, (low, _) in zip(shape[1:3], grads.shape[1:3], window, geometry.borders, strict=True)
-    )
-    if stride == 1:
-        return gradient(rows[0], columns[0])
-    height, width = (-(-size // stride) for size in shape[1:3])
-    unseen = jnp.zeros((shape[0], height, width, shape[3]), grads.dtype)
-    parts = [[gradient(a, b) if a.places and b.places else unseen for b in columns] for a in rows]
-    together = jnp.stack([jnp.stack(line, 3) for line in parts], 2)
-    return together.reshape(shape[0], height * stride, width * stride, shape[3])[:, : shape[1], : shape[2]]

@@ -84,7 +84,7 @@ def test_what_travels_along(source, path, tmp_path):
     assert info["class_names"] == list(NAMES)
     assert info["preprocess"]["mean"] == list(source.info.preprocess.mean)
     parameters = sum(leaf.nbytes for leaf in source.flat().values())
-    assert parameters < path.stat().st_size < parameters + 60_000  # once, not once for each platform
+    assert parameters < path.stat().st_size < parameters * 1.2  # once, not once for each platform
 
 
 @pytest.mark.parametrize(

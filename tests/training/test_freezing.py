@@ -74,7 +74,7 @@ def test_frozen_rows_have_no_gradient_and_keep_their_statistics(freeze):
         assert grad.any() != (name.split("/")[0] in frozen), name
     if freeze == "backbone":
         evaluate = jax.jit(lambda variables, images: model.apply(variables, images).logits)
-        assert bits({"logits": evaluate(variables, images)}) == bits({"logits": logits})
+        np.testing.assert_allclose(evaluate(variables, images), logits, rtol=1e-5)  # two programs: rounding
 
 
 def test_nothing_is_computed_backwards_through_frozen_rows():

@@ -1,0 +1,59 @@
+"""XLA's own convolution and max pool, and their gradients: the form for TPUs and GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Borders = Sequence[tuple[int, int]]
+"""(top, bottom), (left, right)."""
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+class Geometry(NamedTuple):
+    """Of a convolution or a pool; groups are of channels."""
+
+    stride: int
+    borders: tuple[tuple[int, int], ...]
+    groups: int
+
+    @property
+    def strides(self) -> tuple[int, int]:
+        return self.stride, self.stride
+
+
+def conv(maps: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """Returns `ops.conv`."""
+    return lax.conv_general_dilated(
+        maps,
+        kernel,
+        (geometry.stride, geometry.stride),
+        geometry.borders,
+        dimension_numbers=DIMENSIONS,
+        feature_group_count=geometry.groups,
+    )
+
+
+def maps_gradient(grads: jax.Array, kernel: jax.Array, shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
+    """Returns the gradient of `conv` by its maps, which have this shape."""
+    maps = jax.ShapeDtypeStruct(shape, grads.dtype)
+    (gradient,) = jax.linear_transpose(lambda maps: conv(maps, kernel, geometry), maps)(grads)
+    return gradient
+
+
+def kernel_gradient(maps: jax.Array, grads: jax.Array, shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
+    """Returns the gradient of `conv` by its kernel, which has this shape."""
+    kernel = jax.ShapeDtypeStruct(shape, maps.dtype)
+    (gradient,) = jax.linear_transpose(lambda kernel: conv(maps, kernel, geometry), kernel)(grads)
+    return gradient
+
+
+def max_pool(maps: jax.Array, window: int, geometry: Geometry) -> jax.Array:
+    """Returns `ops.max_pool`."""
+    size, strides = (1, window, window, 1), (1, geometry.stride, geometry.stride, 1)
+    return lax.reduce_window(maps, -jnp.inf, lax.max, size, strides, ((0, 0), *geometry.borders, (0, 0)))
