@@ -20,7 +20,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from inception_jax.data.parts import open_image
+from inception_jax.data.parts import decodes_parts, open_image
 from inception_jax.data.sources import ImageSource
 from inception_jax.data.transforms import BrokenImage, InceptionCrop, Transform, decode
 from inception_jax.errors import UserError
@@ -87,6 +87,11 @@ def train_batches(
     Raises:
       UserError: at once for a bad batch size; while reading for a broken image or a dead worker.
     """
+    if isinstance(transform, InceptionCrop) and not decodes_parts():
+        logger.warning(
+            "JPEGs are decoded whole, which takes longer: when the package was installed there was no C compiler, or no "
+            "headers of libjpeg-turbo (libjpeg-dev)."
+        )
     epochs = max(-(-steps.stop * batch_size // len(source)), 1)  # endless, Grain's lengths would overflow
     stream = grain.MapDataset.source(source).seed(seed).shuffle().repeat(epochs)
     stream = stream.random_map(LoadImage(source.describe, transform, reading.on_error))

@@ -135,7 +135,8 @@ def run_row(row: spec.Row | spec.Block, maps: Maps, train: bool, conv: ConvFn, p
         case spec.Conv() | spec.SeparableConv():
             return conv(row, name=name)(maps, train)
         case spec.Pool():
-            return pool(maps, row)
+            with jax.named_scope(name):  # profiles tell it apart
+                return pool(maps, row)
         case spec.AdaptivePool():
             return adaptive_avg_pool(settle(maps), row.output)
         case spec.LocalResponseNorm():

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inception_jax.data import parts, transforms
+from inception_jax.data import loader, parts, transforms
 from inception_jax.data.sources import open_source
 from inception_jax.data.transforms import RESAMPLING, BrokenImage, InceptionCrop, decode, resize_part, sample_box
-from tests.data.images import encode, noise
+from tests.data.images import encode, noise, noise_source
 
 needs_parts = pytest.mark.skipif(
     not parts.decodes_parts(), reason="inception_jax.data._jpeg was not built (a compiler and libjpeg-turbo's headers)"
@@ -145,3 +145,11 @@ def test_real_images_give_the_same_crops(real_data):
 
 def test_the_extension_is_found_where_it_was_built():
     assert parts.decodes_parts() == (importlib.util.find_spec("inception_jax.data._jpeg") is not None)
+
+
+def test_whole_decoding_is_warned_of(monkeypatch, caplog):
+    source, crop = noise_source(4), InceptionCrop(8)
+    for built, warnings in ((True, 0), (False, 1)):
+        monkeypatch.setattr(loader, "decodes_parts", lambda built=built: built)
+        loader.train_batches(source, crop, 4, 0, range(1), loader.Reading())
+        assert caplog.text.count("JPEGs are decoded whole") == warnings
