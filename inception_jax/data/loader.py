@@ -89,8 +89,8 @@ def train_batches(
     """
     if isinstance(transform, InceptionCrop) and not decodes_parts():
         logger.warning(
-            "JPEGs are decoded whole, which takes longer: when the package was installed there was no C compiler, or no "
-            "headers of libjpeg-turbo (libjpeg-dev)."
+            "JPEGs are decoded whole, which takes longer: this package was installed without a C compiler or without "
+            "the headers of libjpeg-turbo (libjpeg-dev)."
         )
     epochs = max(-(-steps.stop * batch_size // len(source)), 1)  # endless, Grain's lengths would overflow
     stream = grain.MapDataset.source(source).seed(seed).shuffle().repeat(epochs)
