@@ -2,17 +2,16 @@
 
 TPUs and GPUs get the operations of XLA. XLA's CPU backend runs some of those slowly, so on CPUs
 
-  1x1 convolutions  are one matmul, 1.3 to 1.5 x as fast, and so are their gradients, that of the kernel 4 to 5 x
-  k x k             stay XLA's: as sums of matmuls, or as im2col and one matmul, they take 1 to 4 x as long
-    kernel gradient   is k * k matmuls of shifted maps, up to 2 x as fast, with a shifted copy of the maps for each; of
-                      a few channels (images) it is a convolution over the batch, 2 x as fast
-    maps gradient     is one convolution for each phase of the stride, at stride 1 about 7 % faster than XLA's
-  depthwise         are sums of products of shifted maps, 10 to 15 x as fast, gradients 4 to 13 x
-  max pools         are maxima along columns, then rows; the gradient reads back which place of each window won, 15 x
-                    as fast as select-and-scatter
+  1x1 convolutions  are one matmul, and so are their gradients
+  k x k             stay XLA's, which sums of matmuls, or im2col and one matmul, do not beat
+    kernel gradient   is k * k matmuls of shifted maps, with a shifted copy of the maps for each; of a few channels
+                      (images) it is a convolution over the batch
+    maps gradient     is one convolution for each phase of the stride
+  depthwise         are sums of products of shifted maps, and so are their gradients
+  max pools         are maxima along columns, then rows; the gradient reads back which place of each window won
 
-Measured in float32 with jax 0.10 on two AVX-512 cores. The platform is that of the lowering: a program that is lowered
-for one holds nothing of the other form. Maps are NHWC, kernels HWIO, borders ((top, bottom), (left, right)).
+`inception-jax bench ops` times them. The platform is that of the lowering: a program that is lowered for one holds
+nothing of the other form. Maps are NHWC, kernels HWIO, borders ((top, bottom), (left, right)).
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from inception_jax.models import spec
+from inception_jax.models import ops, spec
 from inception_jax.models.convolution import ConvNormAct
-from inception_jax.models.pending import Pending, settle
+from inception_jax.models.pending import Pending, max_pool, settle
 
 SHAPE = (16, 3, 5, 4)
 GAIN, BIAS = np.array([0.5, -1.0, 1.5, 2.0]), np.array([-1.0, 0.0, 1.0, 2.0])
@@ -137,3 +137,12 @@ def test_bfloat16_maps_are_normalised_in_float32(maps):
     expected, mean, _ = _reference(rounded, 16, 1e-3, 0.9, correction=True)
     np.testing.assert_allclose(statistics["mean"], mean, rtol=1e-5)
     np.testing.assert_allclose(np.asarray(out, np.float32), expected, rtol=2**-7, atol=1e-2)
+
+
+def test_a_negative_gain_turns_the_maps_so_that_a_pool_may_come_first(maps):
+    module, borders = _unit(spec.BatchNorm()), ((1, 0), (0, 1))
+    waits, _ = module.apply(_variables(), maps, train=True, mutable=["batch_stats"])
+    assert (GAIN < 0).any()
+    assert (waits.scale >= 0).all()
+    pooled = settle(max_pool(waits, 2, 1, borders))
+    np.testing.assert_array_equal(pooled, ops.max_pool(_train(module, maps)[0], 2, 1, borders))

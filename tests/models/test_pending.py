@@ -100,3 +100,14 @@ def test_concatenation_stays_pending_where_all_parts_wait_alike():
     mixed = pending.concatenate([waits[0], settle(waits[1])])
     assert not isinstance(mixed, Pending)
     np.testing.assert_array_equal(mixed, settle(both))
+
+
+@pytest.mark.parametrize(("platform", "barriers"), [("tpu", True), ("cuda", False)])
+def test_the_backward_pass_computes_anew_on_tpu_alone(platform, barriers):
+    def loss(maps, kernel):
+        waits = Pending(maps, *(jnp.ones((1, 1, 1, 1, 3)),) * 3, relu=True)
+        return pending.conv_moments(Geometry(1, BORDERS, 1, 2), waits, kernel, None, jnp.zeros(4))[0].sum()
+
+    traced = jax.jit(jax.grad(loss, (0, 1))).trace(_draw(0, 2, 5, 5, 3), _draw(1, 3, 2, 3, 4))
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("optimization_barrier" in text) == barriers
