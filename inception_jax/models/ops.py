@@ -1,14 +1,15 @@
 """Convolutions and max pools with their gradients, in the form that the platform runs fastest.
 
-TPUs and GPUs get the operations of XLA. XLA's CPU backend runs some of those slowly, so on CPUs
+TPUs and GPUs get the operations of XLA. XLA's CPU backend runs some of those slowly, so on CPUs float32 gets the kernels
+of `native`; and other dtypes, exported programs and installations without a C++ compiler get
 
-  1x1 convolutions  are one matmul, and so are their gradients
-  k x k             stay XLA's, which sums of matmuls, or im2col and one matmul, do not beat
-    kernel gradient   is k * k matmuls of shifted maps, with a shifted copy of the maps for each; of a few channels
+  1x1 convolutions  one matmul, and so are their gradients
+  k x k             XLA's, which sums of matmuls, or im2col and one matmul, do not beat
+    kernel gradient   k * k matmuls of shifted maps, with a shifted copy of the maps for each; of a few channels
                       (images) it is a convolution over the batch
-    maps gradient     is one convolution for each phase of the stride
-  depthwise         are sums of products of shifted maps, and so are their gradients
-  max pools         are maxima along columns, then rows; the gradient reads back which place of each window won
+    maps gradient     one convolution for each phase of the stride
+  depthwise         sums of products of shifted maps, and so are their gradients (in float32, too)
+  max pools         maxima along columns, then rows; the gradient reads back which place of each window won
 
 `inception-jax bench ops` times them. The platform is that of the lowering: a program that is lowered for one holds
 nothing of the other form. Maps are NHWC, kernels HWIO, borders ((top, bottom), (left, right)).
