@@ -24,7 +24,8 @@ from inception_jax.models import ops
 class Pending:
     """Maps [B, H, W, C], and the mean, the scale (never below 0) and the bias by which they are to be normalised.
 
-    The three are [G, 1, 1, 1, C] for G groups of consecutive images, in float32 or better.
+    The three are [G, 1, 1, 1, C] for G groups of consecutive images, in float32 or better. `part` says that the maps
+    are some channels of larger ones.
     """
 
     maps: jax.Array
@@ -32,6 +33,7 @@ class Pending:
     scale: jax.Array
     bias: jax.Array
     relu: bool = flax.struct.field(pytree_node=False)
+    part: bool = flax.struct.field(pytree_node=False, default=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -69,13 +71,14 @@ def concatenate(parts: Sequence[Maps]) -> Maps:
     """Returns maps side by side along the channel axis; pending if all are, and in the same way."""
     if len({(part.relu, len(part.mean)) if isinstance(part, Pending) else None for part in parts}) > 1:
         parts = [settle(part) for part in parts]
+    parts = [dataclasses.replace(part, part=False) if isinstance(part, Pending) else part for part in parts]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *parts)
 
 
 def max_pool(maps: Maps, window: int, stride: int, borders: ops.Borders) -> Maps:
     """Returns the max pool; what is pending stays so."""
     if isinstance(maps, Pending):
-        return dataclasses.replace(maps, maps=ops.max_pool(maps.maps, window, stride, borders))
+        return dataclasses.replace(maps, maps=ops.max_pool(maps.maps, window, stride, borders), part=False)
     return ops.max_pool(maps, window, stride, borders)
 
 
@@ -93,6 +96,8 @@ def conv_moments(
       maps: of the dtype of the convolution, pending ones too.
       kernel, bias, origin: float32; origin, near the means [features], has no gradient.
     """
+    if isinstance(maps, Pending) and maps.part and kernel.shape[:2] != (1, 1):
+        maps = _anew(settle(_settled_anew(maps)))  # TPUs are slow to read windows of a slice
     features = ops.conv(
         settle(maps), kernel.astype(_dtype(maps)), geometry.stride, geometry.borders, geometry.channel_groups
     )
@@ -123,10 +128,11 @@ def _backward(geometry, residuals, cotangents):
     kernel_grad = ops.conv_kernel_gradient(settle(maps), grads, kernel.shape, *where).astype(kernel.dtype)
     bias_grad = None if bias is None else grads.sum((0, 1, 2), dtype=bias.dtype)
 
-    # Computed again rather than kept, each for the one convolution that it then becomes a part of.
-    maps, features, cotangents = _anew((maps, features, cotangents))
-    grads = _through_moments(features, mean, var, *cotangents)
-    settled, pullback = jax.vjp(settle, maps)
+    # Computed again rather than kept, each for the one convolution that it then becomes a part of. The barrier stands
+    # before the small arrays alone: one before maps would have slices of them written out.
+    mean, var, mean_grad, var_grad = _anew((mean, var, *cotangents[1:]))
+    grads = _through_moments(features, mean, var, cotangents[0], mean_grad, var_grad)
+    settled, pullback = jax.vjp(settle, _settled_anew(maps))
     (maps_grad,) = pullback(ops.conv_maps_gradient(grads, kernel.astype(settled.dtype), settled.shape, *where))
     return maps_grad, kernel_grad, bias_grad, jnp.zeros_like(origin)
 
@@ -140,6 +146,14 @@ def _through_moments(features, mean, var, grads, mean_grad, var_grad):
     count = x[0, ..., 0].size
     total = grads + mean_grad / count + jnp.where(var > 0, 2 * var_grad / count, 0) * (x - mean)
     return total.reshape(features.shape).astype(features.dtype)
+
+
+def _settled_anew(maps: Maps) -> Maps:
+    """Returns maps whose settling is, on TPU, not the same computation as elsewhere."""
+    if not isinstance(maps, Pending):
+        return maps
+    mean, scale, bias = _anew((maps.mean, maps.scale, maps.bias))
+    return dataclasses.replace(maps, mean=mean, scale=scale, bias=bias)
 
 
 def _anew(tree: Any) -> Any:
