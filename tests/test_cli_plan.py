@@ -8,7 +8,7 @@ import pytest
 from inception_jax.bench import plan, tpu
 from inception_jax.cli.config import read_config
 from inception_jax.errors import UserError
-from tests.bench.program import TEXT, TOTAL
+from tests.bench.program import COUNTED, TEXT
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = str(ROOT / "configs" / "digits.py")
@@ -26,7 +26,7 @@ def compiler(monkeypatch):
         if batch == 64:
             return plan.Plan(question, facts, refusal="Used 17.5G of 15.75G hbm.")
         memory = {"arguments": 2**20, "outputs": 0, "aliased": 0, "temporaries": 2**20 * batch, "code": 0}
-        return plan.read_program(question, facts, tpu.Program(8e9, float(TOTAL), memory, TEXT, 3.0))
+        return plan.read_program(question, facts, tpu.Program(8e9, float(COUNTED), memory, TEXT, 3.0))
 
     monkeypatch.setattr(plan, "make_plan", fake)
     monkeypatch.setattr(plan, "versions", lambda: {})
@@ -61,6 +61,19 @@ def test_json_has_the_whole_record(run, compiler):
     assert (record["dtype"], record["topology"], record["fits"]) == ("bfloat16", "v5e:2x2", True)
     assert record["flops_per_image"] * record["batch_per_chip"] == 8e9
     assert record["collectives"] == [{"kind": "all-reduce", "count": 1, "bytes": 4108}]
+
+
+def test_what_steps_move_is_told_on_request(run, compiler):
+    command = ("plan", "--config", DIGITS, "--topology", "v5e:1x1", "--batch-per-chip", "16", "--by-op")
+    _, out, _ = run(*command, columns=160)
+    found = rows(out)
+    assert found["all"][0] == "4"
+    assert found["copy beside other steps"][0] == "2"
+    assert found["collective"][-2:] == ["other", "0.0"]
+    _, out, _ = run(*command, "--json")
+    assert {part["kind"] for part in json.loads(out)[0]["by_op"]} == set(found) & {"other", "collective"} | {
+        "copy beside other steps"
+    }
 
 
 def test_what_does_not_fit_says_why(run, compiler):

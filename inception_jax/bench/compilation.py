@@ -17,12 +17,12 @@ from inception_jax.bench.case import Case
 from inception_jax.bench.compare import compare
 from inception_jax.bench.model import CREATE, PACKAGES, write_weights
 from inception_jax.bench.records import Row, find_flags, find_hardware, find_versions
+from inception_jax.bench.traffic import layer, traffic_by
 from inception_jax.bench.worker import Worker
 from inception_jax.inference.export import export_stablehlo
 
 EXPORTED = "inception_jax.bench.engines.on_jax:JaxExported"
 _STABLEHLO = re.compile(r'= "?((?:stablehlo|chlo)\.\w+)')
-_LAYER = re.compile(r"InceptionNet\)*/(\w+)")
 
 
 def measure(
@@ -84,22 +84,14 @@ def read_program(stablehlo: str, compiled: str) -> dict[str, Any]:
     before       operations by name, most often first
     after        instructions by opcode in all computations
     steps        those that run one after the other, by opcode; a fusion is one
-    bytes_moved  by layer, most first: operands and results of its steps, as XLA counts "bytes accessed"; backward
-                 stands apart, and what XLA says no name of is "other"
+    bytes_moved  by layer, most first: operands and results of its steps; backward stands apart, and what XLA says no
+                 name of is "other"
     """
     module = hlo.parse(compiled)
-    moved = hlo.traffic_by(module, layer)
+    moved = traffic_by(module, lambda each: layer(each.op_name))
     return {
         "before": dict(collections.Counter(_STABLEHLO.findall(stablehlo)).most_common()),
         "after": hlo.opcodes(module),
         "steps": hlo.opcodes(module, entry=True),
-        "bytes_moved": dict(sorted(moved.items(), key=lambda each: -each[1])),
+        "bytes_moved": {name: each.total for name, each in moved.items()},
     }
-
-
-def layer(op_name: str) -> str:
-    """Returns the row of the network in what JAX called an operation: "inception_3a", "inception_3a, backward"."""
-    found = _LAYER.search(op_name)
-    if not found:
-        return "other"
-    return f"{found[1]}, backward" if "transpose(" in op_name else found[1]

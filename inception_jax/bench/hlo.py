@@ -1,4 +1,4 @@
-"""What the text of a compiled program says of its collectives and of the bytes that it moves. Pure functions."""
+"""What the text of a compiled program says: its steps, their arrays, its collectives. Pure functions."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 COLLECTIVES = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all", "ragged-all-to-all", "collective-permute")
-NO_TRAFFIC = frozenset(
-    ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id", "replica-id", "after-all")
-)
-NESTED = frozenset(("while", "conditional", "call", "async-start"))  # their bytes are those of other computations
-NO_TRAFFIC_TARGETS = frozenset(("ConcatBitcast",))  # names a buffer that slices have filled
 
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*)")
 _OPCODE = re.compile(r"\s*([\w\-]+)(?=\()")
 _ARRAY = re.compile(r"([a-z]+[0-9]*(?:e[0-9]+m[0-9]+\w*)?)\[([0-9,]*)\](?:\{([^}]*)\})?")
 _NAME = re.compile(r"%([\w.\-]+)")
+_COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(")
+_CALLS = re.compile(r"calls=%?([\w.\-]+)")
+_NUMBER = re.compile(r"parameter\((\d+)\)")
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _BRACKET = re.compile(r"[()]")
 _TILE = re.compile(r"T\(([0-9,]+)\)")  # the first; further ones divide it
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
@@ -45,6 +44,9 @@ class Instruction:
       operands: names of the instructions that it reads.
       target: of a custom call, else empty.
       op_name: what JAX called it: "jit(step)/jvp(Net)/block/conv/conv_general_dilated"; empty where it says nothing.
+      calls: the computation of a fusion, else empty.
+      number: of a parameter, else None.
+      cycles: that the compiler expects it to take; 0 where it says nothing, as of most that is no fusion.
     """
 
     name: str
@@ -53,6 +55,9 @@ class Instruction:
     operands: tuple[str, ...]
     target: str
     op_name: str = ""
+    calls: str = ""
+    number: int | None = None
+    cycles: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,18 +69,11 @@ class Collective:
     bytes: int
 
 
-class Traffic(NamedTuple):
-    """Bytes that a device reads and writes: in all memories, and in HBM alone."""
-
-    total: int
-    hbm: int
-
-
 class Module(NamedTuple):
-    """A program: the instructions that it begins with, and those of all its computations."""
+    """A program: the instructions that it begins with, and those of all its computations by name."""
 
     entry: tuple[Instruction, ...]
-    computations: tuple[tuple[Instruction, ...], ...]
+    computations: dict[str, tuple[Instruction, ...]]
 
 
 def parse(text: str) -> Module:
@@ -84,19 +82,18 @@ def parse(text: str) -> Module:
     Raises:
       ValueError: it is no HLO with an entry.
     """
-    entry, computations, instructions, in_entry = None, [], list[Instruction](), False
+    entry, name, computations, instructions = None, "", dict[str, tuple[Instruction, ...]](), list[Instruction]()
     for line in text.splitlines():
         if line.startswith("}"):
-            computations.append(tuple(instructions))
-            entry = computations[-1] if in_entry else entry
-            instructions, in_entry = [], False
+            computations[name], instructions = tuple(instructions), []
         elif instruction := _read(line):
             instructions.append(instruction)
-        else:
-            in_entry = in_entry or line.startswith("ENTRY ")
+        elif head := _COMPUTATION.match(line):
+            name = head[2]
+            entry = name if head[1] else entry
     if entry is None:
         raise ValueError("The text has no ENTRY computation.")
-    return Module(entry, tuple(computations))
+    return Module(computations[entry], computations)
 
 
 def collectives(module: Module) -> list[Collective]:
@@ -106,7 +103,7 @@ def collectives(module: Module) -> list[Collective]:
     all-reduce the array, of an all-gather the result, of a reduce-scatter the operand. One in a loop counts once.
     """
     found: dict[str, list[int]] = collections.defaultdict(list)
-    for instructions in module.computations:
+    for instructions in module.computations.values():
         results = {each.name: each.results for each in instructions}
         for each in instructions:
             kind = each.opcode.removesuffix("-start")
@@ -122,52 +119,14 @@ def collectives(module: Module) -> list[Collective]:
 
 def has_loops(module: Module) -> bool:
     """Returns whether a program runs a part of itself several times, of which the compiler's counts hold one."""
-    return any(each.opcode == "while" for instructions in module.computations for each in instructions)
-
-
-def traffic(module: Module) -> Traffic | None:
-    """Returns the operands and results of all steps of a program; None if it has loops, branches or calls.
-
-    It is what XLA's "bytes accessed" counts: a fusion is one step, whose operands are read once and whole.
-    """
-    if any(each.opcode in NESTED for each in module.entry):
-        return None
-    results = {each.name: each.results for each in module.entry}
-    arrays = [array for each in module.entry for array in _moved(each, results)]
-    return Traffic(sum(array.held for array in arrays), sum(array.held for array in arrays if array.in_hbm))
-
-
-def traffic_by(module: Module, key: Callable[[str], str]) -> dict[str, int]:
-    """Returns the bytes that the steps of a program read and write, added up by what `key` makes of their `op_name`."""
-    results = {each.name: each.results for each in module.entry}
-    sums: dict[str, int] = collections.defaultdict(int)
-    for each in module.entry:
-        if each.opcode not in NESTED:
-            sums[key(each.op_name)] += sum(array.held for array in _moved(each, results))
-    return {name: size for name, size in sums.items() if size}
+    return any(each.opcode == "while" for instructions in module.computations.values() for each in instructions)
 
 
 def opcodes(module: Module, entry: bool = False) -> dict[str, int]:
     """Returns how often each opcode occurs, most often first: in all computations, or among the steps alone."""
-    computations = (module.entry,) if entry else module.computations
+    computations = (module.entry,) if entry else module.computations.values()
     counts = collections.Counter(each.opcode for instructions in computations for each in instructions)
     return dict(counts.most_common())
-
-
-def _moved(each: Instruction, results: dict[str, tuple[Array, ...]]) -> list[Array]:
-    """Returns the arrays that an instruction reads and writes."""
-    if each.opcode in NO_TRAFFIC or each.opcode.endswith("-done") or each.target in NO_TRAFFIC_TARGETS:
-        return []
-    operands = [array for name in each.operands for array in results[name]]
-    match each.opcode:
-        case "copy-start":  # (destination, source, context)
-            return [each.results[0], *operands]
-        case "slice-start":  # ((operands), slice, context): of an operand it reads the slice alone
-            part = each.results[len(operands)]
-            return [part, *(part._replace(in_hbm=operand.in_hbm) for operand in operands)]
-        case "slice" | "dynamic-slice":
-            return [*each.results, each.results[0]._replace(in_hbm=operands[0].in_hbm)]
-    return [*each.results, *operands]
 
 
 def _read(line: str) -> Instruction | None:
@@ -180,7 +139,9 @@ def _read(line: str) -> Instruction | None:
     if not opcode:
         return None
     close = _closing(rest, opcode.end())
-    target, op_name = _TARGET.search(rest, close), _OP_NAME.search(rest, close)
+    patterns = (_TARGET, _OP_NAME, _CALLS, _CYCLES)
+    target, op_name, calls, cycles = (pattern.search(rest, close) for pattern in patterns)
+    number = _NUMBER.match(rest, opcode.start(1))
     return Instruction(
         name=name,
         opcode=opcode[1],
@@ -188,6 +149,9 @@ def _read(line: str) -> Instruction | None:
         operands=tuple(_NAME.findall(rest[opcode.end() : close])),
         target=target[1] if target else "",
         op_name=op_name[1] if op_name else "",
+        calls=calls[1] if calls else "",
+        number=int(number[1]) if number else None,
+        cycles=int(cycles[1]) if cycles else 0,
     )
 
 

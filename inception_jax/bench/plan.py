@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from inception_jax.bench import hlo, tpu
 from inception_jax.bench.chips import Slice
+from inception_jax.bench.traffic import Traffic, kind, layer, traffic, traffic_by
 from inception_jax.errors import UserError
 from inception_jax.inference.predictor import trace_forward
 from inception_jax.inference.rewrite import for_inference
@@ -27,7 +28,7 @@ from inception_jax.version import __version__
 CLASSES = {"imagenet2012": 1000, "cifar10": 10, "digits": 10}
 IMAGES = 1_281_167  # of ImageNet; only the schedule reads their number
 TRIALS = 6  # of batches, in search of the largest
-AGREEMENT = 0.05  # by how much our sum of bytes may miss the compiler's, and still be told
+AGREEMENT = 0.01  # by how much our sum of bytes may miss the compiler's, and still be told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Plan:
       collectives: of one device.
       times: lower bounds by "compute", "HBM" and "interconnect", where they are known.
       compile_seconds: of XLA.
+      by_op: what the steps move by kind and layer, most first; {} if our sum over the text misses the compiler's.
     """
 
     question: Question
@@ -77,6 +79,7 @@ class Plan:
     collectives: tuple[hlo.Collective, ...] = ()
     times: dict[str, float] = dataclasses.field(default_factory=dict)
     compile_seconds: float | None = None
+    by_op: dict[tuple[str, str], Traffic] = dataclasses.field(default_factory=dict)
 
     @property
     def batch_per_chip(self) -> int:
@@ -93,8 +96,8 @@ class Plan:
         """The most images a second on the slice."""
         return self.facts["batch_size"] / max(self.times.values()) if self.times else None
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns everything as JSON types, with what was assumed and the versions."""
+    def to_json(self, by_op: bool = False) -> dict[str, Any]:
+        """Returns everything as JSON types, with what was assumed and the versions; `by_op` if asked for."""
         chip = self.question.part.chip
         batch = self.batch_per_chip
         return {
@@ -125,6 +128,19 @@ class Plan:
             "compile_seconds": self.compile_seconds,
             "assumed": f"{self.facts['num_classes']} classes; {IMAGES:,} images an epoch, for the schedule alone",
             "versions": versions(),
+            **({"by_op": [self._moved(*item) for item in self.by_op.items()]} if by_op else {}),
+        }
+
+    def _moved(self, what: tuple[str, str], moved: Traffic) -> dict[str, Any]:
+        scale = self.question.part.chip.devices / self.batch_per_chip
+        return {
+            "kind": what[0],
+            "layer": what[1],
+            "steps": moved.steps,
+            "moved_per_image": moved.total * scale,
+            "hbm_bytes_per_image": moved.hbm * scale,
+            "bytes_per_image": moved.counted * scale,
+            "estimated_cycles": moved.cycles,
         }
 
 
@@ -157,11 +173,13 @@ def read_program(question: Question, facts: dict[str, Any], program: tpu.Program
     memory["total"] = sum(memory.values()) - 2 * memory["aliased"]
     found = hlo.collectives(module)
     flops = bytes_accessed = hbm_bytes = None
+    by_op: dict[tuple[str, str], Traffic] = {}
     if not hlo.has_loops(module):
         flops, bytes_accessed = program.flops * devices, program.bytes_accessed * devices
-        traffic = hlo.traffic(module)
-        if traffic and abs(traffic.total / program.bytes_accessed - 1) < AGREEMENT:
-            hbm_bytes = float(traffic.hbm * devices)
+        moved = traffic(module)
+        if moved and abs(moved.counted / program.bytes_accessed - 1) < AGREEMENT:
+            hbm_bytes = float(moved.hbm * devices)
+            by_op = traffic_by(module, lambda each: (kind(module, each), layer(each.op_name)))
     return Plan(
         question,
         facts,
@@ -172,6 +190,7 @@ def read_program(question: Question, facts: dict[str, Any], program: tpu.Program
         collectives=tuple(found),
         times=roofline(question.part, flops, hbm_bytes or bytes_accessed, found),
         compile_seconds=program.seconds,
+        by_op=by_op,
     )
 
 

@@ -39,6 +39,7 @@ def plan(
     largest_batch: Annotated[
         bool, typer.Option("--largest-batch", help="Find how many images fit: three to seven compilations more.")
     ] = False,
+    by_op: Annotated[bool, typer.Option("--by-op", help="What the steps move, by kind and by layer.")] = False,
     as_json: Json = False,
 ) -> None:
     """Compile a training step for TPU chips that are not there; tell memory, traffic, roofline and collectives.
@@ -64,8 +65,11 @@ def plan(
         found = told(question)
         plans.append(search(found, told)[1] if largest_batch else found)
     if as_json:
-        return print(json.dumps([each.to_json() for each in plans], indent=2))
+        return print(json.dumps([each.to_json(by_op) for each in plans], indent=2))
     _print(plans, largest_batch)
+    if by_op:
+        for each in plans:
+            _print_by_op(each)
 
 
 def _stay_on_cpu() -> None:
@@ -109,6 +113,24 @@ def _print(plans: list[Plan], largest: bool) -> None:
         if not record["fits"]:
             print(f"{record['config']} on {record['topology']} does not fit: {record['refusal']}")
     print(f"Times are bounds if all overlaps, not predictions. Assumed: {records[0]['assumed']}.")
+
+
+def _print_by_op(plan: Plan) -> None:
+    """Prints what the steps of a program move, kind by kind, with the three layers where most of it is."""
+    parts = plan.to_json(by_op=True)["by_op"]
+    if not parts:
+        return print(f"{plan.question.name} on {plan.question.part.name}: what its steps move is not known.")
+    numbers = ("moved_per_image", "hbm_bytes_per_image", "bytes_per_image")
+    headings = ("MB moved per image", "in HBM", "counted by XLA", "expected Mcycles a step", "most of it in (MB)")
+    printed = table(
+        f"{plan.question.name}\n{plan.question.part.name}", "steps", *headings, left=("most of it in (MB)",)
+    )
+    for kind in (None, *dict.fromkeys(part["kind"] for part in parts)):
+        own = [part for part in parts if kind in (None, part["kind"])]
+        where = ", ".join(f"{part['layer']} {part['moved_per_image'] / 1e6:.1f}" for part in own[:3]) if kind else ""
+        sums = (f"{sum(part[name] for part in own) / 1e6:,.2f}" for name in (*numbers, "estimated_cycles"))
+        printed.add_row(kind or "all", f"{sum(part['steps'] for part in own):,}", *sums, where)
+    Console().print(printed)
 
 
 def _cells(record: dict[str, Any]) -> dict[str, str]:

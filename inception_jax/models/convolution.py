@@ -39,13 +39,14 @@ class BatchNorm(nn.Module):
         mean, scale, offset = (jnp.expand_dims(leaf, (0, 1, 2)) for leaf in (self.mean.value, scale, self.offset))
         return ((x - mean) * scale + offset).astype(maps.dtype)
 
-    def pending(self, maps: jax.Array, mean: jax.Array, var: jax.Array, relu: bool) -> Pending:
+    def pending(self, maps: jax.Array, mean: jax.Array, var: jax.Array, relu: bool, part: bool) -> Pending:
         """Returns maps, times `sign`, that wait for their normalisation, and averages the running statistics.
 
         Args:
           maps: [B, H, W, features].
           mean, var: of them, [G, 1, 1, 1, features] for G groups of images; the running statistics average the groups.
           relu: whether a ReLU follows.
+          part: whether the maps are some channels of larger ones.
         """
         if not self.is_initializing():
             count = maps[..., 0].size // len(mean)
@@ -55,7 +56,7 @@ class BatchNorm(nn.Module):
             self.var.value = decay * self.var.value + (1 - decay) * correction * var.mean(axes)
         gain, offset = (jnp.expand_dims(leaf, (0, 1, 2, 3)) for leaf in (self.gain * self.sign(), self.offset))
         scale = jax.lax.rsqrt(var + self.constants.epsilon) * gain
-        return Pending(maps, mean, scale, jnp.broadcast_to(offset, scale.shape), relu)
+        return Pending(maps, mean, scale, jnp.broadcast_to(offset, scale.shape), relu, part)
 
 
 class Convolution(nn.Module):
@@ -169,7 +170,7 @@ def run_as_one(units: Sequence[ConvNormAct], maps: Maps, train: bool) -> list[Ma
     for unit in units:
         start, stop = stop, stop + unit.row.features
         own = [leaf[..., start:stop] for leaf in (made, mean, var)]
-        results.append(unit.bn.pending(own[0], own[1], own[2], unit.row.relu))
+        results.append(unit.bn.pending(own[0], own[1], own[2], unit.row.relu, part=len(units) > 1))
     return results
 
 

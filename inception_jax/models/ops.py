@@ -1,7 +1,7 @@
 """Convolutions and max pools with their gradients, in the form that the platform runs fastest.
 
-TPUs and GPUs get the operations of XLA. XLA's CPU backend runs some of those slowly, so on CPUs float32 gets the kernels
-of `native`; and other dtypes, exported programs and installations without a C++ compiler get
+TPUs and GPUs get the operations of XLA. XLA's CPU backend runs some of those slowly, so there float32 gets the kernels
+of `native`, and other dtypes, exported programs and installations without a C++ compiler get
 
   1x1 convolutions  one matmul, and so are their gradients
   k x k             XLA's, which sums of matmuls, or im2col and one matmul, do not beat

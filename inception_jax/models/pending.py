@@ -24,7 +24,8 @@ from inception_jax.models import native, ops
 class Pending:
     """Maps [B, H, W, C], and the mean, the scale (never below 0) and the bias by which they are to be normalised.
 
-    The three are [G, 1, 1, 1, C] for G groups of consecutive images, in float32 or better.
+    The three are [G, 1, 1, 1, C] for G groups of consecutive images, in float32 or better. `part` says that the maps
+    are some channels of larger ones.
     """
 
     maps: jax.Array
@@ -32,6 +33,7 @@ class Pending:
     scale: jax.Array
     bias: jax.Array
     relu: bool = flax.struct.field(pytree_node=False)
+    part: bool = flax.struct.field(pytree_node=False, default=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -60,13 +62,14 @@ def concatenate(parts: Sequence[Maps]) -> Maps:
     """Returns maps side by side along the channel axis; pending if all are, and in the same way."""
     if len({(part.relu, len(part.mean)) if isinstance(part, Pending) else None for part in parts}) > 1:
         parts = [settle(part) for part in parts]
+    parts = [dataclasses.replace(part, part=False) if isinstance(part, Pending) else part for part in parts]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *parts)
 
 
 def max_pool(maps: Maps, window: int, stride: int, borders: ops.Borders) -> Maps:
     """Returns the max pool; what is pending stays so."""
     if isinstance(maps, Pending):
-        return dataclasses.replace(maps, maps=ops.max_pool(maps.maps, window, stride, borders))
+        return dataclasses.replace(maps, maps=ops.max_pool(maps.maps, window, stride, borders), part=False)
     return ops.max_pool(maps, window, stride, borders)
 
 
@@ -103,11 +106,12 @@ def _backward(geometry, group_size, residuals, cotangents):
     kernel_grad = _kernel_gradient(maps, grads, kernel.shape, geometry).astype(kernel.dtype)
     bias_grad = None if bias is None else grads.sum((0, 1, 2), dtype=bias.dtype)
 
-    # Computed again rather than kept, each for the one convolution that it then becomes a part of.
-    maps, features, cotangents = _anew((maps, features, cotangents))
-    grads = _through_moments(features, mean, var, *cotangents)
+    # Computed again rather than kept, each for the one convolution that it then becomes a part of. The barrier stands
+    # before the small arrays alone: one before maps would have slices of them written out.
+    mean, var, mean_grad, var_grad = _anew((mean, var, *cotangents[1:]))
+    grads = _through_moments(features, mean, var, cotangents[0], mean_grad, var_grad)
     settled_grad = ops.maps_gradient(grads, kernel.astype(_dtype(maps)), maps.shape, geometry)
-    return _unsettle(maps, settled_grad, geometry), kernel_grad, bias_grad, jnp.zeros_like(origin)
+    return _unsettle(_settled_anew(maps), settled_grad, geometry), kernel_grad, bias_grad, jnp.zeros_like(origin)
 
 
 conv_moments.defvjp(_forward, _backward)
@@ -118,7 +122,11 @@ conv_moments.defvjp(_forward, _backward)
 
 def _conv(maps: Maps, kernel: jax.Array, geometry: ops.Geometry) -> jax.Array:
     def plain(maps, kernel):
-        return ops.forward(settle(maps), kernel, geometry)
+        part = isinstance(maps, Pending) and maps.part and kernel.shape[:2] != (1, 1)
+        settled = (
+            _anew(settle(_settled_anew(maps))) if part else settle(maps)
+        )  # TPUs are slow to read windows of a slice
+        return ops.forward(settled, kernel, geometry)
 
     def on_cpu(maps, kernel):
         return native.conv(maps.maps, kernel, geometry, norm=_norm(maps), relu_maps=maps.relu)
@@ -146,7 +154,7 @@ def _unsettle(maps: Maps, grads: jax.Array, geometry: ops.Geometry) -> Maps:
     def on_cpu(maps, grads):
         gradient, (passed, distance) = native.pending_gradient(maps.maps, grads, _norm(maps), maps.relu)
         passed, distance = (each.reshape(maps.mean.shape) for each in (passed, distance))
-        return Pending(gradient, -maps.scale * passed, distance, passed, maps.relu)
+        return dataclasses.replace(maps, maps=gradient, mean=-maps.scale * passed, scale=distance, bias=passed)
 
     return _by_platform(plain, on_cpu, geometry, maps, grads)
 
@@ -185,6 +193,14 @@ def _through_moments(features, mean, var, grads, mean_grad, var_grad):
     count = x[0, ..., 0].size
     total = grads + mean_grad / count + jnp.where(var > 0, 2 * var_grad / count, 0) * (x - mean)
     return total.reshape(features.shape).astype(features.dtype)
+
+
+def _settled_anew(maps: Maps) -> Maps:
+    """Returns maps whose settling is, on TPU, not the same computation as elsewhere."""
+    if not isinstance(maps, Pending):
+        return maps
+    mean, scale, bias = _anew((maps.mean, maps.scale, maps.bias))
+    return dataclasses.replace(maps, mean=mean, scale=scale, bias=bias)
 
 
 def _anew(tree: Any) -> Any:

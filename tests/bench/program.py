@@ -32,7 +32,35 @@ ENTRY %main (a: bf16[16,128], b: f32[20,130]) -> (bf16[16,128], f32[3]) {
 A = 16 * 128 * 2  # bytes of bf16[16,128], which fills its tiles
 SMALL = 128 * 4  # of f32[3] in a tile of 128
 TOTAL = 2 * A + 2 * A + 2 * 8 * 128 * 4 + 2 * (A + SMALL)  # copy, fusion, slice, all-reduce
+COUNTED = TOTAL + 2 * A + 8 * 128 * 4  # the copy twice as much, the slice half more
 IN_HBM = A + A + 8 * 128 * 4 + 2 * (A + SMALL)  # read; written; read; read and written
+
+SLICED = """
+%inner (p: bf16[16,128]) -> bf16[8,128] {
+  %p = bf16[16,128]{1,0:T(8,128)(2,1)} parameter(0)
+  ROOT %part = bf16[8,128]{1,0:T(8,128)(2,1)} slice(%p), slice={[8:16], [0:128]}
+}
+
+%outer (x: bf16[16,128], y: bf16[16,128], k: bf16[128,128]) -> bf16[8,128] {
+  %x = bf16[16,128]{1,0:T(8,128)(2,1)} parameter(0)
+  %y = bf16[16,128]{1,0:T(8,128)(2,1)} parameter(1)
+  %k = bf16[128,128]{1,0:T(8,128)(2,1)} parameter(2)
+  %slice.1 = bf16[8,128]{1,0:T(8,128)(2,1)} fusion(%x), kind=kLoop, calls=%inner
+  %slice.2 = bf16[8,128]{1,0:T(8,128)(2,1)} slice(%y), slice={[0:8], [0:128]}
+  %whole = bf16[16,128]{1,0:T(8,128)(2,1)} negate(%y)
+  ROOT %made = bf16[8,128]{1,0:T(8,128)(2,1)} convolution(%slice.1, %k), dim_labels=bf_io->bf
+}
+
+ENTRY %main (a: bf16[16,128], k: bf16[128,128]) -> bf16[8,128] {
+  %a = bf16[16,128]{1,0:T(8,128)(2,1)} parameter(0)
+  %k.1 = bf16[128,128]{1,0:T(8,128)(2,1)} parameter(1)
+  %b = bf16[16,128]{1,0:T(8,128)(2,1)S(1)} negate(%a), metadata={op_name="jit(f)/InceptionNet/conv1/neg"}
+  ROOT %fusion = bf16[8,128]{1,0:T(8,128)(2,1)} fusion(%a, %b, %k.1), kind=kOutput, calls=%outer, \
+metadata={op_name="jit(f)/transpose(jvp(InceptionNet))/conv1/conv"}, backend_config={"estimated_cycles":"77"}
+}
+""".replace("\\\n", "")
+SLICED_NEGATION = 2 * A  # reads and writes
+SLICED_CONVOLUTION = A // 2 + A + 128 * 128 * 2 + A // 2  # half of a, all of b, the kernel; written
 
 START = """
 ENTRY %main (a: f32[4]) -> f32[16] {

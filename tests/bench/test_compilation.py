@@ -2,31 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-import pytest
 
-from inception_jax.bench import compilation, hlo
+from inception_jax.bench import compilation
 from inception_jax.models import zoo
-from tests.bench.program import TEXT, TOTAL
-
-
-@pytest.mark.parametrize(
-    ("op_name", "layer"),
-    [
-        ("jit(_forward)/InceptionNet/inception_3a/branch1_0/conv/conv_general_dilated", "inception_3a"),
-        ("jit(train_step)/jvp(InceptionNet)/conv1/bn/sub", "conv1"),
-        ("jit(train_step)/transpose(jvp(InceptionNet))/conv1/conv/conv_general_dilated", "conv1, backward"),
-        ("jit(train_step)/add", "other"),
-        ("", "other"),
-    ],
-)
-def test_layers_by_the_names_of_operations(op_name, layer):
-    assert compilation.layer(op_name) == layer
-
-
-def test_bytes_by_layer_add_up():
-    module = hlo.parse(TEXT)
-    found = hlo.traffic_by(module, lambda name: name)
-    assert sum(found.values()) == hlo.traffic(module).total == TOTAL
 
 
 def test_a_network_row_by_row(short_network):

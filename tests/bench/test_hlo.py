@@ -4,7 +4,7 @@ import pytest
 
 from inception_jax.bench import hlo
 from inception_jax.bench.hlo import Collective
-from tests.bench.program import IN_HBM, LOOP, START, TEXT, TOTAL
+from tests.bench.program import LOOP, START, TEXT
 
 
 def test_collectives_of_a_tuple_count_once_without_the_padding_of_tiles():
@@ -24,12 +24,7 @@ def test_a_collective_in_a_loop_counts_once_and_the_loop_is_told():
     module = hlo.parse(LOOP)
     assert hlo.collectives(module) == [Collective("all-reduce", 1, 16)]
     assert hlo.has_loops(module)
-    assert hlo.traffic(module) is None
     assert not hlo.has_loops(hlo.parse(TEXT))
-
-
-def test_traffic_is_what_each_step_reads_and_writes_with_filled_tiles():
-    assert hlo.traffic(hlo.parse(TEXT)) == hlo.Traffic(TOTAL, IN_HBM)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def traced(name, size, aux):
     def note(next_call, args, kwargs, context):
         module = context.module
         if isinstance(module, Convolution) and context.method_name == "__call__":
-            maps, stride, _ = args
+            maps, stride, *_ = args
             features = module.features * (maps.shape[-1] if module.depthwise else 1)
             calls["conv", module.kernel, stride, maps.shape[1:], features] += 1
         return next_call(*args, **kwargs)

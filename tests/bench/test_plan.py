@@ -1,6 +1,7 @@
 """What is made of a compiled program; the compiler itself is asked in tests/parity/test_plan.py."""
 
 import dataclasses
+import importlib.metadata
 import importlib.util
 
 import jax
@@ -12,7 +13,7 @@ from inception_jax.bench.chips import parse_slice
 from inception_jax.bench.hlo import Collective
 from inception_jax.errors import UserError
 from inception_jax.training.config import TrainConfig
-from tests.bench.program import IN_HBM, LOOP, TEXT, TOTAL
+from tests.bench.program import COUNTED, IN_HBM, LOOP, TEXT, TOTAL
 
 MEMORY = {"arguments": 100, "outputs": 60, "aliased": 50, "temporaries": 1000, "code": 7}
 
@@ -23,7 +24,7 @@ def question(topology="v5e:2x4", model="googlenet_cifar", **changes):
     return plan.Question("default", TrainConfig.parse(values), parse_slice(topology), **changes)
 
 
-def read(topology="v5e:2x4", text=TEXT, total=TOTAL, batch=4):
+def read(topology="v5e:2x4", text=TEXT, total=COUNTED, batch=4):
     part = parse_slice(topology)
     facts = {"batch_per_chip": batch, "batch_size": batch * part.chips, "num_classes": 10}
     program = tpu.Program(flops=8e6, bytes_accessed=float(total), memory=MEMORY, text=text, seconds=3.0)
@@ -42,7 +43,18 @@ def test_a_chip_of_two_devices_has_twice_of_all():
 
 def test_bytes_in_hbm_are_told_where_our_sum_is_the_compilers():
     assert read().hbm_bytes == IN_HBM
-    assert read(total=TOTAL * 1.2).hbm_bytes is None
+    assert read(total=COUNTED * 1.2).hbm_bytes is None
+    assert not read(total=COUNTED * 1.2).by_op
+
+
+def test_what_steps_move_by_kind_adds_up(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "1")  # libtpu need not be installed
+    record = read(batch=4).to_json(by_op=True)
+    assert sum(part["moved_per_image"] for part in record["by_op"]) == TOTAL / 4
+    assert sum(part["bytes_per_image"] for part in record["by_op"]) == record["bytes_per_image"]
+    assert sum(part["hbm_bytes_per_image"] for part in record["by_op"]) == record["hbm_bytes_per_image"]
+    assert {part["kind"] for part in record["by_op"]} == {"copy beside other steps", "collective", "other"}
+    assert "by_op" not in read().to_json()
 
 
 def test_a_loop_leaves_memory_and_collectives_alone():

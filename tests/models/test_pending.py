@@ -1,5 +1,6 @@
 """The fast path of training against a plain one: batch norm and ReLU at once, and the gradients of autodiff."""
 
+import dataclasses
 import functools
 
 import jax
@@ -13,6 +14,7 @@ from inception_jax.models.pending import Pending, settle
 
 TOLERANCE = {"float64": 1e-11, "float32": 2e-4, "bfloat16": 0.1}
 BORDERS = ((1, 1), (0, 1))
+NO_BORDERS = ((0, 0), (0, 0))
 
 
 def _plain_conv(maps, kernel, bias, stride):
@@ -42,10 +44,13 @@ def _draw(seed, *shape, dtype="float32"):
     ("dtype", "kernels"), [*((name, False) for name in TOLERANCE), ("float32", True)], ids=[*TOLERANCE, "kernels"]
 )
 @pytest.mark.parametrize(("stride", "groups", "relu"), [(1, 1, True), (2, 2, False)])
-def test_two_convolutions_and_a_pool_between_them(dtype, kernels, stride, groups, relu):
+@pytest.mark.parametrize("barriers", [False, True])
+def test_two_convolutions_and_a_pool_between_them(dtype, kernels, stride, groups, relu, barriers, monkeypatch):
     """Values and all gradients; what is not in the dtype of the maps stays in float32 or float64."""
     if kernels and not native.is_built():
         pytest.skip("inception_jax.models._kernels was not built (a C++ compiler)")
+    if barriers:  # as on TPU
+        monkeypatch.setattr(pending, "_anew", lax.optimization_barrier)
     with jax.enable_x64(dtype == "float64"), native.kernels(kernels):
         own = "float64" if dtype == "float64" else "float32"
         maps = _draw(0, 4, 9, 8, 3, dtype=dtype)
@@ -63,6 +68,7 @@ def test_two_convolutions_and_a_pool_between_them(dtype, kernels, stride, groups
             made = pending.conv_moments(geometry, group_size, maps, *weights["first"], jnp.full(5, 0.3, own))
             waits = pending.max_pool(_wait(*made, gains[0], offsets[0], relu), 3, 1, BORDERS)
             assert isinstance(waits, Pending)
+            waits = dataclasses.replace(waits, part=barriers)
             made = pending.conv_moments(geometry, group_size, waits, *weights["second"], jnp.zeros(4, own))
             return settle(_wait(*made, gains[1], offsets[1], relu))
 
@@ -106,12 +112,30 @@ def test_concatenation_stays_pending_where_all_parts_wait_alike():
     np.testing.assert_array_equal(mixed, settle(both))
 
 
+def _program(platform, kernel_size=1, part=False):
+    def loss(maps, kernel):
+        waits = Pending(maps, *(jnp.ones((1, 1, 1, 1, 3)),) * 3, relu=True, part=part)
+        return pending.conv_moments(ops.geometry(1, NO_BORDERS), 2, waits, kernel, None, jnp.zeros(4))[0].sum()
+
+    traced = jax.jit(jax.grad(loss, (0, 1))).trace(_draw(0, 2, 5, 5, 3), _draw(1, kernel_size, kernel_size, 3, 4))
+    return traced.lower(lowering_platforms=(platform,)).as_text()
+
+
 @pytest.mark.parametrize(("platform", "barriers"), [("tpu", True), ("cuda", False)])
 def test_the_backward_pass_computes_anew_on_tpu_alone(platform, barriers):
-    def loss(maps, kernel):
-        waits = Pending(maps, *(jnp.ones((1, 1, 1, 1, 3)),) * 3, relu=True)
-        return pending.conv_moments(ops.geometry(1, BORDERS), 2, waits, kernel, None, jnp.zeros(4))[0].sum()
+    assert ("optimization_barrier" in _program(platform)) == barriers
 
-    traced = jax.jit(jax.grad(loss, (0, 1))).trace(_draw(0, 2, 5, 5, 3), _draw(1, 3, 2, 3, 4))
-    text = traced.lower(lowering_platforms=(platform,)).as_text()
-    assert ("optimization_barrier" in text) == barriers
+
+@pytest.mark.parametrize(
+    ("kernel_size", "part", "maps"), [(1, False, 0), (1, True, 0), (3, False, 0), (3, True, 1)], ids=str
+)
+def test_maps_stand_behind_a_barrier_only_where_windows_of_a_part_are_read(kernel_size, part, maps):
+    """A barrier before a slice of maps makes the compiler write it out."""
+    lines = _program("tpu", kernel_size, part).splitlines()
+    assert sum(line.count("tensor<2x5x5x") for line in lines if "optimization_barrier" in line) == maps
+
+
+def test_pools_and_concatenations_are_whole():
+    part = Pending(_draw(0, 2, 5, 5, 3), *(_draw(1, 1, 1, 1, 1, 3),) * 3, relu=True, part=True)
+    assert not pending.max_pool(part, 3, 1, BORDERS).part
+    assert not pending.concatenate([part, part]).part
