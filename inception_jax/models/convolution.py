@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from inception_jax.models import ops, spec
+from inception_jax.models import fence, ops, spec
 from inception_jax.models.pending import Maps, Pending, conv_moments, settle
 
+LEFT_BY_CUT = 0.87962566103423978  # standard deviation of a normal distribution cut at two of them
 NO_BORDERS = ((0, 0), (0, 0))
 
 
@@ -181,13 +183,33 @@ def _joined(leaves: Sequence[jax.Array], signs: Sequence[jax.Array]) -> jax.Arra
 
 
 def initializer(init: spec.Init) -> nn.initializers.Initializer:
-    """Returns the Flax initializer that a table names."""
-    if init.fan is not None:
-        distribution = "truncated_normal" if init.distribution == "truncated" else init.distribution
-        return nn.initializers.variance_scaling(init.scale, init.fan, distribution)
-    match init.distribution:
-        case "normal":
-            return nn.initializers.normal(init.scale)
-        case "truncated":
-            return nn.initializers.truncated_normal(init.scale)
-    raise ValueError(f"{init} needs a fan.")
+    """Returns the Flax initializer that a table names: the numbers that Flax's own draw, in programs that compile faster.
+
+    It draws as many numbers as the next power of two, so that most kernels of a network are drawn by the same code. The
+    first ones do not depend on how many follow.
+    """
+    if init.fan is None and init.distribution == "uniform":
+        raise ValueError(f"{init} needs a fan.")
+
+    def draw(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
+        size = math.prod(shape)
+        padded = 1 << max(size - 1, 0).bit_length()
+        flat = (padded,)
+        numbers = {
+            "normal": lambda: jax.random.normal(key, flat, dtype),
+            "truncated": lambda: jax.random.truncated_normal(key, -2, 2, flat, dtype),
+            "uniform": lambda: jax.random.uniform(key, flat, dtype, -1),
+        }[init.distribution]()
+        (numbers,) = fence.on_cpu(numbers)
+        return numbers[:size].reshape(shape) * jnp.array(_spread(init, shape), dtype)
+
+    return draw
+
+
+def _spread(init: spec.Init, shape: Sequence[int]) -> float:
+    """Returns what standard normal numbers, or uniform ones in -1 ... 1, are multiplied by."""
+    if init.fan is None:
+        return init.scale
+    fan_in, fan_out = math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
+    variance = init.scale / max({"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[init.fan], 1)
+    return math.sqrt(variance * {"normal": 1, "truncated": 1 / LEFT_BY_CUT**2, "uniform": 3}[init.distribution])

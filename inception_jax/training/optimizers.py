@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from inception_jax.models import fence
 from inception_jax.training.config import OptimizerConfig, ScheduleConfig, steps
 
 
@@ -44,24 +46,25 @@ def make_optimizer(
     rmsprop_tf follows TensorFlow: epsilon inside the square root, an accumulator that starts at one, the learning rate
     inside the momentum. It is what the V3 and V4 papers trained with.
     """
+    rate = _once(schedule)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     decay = optax.add_decayed_weights(config.weight_decay, mask=kernels)
     epsilon = {"rmsprop_tf": 1.0, "adamw": 1e-8}.get(config.name, 0.0) if config.epsilon is None else config.epsilon
     match config.name:
         case "sgd":
-            update = optax.chain(decay, optax.sgd(schedule, config.momentum, config.nesterov))
+            update = optax.chain(decay, optax.sgd(rate, config.momentum, config.nesterov))
         case "rmsprop_tf":
             rmsprop = optax.rmsprop(
-                schedule, config.decay, epsilon, initial_scale=1.0, eps_in_sqrt=True, momentum=config.momentum
+                rate, config.decay, epsilon, initial_scale=1.0, eps_in_sqrt=True, momentum=config.momentum
             )
             update = optax.chain(decay, rmsprop)
         case "adamw":
             update = optax.adamw(
-                schedule, config.beta1, config.beta2, epsilon, weight_decay=config.weight_decay, mask=kernels
+                rate, config.beta1, config.beta2, epsilon, weight_decay=config.weight_decay, mask=kernels
             )
         case "lars":
             update = optax.lars(
-                schedule,
+                rate,
                 config.weight_decay,
                 weight_decay_mask=kernels,
                 trust_ratio_mask=kernels,
@@ -76,6 +79,11 @@ def make_optimizer(
         return jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "trained", frozen(params))
 
     return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
+
+
+def _once(schedule: optax.Schedule) -> optax.Schedule:
+    """Returns a schedule that a step computes once, not for every parameter."""
+    return lambda step: fence.on_cpu(jnp.asarray(schedule(step)))[0]
 
 
 def frozen_parameters(

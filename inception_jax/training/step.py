@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from inception_jax.models import fence
 from inception_jax.models.inputs import Preprocess, normalise
 from inception_jax.models.network import InceptionNet, ModelOutput
+from inception_jax.parallel import mesh
 from inception_jax.training import augment, losses, metrics
 from inception_jax.training.state import TrainState
 
@@ -97,6 +99,7 @@ def train_step(
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     grads, batch_stats, sums = gradients(state.params, state.batch_stats, batch, rng)
     count = sums["count"]
+    grad_norm = norm(grads) / jnp.maximum(count, 1)
     grads = jax.tree.map(lambda grad: grad / jnp.maximum(count, 1), grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     state = state.replace(
@@ -107,8 +110,16 @@ def train_step(
     )
     if ema_decay is not None:
         state = state.replace(ema=update_ema(state.ema, state.variables, state.step, ema_decay))
-    norms = {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(state.params)}
+    norms = {"grad_norm": grad_norm, "param_norm": norm(state.params)}
     return state, sums | {name: norm * count for name, norm in norms.items()}  # summed over images, as the others
+
+
+def norm(tree: Any) -> jax.Array:
+    """Returns the norm of all numbers of a tree; small leaves are one vector, since each sum takes time to compile."""
+    leaves = jax.tree.leaves(tree)
+    small = [leaf.ravel() for leaf in leaves if leaf.size < mesh.SMALLEST_SHARDED]
+    large = [leaf for leaf in leaves if leaf.size >= mesh.SMALLEST_SHARDED]
+    return optax.tree.norm([*large, jnp.concatenate(small)] if small else large)
 
 
 def accumulate(run_part: Any, batch_stats: Any, batch: Batch, rng: jax.Array, parts: int) -> tuple[Any, Any, Sums]:
@@ -131,7 +142,7 @@ def accumulate(run_part: Any, batch_stats: Any, batch: Batch, rng: jax.Array, pa
 
 def update_ema(ema: Any, variables: Any, step: jax.Array, decay: float) -> Any:
     """Returns the average after `step` steps; its decay grows from 0 as (step - 1) / (step + 9), up to `decay`."""
-    keep = jnp.minimum(decay, (step - 1) / (step + 9))
+    (keep,) = fence.on_cpu(jnp.minimum(decay, (step - 1) / (step + 9)))
     # In this form the average of what does not change is that very number, down to the sign of a zero.
     return jax.tree.map(lambda new, old: new - keep * (new - old), variables, ema)
 

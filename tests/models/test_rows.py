@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -138,6 +139,22 @@ def test_initialisers(init, deviation, largest):
     weights = np.asarray(layers.initializer(init)(jax.random.key(0), (3, 3, 64, 128), jnp.float32))
     assert weights.std() == pytest.approx(deviation, rel=0.01)
     assert np.abs(weights).max() <= 1.001 * largest
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 5, 7), (1, 1, 64, 96), (130, 10)], ids=str)
+@pytest.mark.parametrize(
+    ("init", "flax"),
+    [
+        (Init("normal", 0.01), nn.initializers.normal(0.01)),
+        (Init("truncated", 0.1), nn.initializers.truncated_normal(0.1)),
+        (spec.GLOROT, nn.initializers.glorot_uniform()),
+        (Init("normal", 2.0, "fan_out"), nn.initializers.variance_scaling(2.0, "fan_out", "normal")),
+        (spec.HE_SLIM, nn.initializers.variance_scaling(2.012, "fan_in", "truncated_normal")),
+    ],
+)
+def test_initialisers_draw_the_numbers_of_flax(init, flax, shape):
+    drawn, expected = (each(jax.random.key(3), shape, jnp.float32) for each in (layers.initializer(init), flax))
+    np.testing.assert_allclose(drawn, expected, rtol=1e-6)
 
 
 def test_a_uniform_distribution_needs_a_fan():

@@ -34,7 +34,7 @@ struct Direct {
   int64_t values() const { return shape.kernel_height * shape.window_row(); }
   int64_t tasks() const { return shape.batch * bands * shares; }
 
-  void pack(int64_t block) const {
+  INLINE void pack(int64_t block) const {
     int64_t seen = std::min(kBlock, shape.features - block * kBlock);
     for (int64_t i = 0; i < values(); ++i) {
       float* packed = weights.data() + (block * values() + i) * kBlock;
@@ -43,6 +43,13 @@ struct Direct {
     }
   }
 };
+
+template <int W, int P>
+INLINE void pack_direct(const Direct& job, int64_t block) {
+  job.pack(block);
+}
+
+FORMS(pack_direct, Direct)
 
 template <int W, int P>
 INLINE void direct(const Direct& job, int64_t task) {

@@ -47,8 +47,8 @@ template <typename Job>
 using Form = void (*)(const Job&, int64_t);
 
 template <typename Job>
-void convolve(ffi::ThreadPool& pool, const Job& job, Form<Job> form) {
-  run(pool, job.blocks(), [&](int64_t block) { job.pack(block); });
+void convolve(ffi::ThreadPool& pool, const Job& job, Form<Job> pack, Form<Job> form) {
+  run(pool, job.blocks(), [&](int64_t block) { pack(job, block); });
   run(pool, job.tasks(), [&](int64_t task) { form(job, task); });
 }
 
@@ -59,9 +59,11 @@ ffi::Error conv(ffi::ThreadPool pool, Array<4> maps, Array<4> kernel, Array<3> n
   Maps read = pending(maps, norm, relu_maps);
   Finish finish{bias.element_count() == 0 ? nullptr : bias.typed_data(), low(relu)};
   if (suits_winograd(s)) {
-    convolve(pool, Winograd(s, read, kernel.typed_data(), finish, out->typed_data()), pick_winograd());
+    convolve(pool, Winograd(s, read, kernel.typed_data(), finish, out->typed_data()), pick_pack_winograd(),
+             pick_winograd());
   } else {
-    convolve(pool, Direct(s, read, kernel.typed_data(), finish, out->typed_data()), pick_direct());
+    convolve(pool, Direct(s, read, kernel.typed_data(), finish, out->typed_data()), pick_pack_direct(),
+             pick_direct());
   }
   return ffi::Error::Success();
 }

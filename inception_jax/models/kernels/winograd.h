@@ -8,7 +8,7 @@ namespace kernels {
 
 constexpr int64_t kTiles = 56;         // that a task transforms at a time; a multiple of the rows of most tiles
 constexpr int64_t kTilesOfPart = 1024;  // that are summed before the parts of a gradient are added up
-constexpr int64_t kFewestTiles = 48;   // fewer are not worth the transformation of the kernel
+constexpr int64_t kFewestTiles = 128;  // fewer are not worth the transformation of the kernel
 constexpr int64_t kFewestChannels = 16;
 
 // The rows of tiles of all images, one after the other.
@@ -82,7 +82,7 @@ struct Winograd {
   int64_t tasks() const { return steps() * shares; }
 
   // Transforms the kernel of a block of features.
-  void pack(int64_t block) const {
+  INLINE void pack(int64_t block) const {
     const Shape& s = tiling.shape;
     int64_t seen = std::min(kBlock, s.features - block * kBlock), tap = s.channels * s.features;
     for (int64_t c = 0; c < s.channels; ++c) {
@@ -107,6 +107,13 @@ struct Winograd {
     }
   }
 };
+
+template <int W, int P>
+INLINE void pack_winograd(const Winograd& job, int64_t block) {
+  job.pack(block);
+}
+
+FORMS(pack_winograd, Winograd)
 
 // Turns products [16, tiles, kBlock] into the outputs of rows of tiles.
 template <int W>
