@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from inception_jax.bench.originals import without_missing_operators
 from inception_jax.bench.records import Check, Row, find_flags, find_hardware, find_versions
 from inception_jax.bench.timing import ratio, spread, take_turns, timed
 from inception_jax.data.loader import Reading, train_batches
@@ -153,7 +154,9 @@ def _ours(source: ImageSource, images: list[bytes], size: int) -> Engine:
 
 def _torchvision(images: list[bytes], size: int) -> Engine:
     import torch
-    from torchvision import transforms
+
+    with without_missing_operators():
+        from torchvision import transforms
 
     torch.set_num_threads(1)
     parts = [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
