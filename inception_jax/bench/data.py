@@ -224,7 +224,13 @@ def _tf_data(images: list[bytes], size: int) -> Engine:
         left, top, right, bottom = box
         return np.round(part(encoded, [top, left, bottom - top, right - left]).numpy())
 
-    return Engine(lambda: list(batches), crop)
+    def read():
+        iterator = iter(batches)
+        for _ in iterator:
+            pass
+        return iterator  # ended outside of the measured time, as ours: that waits for a clock of tf.data
+
+    return Engine(read, crop)
 
 
 def _check(name: str, engine: Engine, ours: Engine, images: list[bytes]) -> Check:
