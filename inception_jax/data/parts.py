@@ -14,7 +14,7 @@ try:
 except ImportError:  # no C compiler when this package was installed
     _jpeg = None  # type: ignore[assignment]
 
-FILTERS = {"nearest": 0, "area": 1, "bilinear": 2, "bicubic": 3}  # of _jpeg.c
+FILTERS = {"nearest": 0, "area": 1, "bilinear": 2, "bicubic": 3}  # of native/resample.h
 END_OF_JPEG = b"\xff\xd9"
 
 

@@ -12,6 +12,7 @@ typedef struct {
     ptrdiff_t stride;
     int first, columns;      /* before `pixels`; from there */
     int width, height;       /* of the whole component */
+    int16_t steps[BLOCK];
 } Plane;
 
 typedef struct {
@@ -68,6 +69,7 @@ static int allocate(Decoder *decoder) {
             .width = ceil_divide(header->width * component->h, header->component[0].h),
             .height = ceil_divide(header->height * component->v, header->component[0].v),
         };
+        for (int k = 0; k < BLOCK; k++) decoder->plane[i].steps[place[k]] = header->quant[component->quant][k];
     }
     return 1;
 }
@@ -77,8 +79,8 @@ static int show_block(Decoder *decoder, int c, int x, int y) {
     const Plane *plane = &decoder->plane[c];
     uint8_t *out = row_of(plane, 8 * y) + 8 * x - plane->first;
     int count = read_block(decoder->entropy, c, block);
-    if (count > 1) inverse_dct(block, out, plane->stride);
-    else if (count) fill_block(block[0], out, plane->stride);
+    if (count > 1) inverse_dct(block, count, plane->steps, out, plane->stride);
+    else if (count) fill_block(block[0] * plane->steps[0], out, plane->stride);
     return count;
 }
 

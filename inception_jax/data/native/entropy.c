@@ -8,15 +8,16 @@
 
 #include "jpeg.h"
 
-enum { PEEK = 11, ENDS = 128, SLACK = 4096 };
+enum { PEEK = 10, LONG = 255, SLACK = 4096 };
 
-/* A coefficient. bits: of code and value, 0 if unknown; advance: places in the block, ENDS behind its last. */
+/* A coefficient. bits: of code and value, 0 if there is none; advance: places in the block, ENDS behind its last. */
 typedef struct {
     int16_t value;
     uint8_t bits, advance;
 } Step;
 
-/* Two steps, or one and a second to the dump. at: places passed over before each; bits: 0 if the first does not fit. */
+/* Two steps, or one and a second to the dump. at: places passed over before each; bits: 0 if the first does not fit, and
+   then value[0] is its symbol and at[0] the length of its code, or 0 if even that is longer. */
 typedef struct {
     int16_t value[2];
     uint8_t at[2], bits, advance;
@@ -39,14 +40,13 @@ struct Entropy {
     Table table[6];
     int tables, restart, units_left, restarts;
     const Table *dc[3], *ac[3];
-    int predicted[3], steps[3][BLOCK + ENDS];
+    int predicted[3];
     const uint8_t *source, *end;   /* what is still stuffed */
     uint8_t *segment, *stop; /* up to the next marker, unstuffed, then SLACK zeros */
     Bits bits;
 };
 
-/* Places in a block, row by row, in zigzag order; those behind its end are its dump. */
-static const uint8_t place[BLOCK + ENDS] = {
+const uint8_t place[BLOCK + ENDS] = {
     0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48,
     41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23,
     30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63, [BLOCK... BLOCK + ENDS - 1] = DUMP,
@@ -64,7 +64,9 @@ INLINE Step step_behind(int symbol, int length, uint64_t ahead, int is_dc) {
     return (Step){(int16_t)value, (uint8_t)(length + size), (uint8_t)(run + 1)};
 }
 
-static Step long_step(const Table *table, uint64_t ahead, int is_dc) {
+/* The first step alone, whatever its length; 0 bits: there is none. */
+static Step long_step(const Table *table, Pair pair, uint64_t ahead, int is_dc) {
+    if (!pair.bits && pair.at[0]) return step_behind(pair.value[0], pair.at[0], ahead, is_dc);
     int code = (int)(ahead >> 48), length = 1;
     while (length <= 16 && code >= table->bound[length]) length++;
     if (length > 16) return (Step){0, 0, 0};
@@ -76,8 +78,9 @@ static Pair single(Step step) {
 }
 
 static Pair pair_of(Step first, Step second, int is_dc) {
-    if (first.bits > PEEK) return (Pair){{0, 0}, {0, 0}, 0, 0};
-    if (!first.bits || is_dc || first.advance == ENDS || !second.bits || first.bits + second.bits > PEEK)
+    if (!first.bits) return (Pair){{0, 0}, {0, 0}, 0, 0};
+    if (first.bits == LONG) return (Pair){{first.value, 0}, {first.advance, 0}, 0, 0};
+    if (is_dc || first.advance == ENDS || !second.bits || first.bits + second.bits > PEEK)
         return single(first);
     return (Pair){
         .value = {first.value, second.value},
@@ -95,15 +98,17 @@ static int fill_table(Table *table, const uint8_t *lengths, int is_dc) {
         table->offset[bits] = symbol - code;
         for (int i = 0; i < lengths[bits - 1]; i++, code++, symbol++) {
             if (is_dc && table->symbols[symbol] > 15) return 0;
-            for (int peek = code << PEEK >> bits; bits <= PEEK && peek < (code + 1) << PEEK >> bits; peek++)
-                if (peek < 1 << PEEK)
-                    steps[peek] = step_behind(table->symbols[symbol], bits, (uint64_t)peek << (64 - PEEK), is_dc);
+            for (int peek = code << PEEK >> bits; bits <= PEEK && peek < (code + 1) << PEEK >> bits; peek++) {
+                if (peek >= 1 << PEEK) return 0;
+                Step step = step_behind(table->symbols[symbol], bits, (uint64_t)peek << (64 - PEEK), is_dc);
+                steps[peek] = step.bits > PEEK ? (Step){table->symbols[symbol], LONG, (uint8_t)bits} : step;
+            }
         }
         if (code >= 1 << bits) return 0;
         table->bound[bits] = code << (16 - bits);
     }
     for (int peek = 0; peek < 1 << PEEK; peek++)
-        table->pair[peek] = pair_of(steps[peek], steps[(peek << steps[peek].bits) & ((1 << PEEK) - 1)], is_dc);
+        table->pair[peek] = pair_of(steps[peek], steps[(peek << (steps[peek].bits & 15)) & ((1 << PEEK) - 1)], is_dc);
     return 1;
 }
 
@@ -162,7 +167,6 @@ Entropy *open_entropy(const Header *header) {
         entropy->dc[i] = find_table(entropy, header->dc[component->dc], 1);
         entropy->ac[i] = find_table(entropy, header->ac[component->ac], 0);
         fine = fine && entropy->dc[i] && entropy->ac[i];
-        for (int k = 0; k < BLOCK; k++) entropy->steps[i][k] = header->quant[component->quant][k];
     }
     if (!fine) {
         close_entropy(entropy);
@@ -197,14 +201,13 @@ int start_unit(Entropy *entropy) {
 INLINE int take_block(Entropy *entropy, int component, int16_t *block) {
     Bits bits = entropy->bits;
     const Table *table = entropy->dc[component];
-    const int *steps = entropy->steps[component];
     refill(&bits);
     Pair pair = table->pair[bits.ahead >> (64 - PEEK)];
-    if (!pair.bits) pair = single(long_step(table, bits.ahead, 1));
+    if (!pair.bits) pair = single(long_step(table, pair, bits.ahead, 1));
     if (!pair.bits) return 0;
     consume(&bits, pair.bits);
     entropy->predicted[component] += pair.value[0];
-    if (block) block[0] = (int16_t)(entropy->predicted[component] * steps[0]);
+    if (block) block[0] = (int16_t)entropy->predicted[component];
     table = entropy->ac[component];
     int k = 1;
     while (k < BLOCK) {
@@ -213,13 +216,12 @@ INLINE int take_block(Entropy *entropy, int component, int16_t *block) {
             pair = table->pair[bits.ahead >> (64 - PEEK)];
             if (__builtin_expect(!pair.bits || k + pair.advance % ENDS >= BLOCK, 0)) {
                 refill(&bits);
-                pair = single(long_step(table, bits.ahead, 0));
+                pair = single(long_step(table, pair, bits.ahead, 0));
                 if (!pair.bits) return 0;
                 looks = BLOCK;
             }
             consume(&bits, pair.bits);
-            for (int i = 1; block && i >= 0; i--)
-                block[place[k + pair.at[i]]] = (int16_t)(pair.value[i] * steps[k + pair.at[i]]);
+            for (int i = 0; block && i < 2; i++) block[place[k + pair.at[i]]] = pair.value[i];
             k += pair.advance;
         }
     }

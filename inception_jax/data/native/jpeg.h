@@ -16,6 +16,12 @@
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
+/* To 0 ... 255; in two steps, which compilers know as instructions. */
+INLINE int32_t clamp(int32_t value) {
+    value = value < 0 ? 0 : value;
+    return value > 255 ? 255 : value;
+}
+
 /* ---- header.c ---- */
 
 typedef struct {
@@ -39,7 +45,10 @@ int read_header(Header *header, const uint8_t *data, size_t size);
 
 typedef struct Entropy Entropy;
 
-enum { BLOCK = 64, DUMP = BLOCK }; /* values of a block; the place behind them is written to and not read */
+enum { BLOCK = 64, DUMP = BLOCK, ENDS = 128 };
+
+/* Places in a block, row by row, in zigzag order; those behind its end are its dump, which is written to and not read. */
+extern const uint8_t place[BLOCK + ENDS];
 
 /* Returns NULL if a table is damaged or memory ran out. */
 Entropy *open_entropy(const Header *header);
@@ -48,14 +57,15 @@ void close_entropy(Entropy *entropy);
 /* These return 0 if the data are damaged. */
 int start_unit(Entropy *entropy);
 int skip_block(Entropy *entropy, int component);
-/* Adds coefficients times their steps to zeros, row by row, and returns how many they are in zigzag order. */
+/* Puts coefficients in their places among zeros, and returns how many they are in zigzag order. */
 int read_block(Entropy *entropy, int component, int16_t *block);
 /* After the last unit. */
 int intact(const Entropy *entropy);
 
 /* ---- pixels.c ---- */
 
-void inverse_dct(const int16_t *block, uint8_t *out, ptrdiff_t stride);
+/* Of the first `count` coefficients in zigzag order, which are multiples of `steps`, row by row. */
+void inverse_dct(const int16_t *block, int count, const int16_t *steps, uint8_t *out, ptrdiff_t stride);
 void fill_block(int dc, uint8_t *out, ptrdiff_t stride);
 /* `count` values to twice as many columns; a neighbour at each end is read. */
 void widen(const uint8_t *in, uint8_t *out, int count);

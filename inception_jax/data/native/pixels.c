@@ -7,14 +7,12 @@ typedef int32_t Lanes __attribute__((vector_size(32)));
 typedef int16_t Shorts __attribute__((vector_size(16)));
 typedef uint8_t Bytes __attribute__((vector_size(8)));
 
-INLINE uint8_t to_byte(int32_t value) { return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value); }
-
 /* ---- inverse DCT: Loeffler, Ligtenberg and Moschytz (ICASSP 1989), constants of 13 bits ---- */
 
-/* Of 8 columns at once, from frequencies to values, `bits` of them rounded off. */
-INLINE void transform(Shorts *values, int bits) {
-    Lanes v[8];
-    for (int i = 0; i < 8; i++) v[i] = __builtin_convertvector(values[i], Lanes);
+/* Of 8 columns at once, from frequencies, of which the first `count` are not 0, to values; `bits` are rounded off. */
+INLINE void transform(Shorts *values, int count, int bits) {
+    Lanes v[8] = {{0}};
+    for (int i = 0; i < count; i++) v[i] = __builtin_convertvector(values[i], Lanes);
     const int32_t half = 1 << (bits - 1);
     Lanes turned = (v[2] + v[6]) * 4433, low = turned + v[2] * 6270, high = turned - v[6] * 15137;
     Lanes sum = ((v[0] + v[4]) << 13) + half, difference = ((v[0] - v[4]) << 13) + half;
@@ -53,12 +51,14 @@ INLINE void transpose(Shorts *v) {
     }
 }
 
-FOR_EACH_CPU void inverse_dct(const int16_t *block, uint8_t *out, ptrdiff_t stride) {
-    Shorts v[8];
+INLINE void invert(const int16_t *block, const int16_t *steps, int count, uint8_t *out, ptrdiff_t stride) {
+    Shorts v[8], step[8];
     memcpy(v, block, sizeof(v));
-    transform(v, 11);
+    memcpy(step, steps, sizeof(step));
+    for (int i = 0; i < count; i++) v[i] *= step[i];
+    transform(v, count, 11);
     transpose(v);
-    transform(v, 18);
+    transform(v, count, 18);
     transpose(v);
     for (int y = 0; y < 8; y++) {
         Shorts row = v[y] + 128, over = row > 255;
@@ -68,8 +68,13 @@ FOR_EACH_CPU void inverse_dct(const int16_t *block, uint8_t *out, ptrdiff_t stri
     }
 }
 
+FOR_EACH_CPU void inverse_dct(const int16_t *block, int count, const int16_t *steps, uint8_t *out, ptrdiff_t stride) {
+    if (count <= 10) invert(block, steps, 4, out, stride); /* four diagonals: no more rows and columns than that */
+    else invert(block, steps, 8, out, stride);
+}
+
 void fill_block(int dc, uint8_t *out, ptrdiff_t stride) {
-    int value = to_byte(((dc * 4 + 16) >> 5) + 128);
+    int value = clamp(((dc * 4 + 16) >> 5) + 128);
     for (int y = 0; y < 8; y++) memset(out + y * stride, value, 8);
 }
 
@@ -96,9 +101,9 @@ FOR_EACH_CPU void to_rgb(const uint8_t *restrict y, const uint8_t *restrict blue
                          uint32_t *restrict out, int count) {
     for (int i = 0; i < count; i++) {
         int32_t b = blue[i] - 128, r = red[i] - 128;
-        uint32_t red_byte = to_byte(y[i] + ((91881 * r + 32768) >> 16));
-        uint32_t green_byte = to_byte(y[i] + ((-22554 * b - 46802 * r + 32768) >> 16));
-        uint32_t blue_byte = to_byte(y[i] + ((116130 * b + 32768) >> 16));
+        uint32_t red_byte = clamp(y[i] + ((91881 * r + 32768) >> 16));
+        uint32_t green_byte = clamp(y[i] + ((-22554 * b - 46802 * r + 32768) >> 16));
+        uint32_t blue_byte = clamp(y[i] + ((116130 * b + 32768) >> 16));
         out[i] = red_byte | green_byte << 8 | blue_byte << 16;
     }
 }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WEIGHT_BITS = 22, HALF = 1 << (WEIGHT_BITS - 1), PIXEL = 4, CHUNK = 32 };
+enum { WEIGHT_BITS = 22, HALF = 1 << (WEIGHT_BITS - 1), PIXEL = 4 };
 typedef int32_t Pixel __attribute__((vector_size(16), aligned(4))); /* red, green, blue and padding */
 
 /* ---- weights ---- */
@@ -91,7 +91,7 @@ static void reverse(Kernel *kernel, int out) {
 /* ---- the two passes ---- */
 
 struct Resampler {
-    int width, size, row; /* row: bytes of one of the result, with padding */
+    int width, size, row; /* row: bytes of one of the result */
     Kernel along_x, along_y;
     uint8_t *narrow, *mixed; /* all rows, as wide as the result; a row of the result */
     int32_t *wide, *sums;
@@ -99,21 +99,22 @@ struct Resampler {
 
 /* The loops are plain, so that compilers turn them into vectors. */
 FOR_EACH_CPU static void to_bytes(const int32_t *restrict sums, uint8_t *restrict out, int count) {
-    for (int i = 0; i < count; i++) {
-        int32_t value = sums[i] >> WEIGHT_BITS;
-        value = value < 0 ? 0 : value;
-        out[i] = (uint8_t)(value > 255 ? 255 : value);
-    }
+    for (int i = 0; i < count; i++) out[i] = (uint8_t)clamp(sums[i] >> WEIGHT_BITS);
 }
 
 FOR_EACH_CPU static void spread(const uint8_t *restrict in, int32_t *restrict out, int count) {
     for (int i = 0; i < count; i++) out[i] = in[i];
 }
 
-/* Pixels of a row, 32 bits each value, to `size` sums. Behind its window a pixel weighs 0. */
-FOR_EACH_CPU static void resample_row(const int32_t *restrict in, int32_t *restrict sums, int size,
-                                      const Kernel *kernel) {
-    int taps = kernel->taps;
+FOR_EACH_CPU static void weigh(const uint8_t *restrict in, int32_t *restrict sums, int32_t weight, int count) {
+    for (int i = 0; i < count; i++) sums[i] = HALF + in[i] * weight;
+}
+
+FOR_EACH_CPU static void add_weighted(const uint8_t *restrict in, int32_t *restrict sums, int32_t weight, int count) {
+    for (int i = 0; i < count; i++) sums[i] += in[i] * weight;
+}
+
+INLINE void resample(const int32_t *in, int32_t *sums, int size, const Kernel *kernel, int taps) {
     for (int x = 0; x < size; x++) {
         const Pixel *from = (const Pixel *)(in + PIXEL * kernel->first[x]);
         const int32_t *weight = kernel->weight + x * kernel->room;
@@ -123,20 +124,13 @@ FOR_EACH_CPU static void resample_row(const int32_t *restrict in, int32_t *restr
     }
 }
 
-/* The weighted sum of rows, `CHUNK` bytes at a time. */
-FOR_EACH_CPU static void mix_rows(const uint8_t *restrict rows, int row, const int32_t *restrict weight, int count,
-                                  uint8_t *restrict out) {
-    for (int x = 0; x < row; x += CHUNK) {
-        int32_t sums[CHUNK];
-        for (int i = 0; i < CHUNK; i++) sums[i] = HALF;
-        for (int t = 0; t < count; t++)
-            for (int i = 0; i < CHUNK; i++) sums[i] += rows[(size_t)t * row + x + i] * weight[t];
-        for (int i = 0; i < CHUNK; i++) {
-            int32_t value = sums[i] >> WEIGHT_BITS;
-            value = value < 0 ? 0 : value;
-            out[x + i] = (uint8_t)(value > 255 ? 255 : value);
-        }
-    }
+/* Pixels of a row, 32 bits each value, to `size` sums. Behind its window a pixel weighs 0. */
+FOR_EACH_CPU static void resample_row(const int32_t *restrict in, int32_t *restrict sums, int size,
+                                      const Kernel *kernel) {
+    if (kernel->taps == 2) resample(in, sums, size, kernel, 2); /* the usual numbers, without inner loops */
+    else if (kernel->taps == 3) resample(in, sums, size, kernel, 3);
+    else if (kernel->taps == 4) resample(in, sums, size, kernel, 4);
+    else resample(in, sums, size, kernel, kernel->taps);
 }
 
 Resampler *open_resampler(int width, int height, int size, Filter filter, int mirror) {
@@ -144,9 +138,9 @@ Resampler *open_resampler(int width, int height, int size, Filter filter, int mi
     if (!r) return NULL;
     r->width = width;
     r->size = size;
-    r->row = (size * PIXEL + CHUNK - 1) / CHUNK * CHUNK;
+    r->row = size * PIXEL;
     if (make_kernel(&r->along_x, width, size, filter) && make_kernel(&r->along_y, height, size, filter)) {
-        r->narrow = calloc(height, r->row);
+        r->narrow = malloc((size_t)height * r->row);
         r->mixed = malloc(r->row);
         r->sums = malloc((size_t)r->row * sizeof(int32_t));
         r->wide = calloc(width + r->along_x.taps, PIXEL * sizeof(int32_t));
@@ -181,8 +175,11 @@ static void drop_padding(const uint8_t *in, uint8_t *out, int size) {
 void finish(Resampler *r, uint8_t *out) {
     const Kernel *kernel = &r->along_y;
     for (int y = 0; y < r->size; y++) {
-        mix_rows(r->narrow + (size_t)kernel->first[y] * r->row, r->row, kernel->weight + y * kernel->room,
-                 kernel->count[y], r->mixed);
+        const uint8_t *row = r->narrow + (size_t)kernel->first[y] * r->row;
+        const int32_t *weight = kernel->weight + y * kernel->room;
+        weigh(row, r->sums, weight[0], r->row);
+        for (int t = 1; t < kernel->count[y]; t++) add_weighted(row + (size_t)t * r->row, r->sums, weight[t], r->row);
+        to_bytes(r->sums, r->mixed, r->row);
         drop_padding(r->mixed, out + (size_t)y * r->size * 3, r->size);
     }
 }
