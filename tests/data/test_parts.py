@@ -27,6 +27,7 @@ def assert_parts_agree(encoded: bytes, boxes, sizes=(5, 24, 61)):
     assert isinstance(opened, parts.EncodedJpeg)
     assert opened.size == image.size
     for i, box in enumerate(boxes):
+        assert parts._jpeg.crop_resize(encoded, box, 8, 2, False) is not None, "left to Pillow"
         for interpolation in RESAMPLING:
             size = sizes[i % len(sizes)]
             expected = resize_part(image, box, size, interpolation)
@@ -65,6 +66,20 @@ JPEGS = {
 def test_a_part_is_what_the_whole_shows_there(options, size):
     width, height = size
     assert_parts_agree(encode(smooth(height, width), "JPEG", **options), random_boxes(width, height))
+
+
+@needs_parts
+@pytest.mark.parametrize("quality", [30, 60, 80, 90, 95])
+def test_blocks_without_an_end_of_block(quality):
+    assert_parts_agree(encode(noise(72, 64), "JPEG", subsampling=0, quality=quality), random_boxes(64, 72))
+
+
+@needs_parts
+def test_restart_markers_out_of_order_are_damage():
+    encoded = encode(smooth(64, 64), "JPEG", restart_marker_blocks=2)
+    damaged = encoded.replace(b"\xff\xd1", b"\xff\xd2", 1)
+    assert parts._jpeg.crop_resize(encoded, (0, 0, 64, 64), 8, 2, False) is not None
+    assert parts._jpeg.crop_resize(damaged, (0, 0, 64, 64), 8, 2, False) is None
 
 
 @needs_parts
