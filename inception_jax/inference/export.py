@@ -20,6 +20,7 @@ from jax import export
 from inception_jax.errors import UserError
 from inception_jax.inference.rewrite import for_inference
 from inception_jax.models.inputs import normalise
+from inception_jax.models.native import kernels
 from inception_jax.models.network import ModelOutput
 from inception_jax.weights.files import Info, Weights, from_json, to_json, write_whole
 
@@ -88,7 +89,8 @@ def lower(weights: Weights) -> export.Exported:
 
     (batch,) = export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((batch, preprocess.size, preprocess.size, 3), np.uint8)
-    return export.export(jax.jit(run), platforms=PLATFORMS)(images)
+    with kernels(False):
+        return export.export(jax.jit(run), platforms=PLATFORMS)(images)
 
 
 def check_classifier(weights: Weights) -> None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from inception_jax.models import ops, spec
-from inception_jax.models.pending import Geometry, Maps, Pending, conv_moments, settle
+from inception_jax.models.pending import Maps, Pending, conv_moments, settle
 
 NO_BORDERS = ((0, 0), (0, 0))
 
@@ -68,11 +68,10 @@ class Convolution(nn.Module):
     bias_init: float = 0.0
     depthwise: bool = False
 
-    def __call__(self, maps: jax.Array, stride: int, borders: ops.Borders) -> jax.Array:
-        kernel, bias = self.weights(maps.shape[-1])
+    def __call__(self, maps: jax.Array, stride: int, borders: ops.Borders, relu: bool = False) -> jax.Array:
+        kernel, bias = jax.tree.map(lambda leaf: leaf.astype(maps.dtype), self.weights(maps.shape[-1]))
         groups = maps.shape[-1] if self.depthwise else 1
-        maps = ops.conv(maps, kernel.astype(maps.dtype), stride, borders, groups)
-        return maps if bias is None else maps + jnp.expand_dims(bias, (0, 1, 2)).astype(maps.dtype)
+        return ops.conv(maps, kernel, stride, borders, groups, bias, relu)
 
     @nn.compact
     def weights(self, channels: int) -> tuple[jax.Array, jax.Array | None]:
@@ -140,8 +139,9 @@ class ConvNormAct(nn.Module):
     def settled(self, maps: Maps) -> jax.Array:
         """Returns the maps of evaluation, and in training those of a row without batch norm."""
         read, stride, borders = self.enter(maps)
-        made = self.last(settle(read), stride, borders)
-        made = self.bn.running(made) if self.has_norm else made
+        if not self.has_norm:
+            return self.last(settle(read), stride, borders, self.row.relu)
+        made = self.bn.running(self.last(settle(read), stride, borders))
         return nn.relu(made) if self.row.relu else made
 
 
@@ -163,7 +163,7 @@ def run_as_one(units: Sequence[ConvNormAct], maps: Maps, train: bool) -> list[Ma
     signs = [unit.bn.sign() for unit in units]
     kernel, origin = _joined(kernels, signs), _joined([unit.bn.mean.value for unit in units], signs)
     bias = None if biases[0] is None else _joined(biases, signs)
-    made, mean, var = conv_moments(Geometry(stride, borders, 1, group_size), read, kernel, bias, origin)
+    made, mean, var = conv_moments(ops.geometry(stride, borders), group_size, read, kernel, bias, origin)
     results: list[Maps] = []
     stop = 0
     for unit in units:

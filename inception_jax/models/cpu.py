@@ -10,17 +10,25 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from inception_jax.models import xla
+from inception_jax.models import native, xla
 from inception_jax.models.xla import Borders, Geometry
 
 FEW_CHANNELS = 8  # fewer make matmuls too thin
 
 
-def conv(maps: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+def conv(
+    maps: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, *, geometry: Geometry, relu: bool = False
+) -> jax.Array:
+    if native.fits(geometry, maps, kernel):
+        return native.conv(maps, kernel, geometry, bias, relu)
+    return xla.finish(_convolve(maps, kernel, geometry), bias, relu)
+
+
+def _convolve(maps: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     if _is_pointwise(kernel.shape, geometry):
         return _matmul(maps[:, :: geometry.stride, :: geometry.stride], kernel[0, 0])
     if not _is_depthwise(kernel.shape, geometry):
-        return xla.conv(maps, kernel, geometry)
+        return xla.conv(maps, kernel, geometry=geometry)
     multiplier = kernel.shape[-1] // maps.shape[-1]
     repeated = jnp.repeat(maps, multiplier, -1) if multiplier > 1 else maps
     return _depthwise(repeated, kernel, geometry).astype(maps.dtype)
@@ -28,7 +36,7 @@ def conv(maps: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
 
 def maps_gradient(grads: jax.Array, kernel: jax.Array, shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
     depthwise = _is_depthwise(kernel.shape, geometry)
-    if _is_pointwise(kernel.shape, geometry):
+    if _is_pointwise(kernel.shape, geometry) and not native.fits(geometry, grads, kernel):
         rest = [(0, 0, 0)] + [
             (0, size - (count - 1) * geometry.stride - 1, geometry.stride - 1)
             for size, count in zip(shape[1:3], grads.shape[1:3], strict=True)
@@ -39,9 +47,9 @@ def maps_gradient(grads: jax.Array, kernel: jax.Array, shape: tuple[int, ...], g
 
     def gradient(rows: _Phase, columns: _Phase) -> jax.Array:
         part = kernel[rows.places[-1] :: geometry.stride, columns.places[-1] :: geometry.stride][::-1, ::-1]
-        one = Geometry(1, (rows.borders, columns.borders), 1)
+        one = Geometry(1, (rows.borders, columns.borders), 1, geometry.native)
         if not depthwise:
-            return xla.conv(grads, part.swapaxes(2, 3), one)
+            return conv(grads, part.swapaxes(2, 3), geometry=one)
         products = _depthwise(grads, part, one)
         return products.reshape(*products.shape[:3], shape[-1], -1).sum(-1).astype(grads.dtype)
 
@@ -55,6 +63,8 @@ def kernel_gradient(maps: jax.Array, grads: jax.Array, shape: tuple[int, ...], g
         multiplier = shape[-1] // maps.shape[-1]
         grads = grads.astype(wide).reshape(*grads.shape[:3], -1, multiplier)
         return jnp.stack([(tap[..., None] * grads).sum((0, 1, 2)) for tap in taps]).reshape(shape).astype(maps.dtype)
+    if native.fits(geometry, maps, grads):
+        return native.kernel_gradient(maps, grads, shape, geometry)
     if geometry.groups > 1:
         return xla.kernel_gradient(maps, grads, shape, geometry)
     if maps.shape[-1] < FEW_CHANNELS:
@@ -86,6 +96,8 @@ def _conv_over_batch(maps: jax.Array, grads: jax.Array, shape: tuple[int, ...], 
 
 
 def max_pool(maps: jax.Array, window: int, geometry: Geometry) -> jax.Array:
+    if native.fits(geometry, maps):
+        return native.max_pool(maps, window, geometry)
     stride = geometry.stride
     vertical, horizontal = geometry.borders
     columns = _shifts(maps, (window, 1), (stride, 1), (vertical, (0, 0)), fill=-jnp.inf)
@@ -95,6 +107,8 @@ def max_pool(maps: jax.Array, window: int, geometry: Geometry) -> jax.Array:
 
 def winners(maps: jax.Array, window: int, geometry: Geometry) -> tuple[jax.Array, jax.Array]:
     """Returns the pooled maps, and the place of the first maximum in its window, row by row."""
+    if native.fits(geometry, maps) and place_dtype(window) == jnp.int8:
+        return native.winners(maps, window, geometry)
     first, *rest = _shifts(maps, (window, window), geometry.strides, geometry.borders, fill=-jnp.inf)
     pooled, winners = first, jnp.zeros(first.shape, place_dtype(window))
     for place, tap in enumerate(rest, start=1):
@@ -106,6 +120,9 @@ def winners(maps: jax.Array, window: int, geometry: Geometry) -> tuple[jax.Array
 def max_pool_gradient(
     winners: jax.Array, grads: jax.Array, window: int, shape: tuple[int, ...], geometry: Geometry
 ) -> jax.Array:
+    if native.fits(geometry, grads) and winners.dtype == jnp.int8:
+        return native.max_pool_gradient(winners, grads, window, shape, geometry)
+
     def gradient(rows: _Phase, columns: _Phase) -> jax.Array:
         size, borders = (len(rows.places), len(columns.places)), (rows.borders, columns.borders)
         places = [row * window + column for row in rows.places for column in columns.places]

@@ -1,14 +1,15 @@
 """Convolutions and max pools with their gradients, in the form that the platform runs fastest.
 
-TPUs and GPUs get the operations of XLA. XLA's CPU backend runs some of those slowly, so on CPUs
+TPUs and GPUs get the operations of XLA. XLA's CPU backend runs some of those slowly, so on CPUs float32 gets the kernels
+of `native`; and other dtypes, exported programs and installations without a C++ compiler get
 
-  1x1 convolutions  are one matmul, and so are their gradients
-  k x k             stay XLA's, which sums of matmuls, or im2col and one matmul, do not beat
-    kernel gradient   is k * k matmuls of shifted maps, with a shifted copy of the maps for each; of a few channels
+  1x1 convolutions  one matmul, and so are their gradients
+  k x k             XLA's, which sums of matmuls, or im2col and one matmul, do not beat
+    kernel gradient   k * k matmuls of shifted maps, with a shifted copy of the maps for each; of a few channels
                       (images) it is a convolution over the batch
-    maps gradient     is one convolution for each phase of the stride
-  depthwise         are sums of products of shifted maps, and so are their gradients
-  max pools         are maxima along columns, then rows; the gradient reads back which place of each window won
+    maps gradient     one convolution for each phase of the stride
+  depthwise         sums of products of shifted maps, and so are their gradients (in float32, too)
+  max pools         maxima along columns, then rows; the gradient reads back which place of each window won
 
 `inception-jax bench ops` times them. The platform is that of the lowering: a program that is lowered for one holds
 nothing of the other form. Maps are NHWC, kernels HWIO, borders ((top, bottom), (left, right)).
@@ -17,27 +18,87 @@ nothing of the other form. Maps are NHWC, kernels HWIO, borders ((top, bottom), 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from inception_jax.models import cpu, xla
+from inception_jax.models import cpu, native, xla
 from inception_jax.models.xla import Borders as Borders
-from inception_jax.models.xla import Geometry
+from inception_jax.models.xla import Geometry as Geometry
 
 
-def conv(maps: jax.Array, kernel: jax.Array, stride: int, borders: Borders, groups: int = 1) -> jax.Array:
-    """Convolves [B, H, W, C] by [h, w, C / groups, F] -> [B, H', W', F]; both have the same dtype."""
-    return _conv(maps, kernel, _geometry(stride, borders, groups))
-
-
-def conv_maps_gradient(
-    grads: jax.Array, kernel: jax.Array, maps_shape: Sequence[int], stride: int, borders: Borders, groups: int = 1
+def conv(
+    maps: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    borders: Borders,
+    groups: int = 1,
+    bias: jax.Array | None = None,
+    relu: bool = False,
 ) -> jax.Array:
-    """Returns the gradient of `conv` by its maps, from the gradient by its output."""
-    shape, geometry = tuple(maps_shape), _geometry(stride, borders, groups)
+    """Convolves [B, H, W, C] by [h, w, C / groups, F] -> [B, H', W', F], adds a bias [F], ends in a ReLU if asked to.
+
+    Maps, kernel and bias have the same dtype.
+    """
+    return _conv(geometry(stride, borders, groups), relu, maps, kernel, bias)
+
+
+def max_pool(maps: jax.Array, window: int, stride: int, borders: Borders) -> jax.Array:
+    """Takes maxima of windows, [B, H, W, C] -> [B, H', W', C]; borders never win.
+
+    The gradient goes to the first maximum of a window, row by row.
+    """
+    return _max_pool(maps, window, geometry(stride, borders))
+
+
+def geometry(stride: int, borders: Borders, groups: int = 1) -> Geometry:
+    """Returns what the forms of an operation are told of it."""
+    (top, bottom), (left, right) = borders
+    return Geometry(stride, ((top, bottom), (left, right)), groups, native.is_wanted())
+
+
+# Convolution.
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _conv(geometry: Geometry, relu: bool, maps: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+    return forward(maps, kernel, geometry, bias, relu)
+
+
+def _conv_forward(geometry, relu, maps, kernel, bias):
+    made = _conv(geometry, relu, maps, kernel, bias)
+    return made, (maps, kernel, bias, made if relu else None)
+
+
+def _conv_backward(geometry, relu, saved, grads):
+    maps, kernel, bias, made = saved
+    grads = jnp.where(made > 0, grads, 0) if relu else grads
+    return (
+        maps_gradient(grads, kernel, maps.shape, geometry),
+        kernel_gradient(maps, grads, kernel.shape, geometry),
+        None if bias is None else grads.sum((0, 1, 2)),
+    )
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
+def forward(
+    maps: jax.Array, kernel: jax.Array, geometry: Geometry, bias: jax.Array | None = None, relu: bool = False
+) -> jax.Array:
+    """Returns `conv`; it has no gradient."""
+    return lax.platform_dependent(
+        maps,
+        kernel,
+        bias,
+        cpu=functools.partial(cpu.conv, geometry=geometry, relu=relu),
+        default=functools.partial(xla.conv, geometry=geometry, relu=relu),
+    )
+
+
+def maps_gradient(grads: jax.Array, kernel: jax.Array, shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
+    """Returns the gradient of a convolution by its maps, which have this shape, from that by its output."""
     return lax.platform_dependent(
         grads,
         kernel,
@@ -46,58 +107,14 @@ def conv_maps_gradient(
     )
 
 
-def conv_kernel_gradient(
-    maps: jax.Array, grads: jax.Array, kernel_shape: Sequence[int], stride: int, borders: Borders, groups: int = 1
-) -> jax.Array:
-    """Returns the gradient of `conv` by its kernel, in the dtype of the maps."""
-    shape, geometry = tuple(kernel_shape), _geometry(stride, borders, groups)
+def kernel_gradient(maps: jax.Array, grads: jax.Array, shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
+    """Returns the gradient of a convolution by its kernel, which has this shape, in the dtype of the maps."""
     return lax.platform_dependent(
         maps,
         grads,
         cpu=functools.partial(cpu.kernel_gradient, shape=shape, geometry=geometry),
         default=functools.partial(xla.kernel_gradient, shape=shape, geometry=geometry),
     )
-
-
-def max_pool(maps: jax.Array, window: int, stride: int, borders: Borders) -> jax.Array:
-    """Takes maxima of windows, [B, H, W, C] -> [B, H', W', C]; borders never win.
-
-    The gradient goes to the first maximum of a window, row by row.
-    """
-    return _max_pool(maps, window, _geometry(stride, borders))
-
-
-def _geometry(stride: int, borders: Borders, groups: int = 1) -> Geometry:
-    (top, bottom), (left, right) = borders
-    return Geometry(stride, ((top, bottom), (left, right)), groups)
-
-
-# Convolution.
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv(maps: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    return lax.platform_dependent(
-        maps,
-        kernel,
-        cpu=functools.partial(cpu.conv, geometry=geometry),
-        default=functools.partial(xla.conv, geometry=geometry),
-    )
-
-
-def _conv_forward(maps: jax.Array, kernel: jax.Array, geometry: Geometry) -> tuple[jax.Array, tuple]:
-    return _conv(maps, kernel, geometry), (maps, kernel)
-
-
-def _conv_backward(geometry: Geometry, saved: tuple, grads: jax.Array) -> tuple[jax.Array, jax.Array]:
-    maps, kernel = saved
-    return (
-        conv_maps_gradient(grads, kernel, maps.shape, *geometry),
-        conv_kernel_gradient(maps, grads, kernel.shape, *geometry),
-    )
-
-
-_conv.defvjp(_conv_forward, _conv_backward)
 
 
 # Max pool.

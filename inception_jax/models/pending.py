@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from inception_jax.models import ops
+from inception_jax.models import native, ops
 
 
 @flax.struct.dataclass
@@ -40,15 +40,6 @@ class Pending:
 
 
 Maps: TypeAlias = jax.Array | Pending
-
-
-class Geometry(NamedTuple):
-    """Of a convolution: stride, borders and groups of channels; and the images that are normalised together."""
-
-    stride: int
-    borders: ops.Borders
-    channel_groups: int
-    group_size: int
 
 
 def settle(maps: Maps) -> jax.Array:
@@ -79,9 +70,9 @@ def max_pool(maps: Maps, window: int, stride: int, borders: ops.Borders) -> Maps
     return ops.max_pool(maps, window, stride, borders)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def conv_moments(
-    geometry: Geometry, maps: Maps, kernel: jax.Array, bias: jax.Array | None, origin: jax.Array
+    geometry: ops.Geometry, group_size: int, maps: Maps, kernel: jax.Array, bias: jax.Array | None, origin: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns a convolution, and mean and variance [G, 1, 1, 1, features] of its groups of images.
 
@@ -89,49 +80,103 @@ def conv_moments(
     read once, and it is exact to about 1e-6 (1 + d^2 / var).
 
     Args:
-      geometry: see there.
+      geometry: of the convolution.
+      group_size: images that are normalised together.
       maps: of the dtype of the convolution, pending ones too.
       kernel, bias, origin: float32; origin, near the means [features], has no gradient.
     """
-    features = ops.conv(
-        settle(maps), kernel.astype(_dtype(maps)), geometry.stride, geometry.borders, geometry.channel_groups
-    )
+    features = _conv(maps, kernel.astype(_dtype(maps)), geometry)
     if bias is not None:
         features = features + jnp.expand_dims(bias, (0, 1, 2)).astype(features.dtype)
-    return features, *moments(features, origin, geometry.group_size)
+    offset, square = _moments(features, origin, len(features) // group_size, geometry)
+    return features, jnp.expand_dims(origin, (0, 1, 2, 3)) + offset, jnp.maximum(square - jnp.square(offset), 0)
 
 
-def moments(maps: jax.Array, origin: jax.Array, group_size: int) -> tuple[jax.Array, jax.Array]:
-    """Returns mean and variance of groups of images; see `conv_moments`."""
-    axes = (1, 2, 3)
-    distance = _grouped(maps, len(maps) // group_size) - jnp.expand_dims(origin, (0, *axes))
-    offset = distance.mean(axes, keepdims=True)
-    return jnp.expand_dims(origin, (0, *axes)) + offset, jnp.maximum(
-        jnp.square(distance).mean(axes, keepdims=True) - jnp.square(offset), 0
-    )
-
-
-def _forward(geometry, maps, kernel, bias, origin):
-    features, mean, var = conv_moments(geometry, maps, kernel, bias, origin)
+def _forward(geometry, group_size, maps, kernel, bias, origin):
+    features, mean, var = conv_moments(geometry, group_size, maps, kernel, bias, origin)
     return (features, mean, var), (maps, kernel, bias, origin, features, mean, var)
 
 
-def _backward(geometry, residuals, cotangents):
+def _backward(geometry, group_size, residuals, cotangents):
     maps, kernel, bias, origin, features, mean, var = residuals
     grads = _through_moments(features, mean, var, *cotangents)
-    where = geometry.stride, geometry.borders, geometry.channel_groups
-    kernel_grad = ops.conv_kernel_gradient(settle(maps), grads, kernel.shape, *where).astype(kernel.dtype)
+    kernel_grad = _kernel_gradient(maps, grads, kernel.shape, geometry).astype(kernel.dtype)
     bias_grad = None if bias is None else grads.sum((0, 1, 2), dtype=bias.dtype)
 
     # Computed again rather than kept, each for the one convolution that it then becomes a part of.
     maps, features, cotangents = _anew((maps, features, cotangents))
     grads = _through_moments(features, mean, var, *cotangents)
-    settled, pullback = jax.vjp(settle, maps)
-    (maps_grad,) = pullback(ops.conv_maps_gradient(grads, kernel.astype(settled.dtype), settled.shape, *where))
-    return maps_grad, kernel_grad, bias_grad, jnp.zeros_like(origin)
+    settled_grad = ops.maps_gradient(grads, kernel.astype(_dtype(maps)), maps.shape, geometry)
+    return _unsettle(maps, settled_grad, geometry), kernel_grad, bias_grad, jnp.zeros_like(origin)
 
 
 conv_moments.defvjp(_forward, _backward)
+
+
+# What reads pending maps: on CPUs `native` normalises them on the way, elsewhere the compiler is left to do so.
+
+
+def _conv(maps: Maps, kernel: jax.Array, geometry: ops.Geometry) -> jax.Array:
+    def plain(maps, kernel):
+        return ops.forward(settle(maps), kernel, geometry)
+
+    def on_cpu(maps, kernel):
+        return native.conv(maps.maps, kernel, geometry, norm=_norm(maps), relu_maps=maps.relu)
+
+    return _by_platform(plain, on_cpu, geometry, maps, kernel)
+
+
+def _kernel_gradient(maps: Maps, grads: jax.Array, shape: tuple[int, ...], geometry: ops.Geometry) -> jax.Array:
+    def plain(maps, grads):
+        return ops.kernel_gradient(settle(maps), grads, shape, geometry)
+
+    def on_cpu(maps, grads):
+        return native.kernel_gradient(maps.maps, grads, shape, geometry, _norm(maps), maps.relu)
+
+    return _by_platform(plain, on_cpu, geometry, maps, grads)
+
+
+def _unsettle(maps: Maps, grads: jax.Array, geometry: ops.Geometry) -> Maps:
+    """Returns the gradient by pending maps and their norm, from that by the settled maps."""
+
+    def plain(maps, grads):
+        (gradient,) = jax.vjp(settle, maps)[1](grads)
+        return gradient
+
+    def on_cpu(maps, grads):
+        gradient, (passed, distance) = native.pending_gradient(maps.maps, grads, _norm(maps), maps.relu)
+        passed, distance = (each.reshape(maps.mean.shape) for each in (passed, distance))
+        return Pending(gradient, -maps.scale * passed, distance, passed, maps.relu)
+
+    return _by_platform(plain, on_cpu, geometry, maps, grads)
+
+
+def _moments(maps: jax.Array, origin: jax.Array, groups: int, geometry: ops.Geometry) -> tuple[jax.Array, jax.Array]:
+    """Returns means of the distance from `origin` and of its square, [G, 1, 1, 1, C]."""
+    axes = (1, 2, 3)
+
+    def plain(maps, origin):
+        distance = _grouped(maps, groups) - jnp.expand_dims(origin, (0, *axes))
+        return distance.mean(axes, keepdims=True), jnp.square(distance).mean(axes, keepdims=True)
+
+    def on_cpu(maps, origin):
+        first, second = native.moments(maps, origin, groups)
+        return jnp.expand_dims(first, axes), jnp.expand_dims(second, axes)
+
+    if not native.fits(geometry, maps, origin):
+        return plain(maps, origin)
+    return jax.lax.platform_dependent(maps, origin, cpu=on_cpu, default=plain)
+
+
+def _by_platform(plain: Callable, on_cpu: Callable, geometry: ops.Geometry, maps: Maps, other: jax.Array) -> Any:
+    if not isinstance(maps, Pending) or not native.fits(geometry, other, *jax.tree.leaves(maps)):
+        return plain(maps, other)
+    return jax.lax.platform_dependent(maps, other, cpu=on_cpu, default=plain)
+
+
+def _norm(maps: Pending) -> jax.Array:
+    """Returns mean, scale and bias [3, G, C]."""
+    return jnp.stack([leaf.reshape(len(leaf), -1) for leaf in (maps.mean, maps.scale, maps.bias)])
 
 
 def _through_moments(features, mean, var, grads, mean_grad, var_grad):

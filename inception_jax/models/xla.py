@@ -16,20 +16,23 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 class Geometry(NamedTuple):
-    """Of a convolution or a pool; groups are of channels."""
+    """Of a convolution or a pool; groups are of channels; native: CPUs may use `native`."""
 
     stride: int
     borders: tuple[tuple[int, int], ...]
     groups: int
+    native: bool = False
 
     @property
     def strides(self) -> tuple[int, int]:
         return self.stride, self.stride
 
 
-def conv(maps: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+def conv(
+    maps: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, *, geometry: Geometry, relu: bool = False
+) -> jax.Array:
     """Returns `ops.conv`."""
-    return lax.conv_general_dilated(
+    made = lax.conv_general_dilated(
         maps,
         kernel,
         (geometry.stride, geometry.stride),
@@ -37,19 +40,26 @@ def conv(maps: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
         dimension_numbers=DIMENSIONS,
         feature_group_count=geometry.groups,
     )
+    return finish(made, bias, relu)
+
+
+def finish(made: jax.Array, bias: jax.Array | None, relu: bool) -> jax.Array:
+    """Returns what follows a convolution: its bias, and its ReLU."""
+    made = made if bias is None else made + jnp.expand_dims(bias, (0, 1, 2))
+    return jax.nn.relu(made) if relu else made
 
 
 def maps_gradient(grads: jax.Array, kernel: jax.Array, shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
     """Returns the gradient of `conv` by its maps, which have this shape."""
     maps = jax.ShapeDtypeStruct(shape, grads.dtype)
-    (gradient,) = jax.linear_transpose(lambda maps: conv(maps, kernel, geometry), maps)(grads)
+    (gradient,) = jax.linear_transpose(lambda maps: conv(maps, kernel, geometry=geometry), maps)(grads)
     return gradient
 
 
 def kernel_gradient(maps: jax.Array, grads: jax.Array, shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
     """Returns the gradient of `conv` by its kernel, which has this shape."""
     kernel = jax.ShapeDtypeStruct(shape, maps.dtype)
-    (gradient,) = jax.linear_transpose(lambda kernel: conv(maps, kernel, geometry), kernel)(grads)
+    (gradient,) = jax.linear_transpose(lambda kernel: conv(maps, kernel, geometry=geometry), kernel)(grads)
     return gradient
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
 from collections.abc import Callable, Generator, Iterator
 
@@ -17,6 +18,7 @@ from inception_jax.data.loader import Batch, Reading, eval_batches, train_batche
 from inception_jax.data.sources import ImageSource, open_source
 from inception_jax.data.transforms import CropFlip, InceptionCrop, Transform, eval_transform
 from inception_jax.errors import UserError
+from inception_jax.models import native
 from inception_jax.models.network import InceptionNet
 from inception_jax.models.spec import last_frozen
 from inception_jax.models.zoo import Preprocess, create_model, model_card
@@ -28,6 +30,8 @@ from inception_jax.training.room import check_room
 from inception_jax.training.state import TrainState, create_state, init_variables
 from inception_jax.training.workdir import Folder
 from inception_jax.weights import Info, Weights, adapt
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,6 +266,8 @@ def check_platform(platform: str | None) -> None:
         extra = {"gpu": "cuda", "tpu": "tpu"}.get(platform or "")
         hint = f"install inception-jax[{extra}] and check the driver" if extra else "set JAX_PLATFORMS=cpu"
         raise UserError(f"config.platform is {platform!r}, but JAX runs on {found!r} ({kinds}): {hint}.")
+    if found == "cpu" and not native.is_built():
+        logger.warning("Convolutions are XLA's, which are slower: this package was installed without a C++ compiler.")
 
 
 def _check_sizes(config: TrainConfig, model: InceptionNet, image_size: int, devices: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from inception_jax.models import ops
+from inception_jax.models import native, ops
 
 TOLERANCE = {"float32": 2e-5, "bfloat16": 2e-2, "float64": 1e-12}
 
@@ -37,6 +37,10 @@ CASES = {
     "depthwise": Case((2, 6, 5, 4), (3, 3, 1, 4), 1, ((1, 1), (1, 1)), 4),
     "depthwise, stride 2, multiplier 2": Case((2, 7, 6, 3), (3, 3, 1, 6), 2, ((1, 1), (0, 1)), 3),
     "groups": Case((2, 6, 5, 8), (3, 3, 4, 6), 1, ((1, 1), (1, 1)), 2),
+    "3x3, many tiles, odd sides and channels": Case((3, 13, 9, 37), (3, 3, 37, 70), 1, ((1, 1), (1, 1))),
+    "3x3, many tiles, uneven borders": Case((2, 15, 14, 16), (3, 3, 16, 33), 1, ((0, 2), (2, 0))),
+    "3x3, valid": Case((2, 16, 17, 18), (3, 3, 18, 16)),
+    "wide rows: several bands": Case((2, 20, 40, 64), (5, 3, 64, 35), 2, ((2, 1), (1, 1))),
 }
 POOLS = {
     "3, stride 1": (2, 7, 6, 3, 1, ((1, 1), (1, 1))),
@@ -47,7 +51,20 @@ POOLS = {
     "5, stride 3": (1, 9, 10, 5, 3, ((2, 1), (0, 2))),
     "12, stride 5: more places than int8": (1, 13, 14, 12, 5, ((0, 6), (3, 1))),
 }
-dtypes = pytest.mark.parametrize("dtype", TOLERANCE)
+# The kernels of `native` are for float32; without them float32 has the forms of the other dtypes.
+dtypes = pytest.mark.parametrize(
+    ("dtype", "with_kernels"), [*((name, False) for name in TOLERANCE), ("float32", True)], ids=[*TOLERANCE, "kernels"]
+)
+
+
+@pytest.fixture(autouse=True)
+def kernels(request):
+    """Traces with the kernels of `native` or without them."""
+    wanted = getattr(request.node, "callspec", None) and request.node.callspec.params.get("with_kernels", False)
+    if wanted and not native.is_built():
+        pytest.skip("inception_jax.models._kernels was not built (a C++ compiler)")
+    with native.kernels(bool(wanted)):
+        yield
 
 
 def _draw(seed, shape, dtype):
@@ -80,7 +97,7 @@ def _close(actual, expected, dtype):
 
 @dtypes
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_convolutions_and_gradients(case, dtype):
+def test_convolutions_and_gradients(case, dtype, with_kernels):
     with jax.enable_x64(True):
         maps, kernel = _draw(0, case.shape, dtype), _draw(1, case.kernel, dtype)
 
@@ -96,7 +113,7 @@ def test_convolutions_and_gradients(case, dtype):
 
 @dtypes
 @pytest.mark.parametrize("case", POOLS.values(), ids=POOLS)
-def test_max_pools_and_gradients_with_ties(case, dtype):
+def test_max_pools_and_gradients_with_ties(case, dtype, with_kernels):
     batch, height, width, *geometry = case
     with jax.enable_x64(True):
         # Few values, so that most windows have several maxima; below zero, so that a border of zeros would win.
@@ -112,6 +129,58 @@ def test_max_pools_and_gradients_with_ties(case, dtype):
         for actual, reference in zip(*both(maps), strict=True):
             assert actual.dtype == dtype
             np.testing.assert_array_equal(actual, reference)
+
+
+@dtypes
+@pytest.mark.parametrize(
+    "case", [CASES["3x3"], CASES["7x7 of images"], CASES["3x3, valid"]], ids=["3x3", "7x7", "tiles"]
+)
+def test_bias_and_relu_at_the_end_of_a_convolution(case, dtype, with_kernels):
+    with jax.enable_x64(True):
+        maps, kernel, bias = (
+            _draw(i, shape, dtype) for i, shape in enumerate((case.shape, case.kernel, case.kernel[3:]))
+        )
+
+        def plain(maps, kernel, bias):
+            return jax.nn.relu(_conv(maps, kernel, case) + jnp.expand_dims(bias, (0, 1, 2)))
+
+        def fast(maps, kernel, bias):
+            return ops.conv(maps, kernel, *case[2:], bias, relu=True)
+
+        @functools.partial(jax.jit, static_argnums=0)
+        def run(function, *arguments):
+            made, pullback = jax.vjp(function, *arguments)
+            return made, *pullback(jnp.ones_like(made))
+
+        _close(run(fast, maps, kernel, bias), run(plain, maps, kernel, bias), dtype)
+
+
+@pytest.mark.parametrize("with_kernels", [True])
+def test_nan_wins_a_max_pool_and_its_gradient(with_kernels):
+    maps = _draw(0, (1, 5, 5, 20), "float32").at[0, 2, 2].set(jnp.nan).at[0, 0, 0].set(-jnp.inf)
+    pooled, pullback = jax.vjp(lambda maps: ops.max_pool(maps, 3, 2, ((0, 0), (0, 0))), maps)
+    np.testing.assert_array_equal(pooled, _max_pool(maps, 3, 2, ((0, 0), (0, 0))))
+    assert pullback(jnp.ones_like(pooled))[0][0, 2, 2].tolist() == [4] * 20
+
+
+@pytest.mark.parametrize("with_kernels", [True])
+def test_kernels_are_called_if_wanted_and_left_out_of_exports(with_kernels):
+    arguments = _draw(0, (2, 8, 8, 8), "float32"), _draw(1, (3, 3, 8, 8), "float32")
+    assert "inception_jax.conv" in jax.jit(_loss).lower(*arguments).as_text()
+    with native.kernels(False):
+        assert "inception_jax" not in jax.export.export(jax.jit(_loss), platforms=["cpu"])(*arguments).mlir_module()
+
+
+def test_kernels_are_left_out_where_a_compiler_splits_a_program(monkeypatch):
+    monkeypatch.setattr(native, "is_built", lambda: True)
+    with native.kernels(None):
+        assert not native.is_wanted()
+        mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+        seen = []
+        jax.shard_map(
+            lambda x: seen.append(native.is_wanted()) or x, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data")
+        )(jnp.zeros(8))
+        assert seen[0]
 
 
 def _loss(maps, kernel):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from inception_jax.models import ops, pending
-from inception_jax.models.pending import Geometry, Pending, settle
+from inception_jax.models import native, ops, pending
+from inception_jax.models.pending import Pending, settle
 
 TOLERANCE = {"float64": 1e-11, "float32": 2e-4, "bfloat16": 0.1}
 BORDERS = ((1, 1), (0, 1))
@@ -38,11 +38,15 @@ def _draw(seed, *shape, dtype="float32"):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(
+    ("dtype", "kernels"), [*((name, False) for name in TOLERANCE), ("float32", True)], ids=[*TOLERANCE, "kernels"]
+)
 @pytest.mark.parametrize(("stride", "groups", "relu"), [(1, 1, True), (2, 2, False)])
-def test_two_convolutions_and_a_pool_between_them(dtype, stride, groups, relu):
+def test_two_convolutions_and_a_pool_between_them(dtype, kernels, stride, groups, relu):
     """Values and all gradients; what is not in the dtype of the maps stays in float32 or float64."""
-    with jax.enable_x64(dtype == "float64"):
+    if kernels and not native.is_built():
+        pytest.skip("inception_jax.models._kernels was not built (a C++ compiler)")
+    with jax.enable_x64(dtype == "float64"), native.kernels(kernels):
         own = "float64" if dtype == "float64" else "float32"
         maps = _draw(0, 4, 9, 8, 3, dtype=dtype)
         weights = {
@@ -52,14 +56,14 @@ def test_two_convolutions_and_a_pool_between_them(dtype, stride, groups, relu):
             "offsets": (_draw(7, 5, dtype=own), _draw(8, 4, dtype=own)),
         }
         along = functools.partial(jnp.reshape, shape=(1, 1, 1, 1, -1))
-        geometry = Geometry(stride, BORDERS, 1, 4 // groups)
+        geometry, group_size = ops.geometry(stride, BORDERS), 4 // groups
 
         def fast(maps, weights):
             gains, offsets = (jax.tree.map(along, weights[name]) for name in ("gains", "offsets"))
-            made = pending.conv_moments(geometry, maps, *weights["first"], jnp.full(5, 0.3, own))
+            made = pending.conv_moments(geometry, group_size, maps, *weights["first"], jnp.full(5, 0.3, own))
             waits = pending.max_pool(_wait(*made, gains[0], offsets[0], relu), 3, 1, BORDERS)
             assert isinstance(waits, Pending)
-            made = pending.conv_moments(geometry, waits, *weights["second"], jnp.zeros(4, own))
+            made = pending.conv_moments(geometry, group_size, waits, *weights["second"], jnp.zeros(4, own))
             return settle(_wait(*made, gains[1], offsets[1], relu))
 
         def plain(maps, weights):
@@ -106,7 +110,7 @@ def test_concatenation_stays_pending_where_all_parts_wait_alike():
 def test_the_backward_pass_computes_anew_on_tpu_alone(platform, barriers):
     def loss(maps, kernel):
         waits = Pending(maps, *(jnp.ones((1, 1, 1, 1, 3)),) * 3, relu=True)
-        return pending.conv_moments(Geometry(1, BORDERS, 1, 2), waits, kernel, None, jnp.zeros(4))[0].sum()
+        return pending.conv_moments(ops.geometry(1, BORDERS), 2, waits, kernel, None, jnp.zeros(4))[0].sum()
 
     traced = jax.jit(jax.grad(loss, (0, 1))).trace(_draw(0, 2, 5, 5, 3), _draw(1, 3, 2, 3, 4))
     text = traced.lower(lowering_platforms=(platform,)).as_text()

@@ -1,0 +1,3 @@
+from typing import Any
+
+handlers: dict[str, Any]  # capsules
