@@ -10,7 +10,8 @@ JPEG = Extension(
     "inception_jax.data._jpeg",
     [str(path) for path in Path("inception_jax/data/native").glob("*.c")],
     depends=[str(path) for path in Path("inception_jax/data/native").glob("*.h")],
-    extra_compile_args=["-O3", "-fwrapv"],
+    libraries=["jpeg"],
+    extra_compile_args=["-O3"],
     optional=True,
 )
 KERNELS = Extension(

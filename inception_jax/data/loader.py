@@ -88,7 +88,10 @@ def train_batches(
       UserError: at once for a bad batch size; while reading for a broken image or a dead worker.
     """
     if isinstance(transform, InceptionCrop) and not decodes_parts():
-        logger.warning("JPEGs are decoded whole, which takes longer: this package was installed without a C compiler.")
+        logger.warning(
+            "JPEGs are decoded whole, which takes longer: this package was installed without a C compiler or without "
+            "the headers of libjpeg-turbo (libjpeg-dev)."
+        )
     epochs = max(-(-steps.stop * batch_size // len(source)), 1)  # endless, Grain's lengths would overflow
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(epochs)
     return _read(order.random_map(LoadImage(source, transform, reading.on_error)), batch_size, steps, reading)

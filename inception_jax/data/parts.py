@@ -11,7 +11,7 @@ from inception_jax.data.transforms import MAX_PIXELS, Box, decode, resize_part
 
 try:
     from inception_jax.data import _jpeg
-except ImportError:  # no C compiler when this package was installed
+except ImportError:  # no compiler, or no headers of libjpeg-turbo, when this package was installed
     _jpeg = None  # type: ignore[assignment]
 
 FILTERS = {"nearest": 0, "area": 1, "bilinear": 2, "bicubic": 3}  # of native/resample.h

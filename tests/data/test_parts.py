@@ -13,7 +13,7 @@ from inception_jax.data.transforms import RESAMPLING, BrokenImage, InceptionCrop
 from tests.data.images import encode, noise, noise_source
 
 needs_parts = pytest.mark.skipif(
-    not parts.decodes_parts(), reason="inception_jax.data._jpeg was not built (a C compiler)"
+    not parts.decodes_parts(), reason="inception_jax.data._jpeg was not built (a compiler and libjpeg-turbo's headers)"
 )
 
 
@@ -52,6 +52,8 @@ JPEGS = {
     "4:4:4": {"subsampling": 0},
     "4:2:2": {"subsampling": 1},
     "4:2:0": {"subsampling": 2},
+    "progressive": {"progressive": True},
+    "RGB": {"keep_rgb": True},
     "restart markers": {"restart_marker_blocks": 3},
     "restart markers at 4:2:0": {"restart_marker_blocks": 1, "subsampling": 2},
     "coarse": {"quality": 5},
@@ -62,16 +64,10 @@ JPEGS = {
 
 @needs_parts
 @pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
-@pytest.mark.parametrize("size", [(97, 131), (64, 48), (17, 200), (5, 3), (6, 1)])
+@pytest.mark.parametrize("size", [(97, 131), (64, 48), (17, 200), (5, 3), (1, 1)])
 def test_a_part_is_what_the_whole_shows_there(options, size):
     width, height = size
     assert_parts_agree(encode(smooth(height, width), "JPEG", **options), random_boxes(width, height))
-
-
-@needs_parts
-@pytest.mark.parametrize("quality", [30, 60, 80, 90, 95])
-def test_blocks_without_an_end_of_block(quality):
-    assert_parts_agree(encode(noise(72, 64), "JPEG", subsampling=0, quality=quality), random_boxes(64, 72))
 
 
 @needs_parts
@@ -96,16 +92,8 @@ def test_grey_and_rotated_jpegs():
     assert_parts_agree(encode(smooth(40, 50), "JPEG", exif=exif), random_boxes(50, 40))
 
 
-OTHERS = {
-    "CMYK": encode(smooth(40, 50).convert("CMYK"), "JPEG"),
-    "RGB": encode(smooth(40, 50), "JPEG", keep_rgb=True),
-    "progressive": encode(smooth(40, 50), "JPEG", progressive=True),
-    "narrow": encode(smooth(40, 4), "JPEG", subsampling=2),
-}
-
-
-@pytest.mark.parametrize("encoded", OTHERS.values(), ids=OTHERS)
-def test_other_jpegs_go_the_way_of_pillow(encoded):
+def test_cmyk_goes_the_way_of_pillow():
+    encoded = encode(smooth(40, 50).convert("CMYK"), "JPEG")
     assert isinstance(parts.open_image(encoded), Image.Image)
     crop = InceptionCrop(16, photometric=False)
     first = crop(parts.open_image(encoded), np.random.default_rng(1))
@@ -135,7 +123,7 @@ def test_damage_is_left_to_pillow(monkeypatch):
 
 
 @needs_parts
-@pytest.mark.parametrize("options", [{"subsampling": 2}, {"subsampling": 0, "restart_marker_blocks": 2}])
+@pytest.mark.parametrize("options", [{"subsampling": 2}, {"progressive": True}])
 def test_any_damage_is_declined_or_gives_pixels(options):
     encoded = encode(smooth(50, 60), "JPEG", **options)
     rng = np.random.default_rng(0)

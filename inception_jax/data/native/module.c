@@ -1,36 +1,36 @@
 /* inception_jax.data._jpeg: a part of a JPEG, decoded and resized, with the same bytes as Pillow gives.
 
-   Only the units that the part needs are turned into pixels, and none behind it is read. What this does not do it
-   declines by returning None, for Pillow to judge.
+   What this does not do it declines by returning None, for Pillow to judge: no JPEG of 8 bits, CMYK, damaged data.
 */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "jpeg.h"
+#include "decode.h"
 #include "resample.h"
 
 static void take_row(void *resampler, int y, const uint8_t *row) { narrow_row(resampler, y, row); }
 
 /* Fills `out` [size, size, 3]; returns 0 if the file is not for us, or memory ran out. */
 static int crop_resize(const Py_buffer *data, Box box, int size, Filter filter, int mirror, uint8_t *out) {
-    Header header;
-    if (!read_header(&header, data->buf, data->len) || box.right > header.width || box.bottom > header.height) return 0;
-    Resampler *resampler = open_resampler(box.right - box.left, box.bottom - box.top, size, filter, mirror);
-    if (!resampler) return 0;
-    int done = decode_box(&header, box, take_row, resampler);
+    Jpeg *jpeg = open_jpeg(data->buf, data->len);
+    Resampler *resampler = NULL;
+    if (jpeg && box.right <= width_of(jpeg) && box.bottom <= height_of(jpeg))
+        resampler = open_resampler(box.right - box.left, box.bottom - box.top, size, filter, mirror);
+    int done = resampler && decode_box(jpeg, box, take_row, resampler);
     if (done) finish(resampler, out);
-    close_resampler(resampler);
+    if (resampler) close_resampler(resampler);
+    if (jpeg) close_jpeg(jpeg);
     return done;
 }
 
 static PyObject *py_size(PyObject *module, PyObject *args) {
     Py_buffer data;
-    Header header;
     if (!PyArg_ParseTuple(args, "y*", &data)) return NULL;
-    int done = read_header(&header, data.buf, data.len);
+    Jpeg *jpeg = open_jpeg(data.buf, data.len);
+    PyObject *size = jpeg ? Py_BuildValue("(ii)", width_of(jpeg), height_of(jpeg)) : Py_NewRef(Py_None);
+    if (jpeg) close_jpeg(jpeg);
     PyBuffer_Release(&data);
-    if (!done) Py_RETURN_NONE;
-    return Py_BuildValue("(ii)", header.width, header.height);
+    return size;
 }
 
 static PyObject *py_crop_resize(PyObject *module, PyObject *args) {
@@ -60,10 +60,11 @@ static PyObject *py_crop_resize(PyObject *module, PyObject *args) {
 }
 
 static PyMethodDef methods[] = {
-    {"size", py_size, METH_VARARGS, "size(encoded) -> (width, height), or None if it is no JPEG that can be read in part."},
+    {"size", py_size, METH_VARARGS,
+     "size(encoded) -> (width, height), or None if it is no JPEG that can be read in part."},
     {"crop_resize", py_crop_resize, METH_VARARGS,
-     "crop_resize(encoded, (left, top, right, bottom), size, filter, mirror) -> bytearray of [size, size, 3], or None.\n\n"
-     "filter: 0 nearest, 1 area, 2 bilinear, 3 bicubic."},
+     "crop_resize(encoded, (left, top, right, bottom), size, filter, mirror) -> bytearray of [size, size, 3], or None."
+     "\n\nfilter: 0 nearest, 1 area, 2 bilinear, 3 bicubic."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -5,6 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define FOR_EACH_CPU __attribute__((target_clones("avx2", "default")))
+#else
+#define FOR_EACH_CPU
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
 enum { WEIGHT_BITS = 22, HALF = 1 << (WEIGHT_BITS - 1), PIXEL = 4 };
 typedef int32_t Pixel __attribute__((vector_size(16), aligned(4))); /* red, green, blue and padding */
 
@@ -99,7 +106,11 @@ struct Resampler {
 
 /* The loops are plain, so that compilers turn them into vectors. */
 FOR_EACH_CPU static void to_bytes(const int32_t *restrict sums, uint8_t *restrict out, int count) {
-    for (int i = 0; i < count; i++) out[i] = (uint8_t)clamp(sums[i] >> WEIGHT_BITS);
+    for (int i = 0; i < count; i++) {
+        int32_t value = sums[i] >> WEIGHT_BITS;
+        value = value < 0 ? 0 : value; /* in two steps, which compilers know as instructions */
+        out[i] = (uint8_t)(value > 255 ? 255 : value);
+    }
 }
 
 FOR_EACH_CPU static void spread(const uint8_t *restrict in, int32_t *restrict out, int count) {

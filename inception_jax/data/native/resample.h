@@ -4,8 +4,6 @@
 
 #include <stdint.h>
 
-#include "jpeg.h"
-
 typedef enum { NEAREST, AREA, BILINEAR, BICUBIC } Filter;
 
 typedef struct Resampler Resampler;
@@ -14,7 +12,7 @@ typedef struct Resampler Resampler;
 Resampler *open_resampler(int width, int height, int size, Filter filter, int mirror);
 void close_resampler(Resampler *resampler);
 
-/* Takes row y: red, green, blue and 0. */
+/* Takes row y: red, green, blue and padding. */
 void narrow_row(Resampler *resampler, int y, const uint8_t *row);
 
 /* Fills `out` [size, size, 3] after the last row. */
