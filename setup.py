@@ -8,7 +8,8 @@ from setuptools import Extension, setup
 JAXLIB = importlib.util.find_spec("jaxlib")
 JPEG = Extension(
     "inception_jax.data._jpeg",
-    ["inception_jax/data/_jpeg.c"],
+    [str(path) for path in Path("inception_jax/data/native").glob("*.c")],
+    depends=[str(path) for path in Path("inception_jax/data/native").glob("*.h")],
     libraries=["jpeg"],
     extra_compile_args=["-O3"],
     optional=True,

@@ -33,7 +33,7 @@ def torch_original(model: str, num_classes: int, aux: bool) -> Any:
         if aux:
             raise UserError(f"timm's {model} has no auxiliary heads; measure without them.")
         return timm.create_model(TIMM.get(model, model), pretrained=False, num_classes=num_classes, drop_rate=0.0)
-    with _without_missing_operators():
+    with without_missing_operators():
         models = require("torchvision.models")
     if model == "googlenet_torchvision":
         dropouts = {"dropout": 0.0, "dropout_aux": 0.0}
@@ -80,7 +80,7 @@ def require(name: str) -> Any:
 
 
 @contextlib.contextmanager
-def _without_missing_operators() -> Iterator[None]:
+def without_missing_operators() -> Iterator[None]:
     """Lets torchvision be imported where its build lacks compiled operators, which no network here uses."""
     torch = require("torch")
     register = torch.library.register_fake

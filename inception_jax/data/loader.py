@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import grain
@@ -93,9 +93,8 @@ def train_batches(
             "the headers of libjpeg-turbo (libjpeg-dev)."
         )
     epochs = max(-(-steps.stop * batch_size // len(source)), 1)  # endless, Grain's lengths would overflow
-    stream = grain.MapDataset.source(source).seed(seed).shuffle().repeat(epochs)
-    stream = stream.random_map(LoadImage(source.describe, transform, reading.on_error))
-    return _read(stream, batch_size, steps, reading)
+    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(epochs)
+    return _read(order.random_map(LoadImage(source, transform, reading.on_error)), batch_size, steps, reading)
 
 
 def eval_batches(
@@ -103,9 +102,8 @@ def eval_batches(
 ) -> Generator[Batch, None, None]:
     """Returns this process's part of batches that hold every image of `source` once; the last ones are padded."""
     steps = range(-(-len(source) // batch_size))
-    stream = grain.MapDataset.source(_Padded(source, len(steps) * batch_size))
-    stream = stream.random_map(LoadImage(source.describe, transform, reading.on_error), seed=0)
-    return _read(stream, batch_size, steps, reading)
+    order = grain.MapDataset.range(len(steps) * batch_size)
+    return _read(order.random_map(LoadImage(source, transform, reading.on_error), seed=0), batch_size, steps, reading)
 
 
 def skipped(batch: Batch) -> list[int]:
@@ -115,50 +113,40 @@ def skipped(batch: Batch) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class LoadImage(grain.transforms.RandomMap):
-    """Turns a record of a source into an example."""
+    """Turns the index of a record into an example; behind the end of the source there is padding."""
 
-    describe: Callable[[int], str]
+    source: ImageSource
     transform: Transform
     on_error: str
 
-    def random_map(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """Decodes and transforms; a broken image raises `BrokenImage`, or becomes black with mask 0."""
-        image, mask = None, 0.0
-        if record["index"] != PADDING:
-            try:
-                image, mask = self._pixels(record["image"], rng), 1.0
-            except BrokenImage as error:
-                message = f"{self.describe(record['index'])}: {error}"
-                if self.on_error == "raise":
-                    raise BrokenImage(f'Broken image, {message}. data.on_error="skip" leaves such out.') from error
-                logger.warning("skipped broken image, %s", message)
-        if image is None:
-            image = np.zeros((self.transform.size, self.transform.size, 3), np.uint8)
-        return {
-            "image": image,
-            "label": np.int32(record["label"]),
-            "mask": np.float32(mask),
-            "index": np.int32(record["index"]),
-        }
+    def random_map(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Reads, decodes and transforms; a broken image raises `BrokenImage`, or becomes black with mask 0."""
+        if index >= len(self.source):
+            return self._example(None, 0, PADDING)
+        record, pixels = self.source[index], None
+        try:
+            pixels = self._pixels(record["image"], rng)
+        except BrokenImage as error:
+            message = f"{self.source.describe(index)}: {error}"
+            if self.on_error == "raise":
+                raise BrokenImage(f'Broken image, {message}. data.on_error="skip" leaves such out.') from error
+            logger.warning("skipped broken image, %s", message)
+        return self._example(pixels, record["label"], index)
 
     def _pixels(self, encoded: bytes, rng: np.random.Generator) -> np.ndarray:
         if isinstance(self.transform, InceptionCrop):  # needs a part alone
             return self.transform(open_image(encoded), rng)
         return self.transform(decode(encoded), rng)
 
+    def _example(self, pixels: np.ndarray | None, label: int, index: int) -> dict[str, Any]:
+        mask = np.float32(pixels is not None)
+        if pixels is None:
+            pixels = np.zeros((self.transform.size, self.transform.size, 3), np.uint8)
+        return {"image": pixels, "label": np.int32(label), "mask": mask, "index": np.int32(index)}
 
-@dataclasses.dataclass(frozen=True)
-class _Padded(Sequence):
-    """A source, continued with padding."""
 
-    source: ImageSource
-    length: int
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index):
-        return self.source[index] if index < len(self.source) else {"image": b"", "label": 0, "index": PADDING}
+def _collate(examples: Sequence[dict[str, Any]]) -> Batch:
+    return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
 
 
 def _read(stream: grain.MapDataset, batch_size: int, steps: range, reading: Reading) -> Generator[Batch, None, None]:
@@ -166,7 +154,7 @@ def _read(stream: grain.MapDataset, batch_size: int, steps: range, reading: Read
         raise UserError(f"batch_size is {batch_size}; it must be a multiple of the {reading.processes} processes.")
     # Local batches of all processes in turn; a worker reads whole ones, so that their number changes nothing.
     first, last = steps.start * reading.processes + reading.process, steps.stop * reading.processes
-    batches = stream.batch(batch_size // reading.processes)[first : last : reading.processes]
+    batches = stream.batch(batch_size // reading.processes, batch_fn=_collate)[first : last : reading.processes]
     batches = batches.to_iter_dataset(grain.ReadOptions(reading.threads, max(reading.threads, reading.buffer)))
     if reading.workers:
         if not flags.FLAGS.is_parsed():  # Grain reads its own flags before it starts workers

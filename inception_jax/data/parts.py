@@ -14,7 +14,7 @@ try:
 except ImportError:  # no compiler, or no headers of libjpeg-turbo, when this package was installed
     _jpeg = None  # type: ignore[assignment]
 
-FILTERS = {"nearest": 0, "area": 1, "bilinear": 2, "bicubic": 3}  # of _jpeg.c
+FILTERS = {"nearest": 0, "area": 1, "bilinear": 2, "bicubic": 3}  # of native/resample.h
 END_OF_JPEG = b"\xff\xd9"
 
 
@@ -33,15 +33,15 @@ class EncodedJpeg:
     encoded: bytes
     size: tuple[int, int]
 
-    def resize_part(self, box: Box, size: int, interpolation: str) -> np.ndarray:
-        """Returns what `resize_part` does of the decoded image, to the last bit.
+    def resize_part(self, box: Box, size: int, interpolation: str, mirror: bool = False) -> np.ndarray:
+        """Returns what `transforms.resize_part` does of the decoded image, to the last bit.
 
         Raises:
           BrokenImage: the data are damaged.
         """
-        pixels = _jpeg.crop_resize(self.encoded, box, size, FILTERS[interpolation])
-        if pixels is None:  # CMYK, or damaged: Pillow decides
-            return resize_part(decode(self.encoded), box, size, interpolation)
+        pixels = _jpeg.crop_resize(self.encoded, box, size, FILTERS[interpolation], mirror)
+        if pixels is None:  # damaged: Pillow decides
+            return resize_part(decode(self.encoded), box, size, interpolation, mirror)
         return np.frombuffer(pixels, np.uint8).reshape(size, size, 3)
 
 

@@ -39,7 +39,7 @@ class Encoded(Protocol):
     @property
     def size(self) -> tuple[int, int]: ...
 
-    def resize_part(self, box: Box, size: int, interpolation: str) -> np.ndarray: ...
+    def resize_part(self, box: Box, size: int, interpolation: str, mirror: bool) -> np.ndarray: ...
 
 
 class Transform(Protocol):
@@ -212,19 +212,22 @@ class InceptionCrop:
         interpolation = self.interpolations[rng.integers(len(self.interpolations))]
         if isinstance(image, Image.Image):
             pixels = resize_part(image, box, self.size, interpolation)
+        elif not self.photometric:
+            return image.resize_part(box, self.size, interpolation, mirror=self.flip and rng.random() < 0.5)
         else:
-            pixels = image.resize_part(box, self.size, interpolation)
+            pixels = image.resize_part(box, self.size, interpolation, mirror=False)
         if self.photometric:
             pixels = np.asarray(distort_colours(Image.fromarray(pixels), rng))
         return random_flip(pixels, rng) if self.flip else pixels
 
 
-def resize_part(image: Image.Image, box: Box, size: int, interpolation: str) -> np.ndarray:
-    """Returns a part of an image as uint8 [size, size, 3]: resampled along x, then along y."""
+def resize_part(image: Image.Image, box: Box, size: int, interpolation: str, mirror: bool = False) -> np.ndarray:
+    """Returns a part of an image as uint8 [size, size, 3]: resampled along x, then along y, mirrored left to right."""
     resampling = RESAMPLING[interpolation]
     part = image.crop(box)
     # In two calls: within one, Pillow picks the order of the axes by its own estimate, and rounding shows it.
-    return np.asarray(part.resize((size, part.height), resampling).resize((size, size), resampling))
+    pixels = np.asarray(part.resize((size, part.height), resampling).resize((size, size), resampling))
+    return pixels[:, ::-1] if mirror else pixels
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,10 +27,13 @@ def assert_parts_agree(encoded: bytes, boxes, sizes=(5, 24, 61)):
     assert isinstance(opened, parts.EncodedJpeg)
     assert opened.size == image.size
     for i, box in enumerate(boxes):
+        assert parts._jpeg.crop_resize(encoded, box, 8, 2, False) is not None, "left to Pillow"
         for interpolation in RESAMPLING:
             size = sizes[i % len(sizes)]
             expected = resize_part(image, box, size, interpolation)
             np.testing.assert_array_equal(opened.resize_part(box, size, interpolation), expected, f"{box} {size}")
+            mirrored = opened.resize_part(box, size, interpolation, mirror=True)
+            np.testing.assert_array_equal(mirrored, expected[:, ::-1], f"{box} {size}")
 
 
 def random_boxes(width: int, height: int, count: int = 12):
@@ -52,7 +55,10 @@ JPEGS = {
     "progressive": {"progressive": True},
     "RGB": {"keep_rgb": True},
     "restart markers": {"restart_marker_blocks": 3},
+    "restart markers at 4:2:0": {"restart_marker_blocks": 1, "subsampling": 2},
     "coarse": {"quality": 5},
+    "fine": {"quality": 100, "subsampling": 0},
+    "optimised": {"optimize": True},
 }
 
 
@@ -62,6 +68,14 @@ JPEGS = {
 def test_a_part_is_what_the_whole_shows_there(options, size):
     width, height = size
     assert_parts_agree(encode(smooth(height, width), "JPEG", **options), random_boxes(width, height))
+
+
+@needs_parts
+def test_restart_markers_out_of_order_are_damage():
+    encoded = encode(smooth(64, 64), "JPEG", restart_marker_blocks=2)
+    damaged = encoded.replace(b"\xff\xd1", b"\xff\xd2", 1)
+    assert parts._jpeg.crop_resize(encoded, (0, 0, 64, 64), 8, 2, False) is not None
+    assert parts._jpeg.crop_resize(damaged, (0, 0, 64, 64), 8, 2, False) is None
 
 
 @needs_parts
@@ -80,6 +94,7 @@ def test_grey_and_rotated_jpegs():
 
 def test_cmyk_goes_the_way_of_pillow():
     encoded = encode(smooth(40, 50).convert("CMYK"), "JPEG")
+    assert isinstance(parts.open_image(encoded), Image.Image)
     crop = InceptionCrop(16, photometric=False)
     first = crop(parts.open_image(encoded), np.random.default_rng(1))
     np.testing.assert_array_equal(first, crop(decode(encoded), np.random.default_rng(1)))
@@ -108,13 +123,26 @@ def test_damage_is_left_to_pillow(monkeypatch):
 
 
 @needs_parts
+@pytest.mark.parametrize("options", [{"subsampling": 2}, {"progressive": True}])
+def test_any_damage_is_declined_or_gives_pixels(options):
+    encoded = encode(smooth(50, 60), "JPEG", **options)
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        damaged = bytearray(encoded)
+        for place in rng.integers(len(damaged), size=rng.integers(1, 4)):
+            damaged[place] = rng.choice([0, 1, 255, rng.integers(256)])
+        pixels = parts._jpeg.crop_resize(bytes(damaged), (3, 3, 40, 40), 8, 2, False)
+        assert pixels is None or len(pixels) == 192
+
+
+@needs_parts
 def test_a_box_outside_the_image_is_refused():
     jpeg = parts._jpeg
     encoded = encode(noise(8, 8), "JPEG")
     for box in [(-1, 0, 4, 4), (0, 0, 0, 4), (0, 5, 4, 4)]:
         with pytest.raises(ValueError, match="bad box"):
-            jpeg.crop_resize(encoded, box, 4, 2)
-    assert jpeg.crop_resize(encoded, (0, 0, 9, 8), 4, 2) is None
+            jpeg.crop_resize(encoded, box, 4, 2, False)
+    assert jpeg.crop_resize(encoded, (0, 0, 9, 8), 4, 2, False) is None
     assert jpeg.size(b"") is jpeg.size(b"\xff\xd8\xff\xd9") is None
 
 

@@ -1,0 +1,73 @@
+/* inception_jax.data._jpeg: a part of a JPEG, decoded and resized, with the same bytes as Pillow gives.
+
+   What this does not do it declines by returning None, for Pillow to judge: no JPEG of 8 bits, CMYK, damaged data.
+*/
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "decode.h"
+#include "resample.h"
+
+static void take_row(void *resampler, int y, const uint8_t *row) { narrow_row(resampler, y, row); }
+
+/* Fills `out` [size, size, 3]; returns 0 if the file is not for us, or memory ran out. */
+static int crop_resize(const Py_buffer *data, Box box, int size, Filter filter, int mirror, uint8_t *out) {
+    Jpeg *jpeg = open_jpeg(data->buf, data->len);
+    Resampler *resampler = NULL;
+    if (jpeg && box.right <= width_of(jpeg) && box.bottom <= height_of(jpeg))
+        resampler = open_resampler(box.right - box.left, box.bottom - box.top, size, filter, mirror);
+    int done = resampler && decode_box(jpeg, box, take_row, resampler);
+    if (done) finish(resampler, out);
+    if (resampler) close_resampler(resampler);
+    if (jpeg) close_jpeg(jpeg);
+    return done;
+}
+
+static PyObject *py_size(PyObject *module, PyObject *args) {
+    Py_buffer data;
+    if (!PyArg_ParseTuple(args, "y*", &data)) return NULL;
+    Jpeg *jpeg = open_jpeg(data.buf, data.len);
+    PyObject *size = jpeg ? Py_BuildValue("(ii)", width_of(jpeg), height_of(jpeg)) : Py_NewRef(Py_None);
+    if (jpeg) close_jpeg(jpeg);
+    PyBuffer_Release(&data);
+    return size;
+}
+
+static PyObject *py_crop_resize(PyObject *module, PyObject *args) {
+    Py_buffer data;
+    Box box;
+    int size, filter, mirror, done;
+    if (!PyArg_ParseTuple(args, "y*(iiii)iip", &data, &box.left, &box.top, &box.right, &box.bottom, &size, &filter,
+                          &mirror))
+        return NULL;
+    if (box.left < 0 || box.top < 0 || box.right <= box.left || box.bottom <= box.top || size < 1 || size > 16384 ||
+        filter < NEAREST || filter > BICUBIC) {
+        PyBuffer_Release(&data);
+        return PyErr_Format(PyExc_ValueError, "bad box (%d, %d, %d, %d), size %d or filter %d", box.left, box.top,
+                            box.right, box.bottom, size, filter);
+    }
+    PyObject *pixels = PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)size * size * 3);
+    if (pixels) {
+        uint8_t *out = (uint8_t *)PyByteArray_AS_STRING(pixels);
+        Py_BEGIN_ALLOW_THREADS;
+        done = crop_resize(&data, box, size, (Filter)filter, mirror, out);
+        Py_END_ALLOW_THREADS;
+    }
+    PyBuffer_Release(&data);
+    if (!pixels || done) return pixels;
+    Py_DECREF(pixels);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"size", py_size, METH_VARARGS,
+     "size(encoded) -> (width, height), or None if it is no JPEG that can be read in part."},
+    {"crop_resize", py_crop_resize, METH_VARARGS,
+     "crop_resize(encoded, (left, top, right, bottom), size, filter, mirror) -> bytearray of [size, size, 3], or None."
+     "\n\nfilter: 0 nearest, 1 area, 2 bilinear, 3 bicubic."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_jpeg", NULL, -1, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__jpeg(void) { return PyModule_Create(&definition); }

@@ -1,0 +1,21 @@
+/* Rows of pixels to a square image, the same as Pillow's. */
+#ifndef RESAMPLE_H
+#define RESAMPLE_H
+
+#include <stdint.h>
+
+typedef enum { NEAREST, AREA, BILINEAR, BICUBIC } Filter;
+
+typedef struct Resampler Resampler;
+
+/* Of width x height pixels to size x size, mirrored left to right or not. Returns NULL if memory ran out. */
+Resampler *open_resampler(int width, int height, int size, Filter filter, int mirror);
+void close_resampler(Resampler *resampler);
+
+/* Takes row y: red, green, blue and padding. */
+void narrow_row(Resampler *resampler, int y, const uint8_t *row);
+
+/* Fills `out` [size, size, 3] after the last row. */
+void finish(Resampler *resampler, uint8_t *out);
+
+#endif
