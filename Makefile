@@ -4,6 +4,7 @@ VENV := .venv
 PARITY_VENV := .venv-parity
 PIP := -m pip install --quiet --disable-pip-version-check
 PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+NATIVE := setup.py $(wildcard inception_jax/data/native/*.[ch] inception_jax/models/kernels/*.h inception_jax/models/kernels/*.cc)
 SITE := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
 .DELETE_ON_ERROR:
@@ -39,7 +40,7 @@ clean:
 
 .SECONDARY: $(VENV)/bin/python $(PARITY_VENV)/bin/python
 
-%/installed: requirements.txt pyproject.toml | %/bin/python
+%/installed: requirements.txt pyproject.toml $(NATIVE) | %/bin/python
 	$*/bin/python $(PIP) --requirement requirements.txt
 	$*/bin/python $(PIP) --no-deps --editable .
 	touch $@

@@ -183,7 +183,7 @@ def _joined(leaves: Sequence[jax.Array], signs: Sequence[jax.Array]) -> jax.Arra
 
 
 def initializer(init: spec.Init) -> nn.initializers.Initializer:
-    """Returns the Flax initializer that a table names: the numbers that Flax's own draw, in programs that compile faster.
+    """Returns the Flax initializer that a table names; it draws the numbers of Flax's own, and compiles faster.
 
     It draws as many numbers as the next power of two, so that most kernels of a network are drawn by the same code. The
     first ones do not depend on how many follow.

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from inception_jax.models import native
+
 DIFFERENCE = "difference"  # a property of a test, which reaches the terminal from any worker
 
 
@@ -18,6 +20,13 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("largest difference / largest value")
         for model, mode, inputs, what, difference in rows:
             terminalreporter.write_line(f"{model:<22} {mode:<5} {inputs:<14} {what:<38} {difference:.1e}")
+
+
+@pytest.fixture(autouse=True)
+def kernels():
+    """Our side runs as on a machine of one device, whose CPU has kernels; the tests see eight devices."""
+    with native.kernels(True):
+        yield
 
 
 @pytest.fixture
