@@ -126,7 +126,8 @@ INLINE void direct_gradient(const DirectGradient& job, int64_t task) {
   Buffer rows(s.rows(job.band_rows) * s.row()), grads(job.band_rows * s.out_width * kChunk);
   for (int64_t image = s.batch * part / job.parts; image < s.batch * (part + 1) / job.parts; ++image) {
     for (int64_t first = 0; first < s.out_height; first += job.band_rows) {
-      int64_t count = std::min(job.band_rows, s.out_height - first), pixel = (image * s.out_height + first) * s.out_width;
+      int64_t count = std::min(job.band_rows, s.out_height - first);
+      int64_t pixel = (image * s.out_height + first) * s.out_width;
       copy_rows(s, job.maps, image, first * s.stride - s.top, s.rows(count), s.padded_width(), rows.data());
       copy_chunk(s, job.grads + pixel * s.features, count * s.out_width, chunk, grads.data());
       for (int64_t y = 0; y < s.kernel_height; ++y) {

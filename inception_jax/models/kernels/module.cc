@@ -110,7 +110,8 @@ ffi::Error pending_gradient(ffi::ThreadPool pool, Array<4> maps, Array<4> grads,
   return ffi::Error::Success();
 }
 
-ffi::Error pool_maps(ffi::ThreadPool& pool, Array<4> maps, Result<4> out, int8_t* winners, int64_t size, Window window) {
+ffi::Error pool_maps(ffi::ThreadPool& pool, Array<4> maps, Result<4> out, int8_t* winners, int64_t size,
+                     Window window) {
   Shape s = shape_of_pool(maps.dimensions(), out->dimensions(), size, window);
   MaxPool job{s, maps.typed_data(), out->typed_data(), winners};
   auto form = pick_max_pool();

@@ -22,10 +22,11 @@
 #define FORM(NAME, JOB, SUFFIX, W, P, ATTRIBUTES) \
   ATTRIBUTES inline void NAME##_##SUFFIX(const JOB& job, int64_t task) { NAME<W, P>(job, task); }
 #if defined(__x86_64__)
+#define AVX512 "avx512f,avx512bw,avx512dq,avx512vl"
 #define FORMS(NAME, JOB)                                                                                     \
   FORM(NAME, JOB, plain, 4, 6, )                                                                             \
   FORM(NAME, JOB, avx2, 8, 6, __attribute__((target("avx2,fma"))))                                           \
-  FORM(NAME, JOB, avx512, 16, 14, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))))                                        \
+  FORM(NAME, JOB, avx512, 16, 14, __attribute__((target(AVX512))))                                           \
   inline void (*pick_##NAME())(const JOB&, int64_t) {                                                        \
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&                          \
         __builtin_cpu_supports("avx512vl")) return NAME##_avx512;                                            \
@@ -136,7 +137,8 @@ INLINE void copy_rows(const Shape& s, const Maps& maps, int64_t image, int64_t f
   const float* norm = maps.norm.of(image);
   const float* pixels = maps.data + image * s.image();
   int64_t begin = std::clamp<int64_t>(s.left, 0, padded_width), skipped = std::max<int64_t>(-s.left, 0);
-  int64_t seen = std::max<int64_t>(std::min(s.width - skipped, padded_width - begin), 0), row = padded_width * s.channels;
+  int64_t seen = std::max<int64_t>(std::min(s.width - skipped, padded_width - begin), 0);
+  int64_t row = padded_width * s.channels;
   for (int64_t y = first; y < first + count; ++y, copied += row) {
     if (y < 0 || y >= s.height) {
       std::fill_n(copied, row, 0.0f);

@@ -1,5 +1,5 @@
-// 3x3 convolutions of stride 1, and their gradients by the kernel, in 16 multiplications where the direct form takes 36:
-// F(2x2, 3x3) of arXiv 1509.09308. A tile of 4x4 values gives 2x2 outputs; transformed, they are 16 matrix products.
+// 3x3 convolutions of stride 1, and their gradients by the kernel, in 16 multiplications where the direct form takes
+// 36: F(2x2, 3x3) of arXiv 1509.09308. A tile of 4x4 values gives 2x2 outputs; transformed, tiles are 16 products.
 #pragma once
 
 #include "tiles.h"
@@ -27,8 +27,9 @@ struct Tiling {
 };
 
 inline bool suits_winograd(const Shape& s) {
-  return s.kernel_height == 3 && s.kernel_width == 3 && s.stride == 1 && s.channels >= kFewestChannels &&
-         s.features >= kFewestChannels && s.batch * ceil_div(s.out_width, 2) * ceil_div(s.out_height, 2) >= kFewestTiles;
+  int64_t tiles = s.batch * ceil_div(s.out_width, 2) * ceil_div(s.out_height, 2);
+  return s.kernel_height == 3 && s.kernel_width == 3 && s.stride == 1 && tiles >= kFewestTiles &&
+         s.channels >= kFewestChannels && s.features >= kFewestChannels;
 }
 
 // Transforms rows of tiles of the maps to [16, count * width, C]; `copied` holds 4 rows with borders.
@@ -117,7 +118,8 @@ FORMS(pack_winograd, Winograd)
 
 // Turns products [16, tiles, kBlock] into the outputs of rows of tiles.
 template <int W>
-INLINE void transform_products(const Winograd& job, const float* products, int64_t first, int64_t count, int64_t block) {
+INLINE void transform_products(const Winograd& job, const float* products, int64_t first, int64_t count,
+                               int64_t block) {
   using Vector = typename VectorOf<W>::type;
   const Tiling& t = job.tiling;
   const Shape& s = t.shape;
