@@ -28,7 +28,7 @@ from inception_jax.version import __version__
 CLASSES = {"imagenet2012": 1000, "cifar10": 10, "digits": 10}
 IMAGES = 1_281_167  # of ImageNet; only the schedule reads their number
 TRIALS = 6  # of batches, in search of the largest
-AGREEMENT = 0.01  # by how much our sum of bytes may miss the compiler's, and still be told
+AGREEMENT = 0.05  # by how much our sum of bytes may miss the compiler's, and still be told
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,7 +42,7 @@ def test_a_step_on_four_chips_moves_gradients_statistics_and_sums(dtype):
     assert all_reduce.count <= 3
     # Gradients, running statistics, and the sums to report: top-1, top-5, the count of images, and the loss.
     assert all_reduce.bytes == 4 * (sum(sizes.values()) + 4)
-    assert found.memory["total"] > found.memory["temporaries"] > 0
+    assert found.memory["total"] > found.memory["arguments"] > 0  # what is temporary fits the memory on the chip
     assert found.memory["aliased"] == pytest.approx(found.memory["outputs"], rel=0.05)  # the state is donated
     assert found.hbm_bytes is not None
     record = json.loads(json.dumps(found.to_json()))
