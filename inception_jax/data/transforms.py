@@ -6,6 +6,7 @@ Nothing here normalises: that happens on the device, from the model card.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 from typing import Protocol
 
@@ -39,7 +40,7 @@ class Encoded(Protocol):
     @property
     def size(self) -> tuple[int, int]: ...
 
-    def resize_part(self, box: Box, size: int, interpolation: str, mirror: bool) -> np.ndarray: ...
+    def resize_part(self, box: Box, size: int, interpolation: str, mirror: bool = False) -> np.ndarray: ...
 
 
 class Transform(Protocol):
@@ -210,14 +211,10 @@ class InceptionCrop:
     def __call__(self, image: Image.Image | Encoded, rng: np.random.Generator) -> np.ndarray:
         box = sample_box(*image.size, rng, self.area, self.aspect)
         interpolation = self.interpolations[rng.integers(len(self.interpolations))]
-        if isinstance(image, Image.Image):
-            pixels = resize_part(image, box, self.size, interpolation)
-        elif not self.photometric:
-            return image.resize_part(box, self.size, interpolation, mirror=self.flip and rng.random() < 0.5)
-        else:
-            pixels = image.resize_part(box, self.size, interpolation, mirror=False)
-        if self.photometric:
-            pixels = np.asarray(distort_colours(Image.fromarray(pixels), rng))
+        resize = functools.partial(resize_part, image) if isinstance(image, Image.Image) else image.resize_part
+        if not self.photometric:
+            return resize(box, self.size, interpolation, mirror=self.flip and rng.random() < 0.5)
+        pixels = np.asarray(distort_colours(Image.fromarray(resize(box, self.size, interpolation)), rng))
         return random_flip(pixels, rng) if self.flip else pixels
 
 

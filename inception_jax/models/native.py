@@ -20,7 +20,6 @@ except ImportError:  # no compiler, when this package was installed
     _kernels = None  # type: ignore[assignment]
 
 PREFIX = "inception_jax."
-MOST_PLACES = 128  # of a window, for winners of int8
 
 kernels = jax.make_user_context(None)
 """A context, `with kernels(False)`, that decides whether what is traced inside may hold these kernels.
@@ -70,10 +69,8 @@ def conv(
       norm: mean, scale and bias of the maps, [3, G, C] for G groups of consecutive images.
       relu_maps: whether a ReLU follows the norm.
     """
-    counts = (
-        _count(n, k, geometry, axis) for axis, n, k in zip((0, 1), maps.shape[1:3], kernel.shape[:2], strict=True)
-    )
-    shape = (maps.shape[0], *counts, kernel.shape[3])
+    height, width = (_count(maps.shape[1 + axis], kernel.shape[axis], geometry, axis) for axis in (0, 1))
+    shape = (maps.shape[0], height, width, kernel.shape[3])
     bias = jnp.zeros(0, jnp.float32) if bias is None else bias
     return _call(
         "conv", _maps(shape), maps, kernel, _or_none(norm), bias, **_window(geometry), relu_maps=relu_maps, relu=relu

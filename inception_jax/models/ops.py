@@ -18,6 +18,8 @@ nothing of the other form. Maps are NHWC, kernels HWIO, borders ((top, bottom), 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +60,12 @@ def geometry(stride: int, borders: Borders, groups: int = 1) -> Geometry:
     return Geometry(stride, ((top, bottom), (left, right)), groups, native.is_wanted())
 
 
+def _by_platform(on_cpu: Callable, elsewhere: Callable, *arrays: jax.Array | None, **facts: Any) -> jax.Array:
+    return lax.platform_dependent(
+        *arrays, cpu=functools.partial(on_cpu, **facts), default=functools.partial(elsewhere, **facts)
+    )
+
+
 # Convolution.
 
 
@@ -88,33 +96,17 @@ def forward(
     maps: jax.Array, kernel: jax.Array, geometry: Geometry, bias: jax.Array | None = None, relu: bool = False
 ) -> jax.Array:
     """Returns `conv`; it has no gradient."""
-    return lax.platform_dependent(
-        maps,
-        kernel,
-        bias,
-        cpu=functools.partial(cpu.conv, geometry=geometry, relu=relu),
-        default=functools.partial(xla.conv, geometry=geometry, relu=relu),
-    )
+    return _by_platform(cpu.conv, xla.conv, maps, kernel, bias, geometry=geometry, relu=relu)
 
 
 def maps_gradient(grads: jax.Array, kernel: jax.Array, shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
     """Returns the gradient of a convolution by its maps, which have this shape, from that by its output."""
-    return lax.platform_dependent(
-        grads,
-        kernel,
-        cpu=functools.partial(cpu.maps_gradient, shape=shape, geometry=geometry),
-        default=functools.partial(xla.maps_gradient, shape=shape, geometry=geometry),
-    )
+    return _by_platform(cpu.maps_gradient, xla.maps_gradient, grads, kernel, shape=shape, geometry=geometry)
 
 
 def kernel_gradient(maps: jax.Array, grads: jax.Array, shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
     """Returns the gradient of a convolution by its kernel, which has this shape, in the dtype of the maps."""
-    return lax.platform_dependent(
-        maps,
-        grads,
-        cpu=functools.partial(cpu.kernel_gradient, shape=shape, geometry=geometry),
-        default=functools.partial(xla.kernel_gradient, shape=shape, geometry=geometry),
-    )
+    return _by_platform(cpu.kernel_gradient, xla.kernel_gradient, maps, grads, shape=shape, geometry=geometry)
 
 
 # Max pool.
@@ -122,11 +114,7 @@ def kernel_gradient(maps: jax.Array, grads: jax.Array, shape: tuple[int, ...], g
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _max_pool(maps: jax.Array, window: int, geometry: Geometry) -> jax.Array:
-    return lax.platform_dependent(
-        maps,
-        cpu=functools.partial(cpu.max_pool, window=window, geometry=geometry),
-        default=functools.partial(xla.max_pool, window=window, geometry=geometry),
-    )
+    return _by_platform(cpu.max_pool, xla.max_pool, maps, window=window, geometry=geometry)
 
 
 def _max_pool_forward(maps: jax.Array, window: int, geometry: Geometry) -> tuple[jax.Array, tuple]:

@@ -122,10 +122,9 @@ conv_moments.defvjp(_forward, _backward)
 
 def _conv(maps: Maps, kernel: jax.Array, geometry: ops.Geometry) -> jax.Array:
     def plain(maps, kernel):
-        part = isinstance(maps, Pending) and maps.part and kernel.shape[:2] != (1, 1)
-        settled = (
-            _anew(settle(_settled_anew(maps))) if part else settle(maps)
-        )  # TPUs are slow to read windows of a slice
+        settled = settle(maps)
+        if isinstance(maps, Pending) and maps.part and kernel.shape[:2] != (1, 1):
+            settled = _anew(settle(_settled_anew(maps)))  # TPUs are slow to read windows of a slice
         return ops.forward(settled, kernel, geometry)
 
     def on_cpu(maps, kernel):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from inception_jax.models.pending import Pending, settle
 
 TOLERANCE = {"float64": 1e-11, "float32": 2e-4, "bfloat16": 0.1}
 BORDERS = ((1, 1), (0, 1))
+KERNELS = {"conv", "conv_kernel_gradient", "moments", "pending_gradient", "max_pool_winners", "max_pool_gradient"}
 NO_BORDERS = ((0, 0), (0, 0))
 
 
@@ -85,6 +87,8 @@ def test_two_convolutions_and_a_pool_between_them(dtype, kernels, stride, groups
             made, pullback = jax.vjp(function, maps, weights)
             return made, pullback(cotangent)
 
+        called = set(re.findall(r"@inception_jax\.(\w+)", run.lower(fast, maps, weights).as_text()))
+        assert called == (KERNELS if kernels else set())
         seen, expected = (jax.tree.leaves(run(each, maps, weights)) for each in (fast, plain))
         for one, other in zip(seen, expected, strict=True):
             assert one.dtype == other.dtype

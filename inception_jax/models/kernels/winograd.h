@@ -6,10 +6,10 @@
 
 namespace kernels {
 
-constexpr int64_t kTiles = 56;         // that a task transforms at a time; a multiple of the rows of most tiles
-constexpr int64_t kTilesOfPart = 1024;  // that are summed before the parts of a gradient are added up
-constexpr int64_t kFewestTiles = 128;  // fewer are not worth the transformation of the kernel
-constexpr int64_t kFewestChannels = 16;
+constexpr int64_t kTiles = 56;           // that a task transforms at a time: four times the rows of the widest `Tile`
+constexpr int64_t kTilesOfPart = 1024;   // that are summed before the parts of a gradient are added up
+constexpr int64_t kFewestTiles = 128;    // fewer are not worth the transformation of the kernel
+constexpr int64_t kFewestChannels = 16;  // and features: a vector of AVX-512
 
 // The rows of tiles of all images, one after the other.
 struct Tiling {
