@@ -33,7 +33,7 @@ CASES = {
     "7x7 of images": Case((2, 14, 15, 3), (7, 7, 3, 4), 2, ((3, 3), (2, 3))),
     "3x3 of images, a rest": Case((3, 8, 7, 3), (3, 3, 3, 4), 2),
     "2x2, stride 3: pixels that no window sees": Case((2, 8, 8, 8), (2, 2, 8, 4), 3),
-    "border wider than the window": Case((2, 4, 4, 8), (2, 2, 8, 4), 1, ((3, 2), (0, 3))),
+    "border wider than the window": Case((2, 4, 4, 8), (2, 2, 8, 4), 1, ((3, 2), (3, 1))),
     "depthwise": Case((2, 6, 5, 4), (3, 3, 1, 4), 1, ((1, 1), (1, 1)), 4),
     "depthwise, stride 2, multiplier 2": Case((2, 7, 6, 3), (3, 3, 1, 6), 2, ((1, 1), (0, 1)), 3),
     "groups": Case((2, 6, 5, 8), (3, 3, 4, 6), 1, ((1, 1), (1, 1)), 2),
@@ -138,7 +138,8 @@ def test_max_pools_and_gradients_with_ties(case, dtype, with_kernels):
     [
         *((name, dtype, dtype == "float32") for name in ("3x3", "7x7 of images") for dtype in TOLERANCE),
         ("3x3", "float32", False),
-        ("Winograd: no borders", "float32", True),
+        ("Winograd: odd sides and channels", "float32", True),
+        ("wide rows: several bands", "float32", True),
     ],
 )
 def test_bias_and_relu_at_the_end_of_a_convolution(name, dtype, with_kernels):
