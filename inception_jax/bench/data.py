@@ -1,8 +1,7 @@
 """The input pipeline, one core at a time: our loader beside what others decode, crop and resize with.
 
 Every engine turns the same JPEGs into flipped random crops (area 0.08 ... 1, aspect 3/4 ... 4/3, bilinear), uint8, in
-batches. Ours reads them from the data set, by its loader; the others have them in memory. tf.data draws its own boxes,
-which are smaller on average.
+batches, and has them in memory; with workers, our loader reads them from the data set.
 """
 
 from __future__ import annotations
@@ -18,18 +17,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from inception_jax.bench.originals import without_missing_operators
+from inception_jax.bench.pipelines import AREA, ASPECT, OTHERS, Engine
 from inception_jax.bench.records import Check, Row, find_flags, find_hardware, find_versions
 from inception_jax.bench.timing import ratio, spread, take_turns, timed
 from inception_jax.data.loader import Batch, Reading, train_batches
 from inception_jax.data.parts import decodes_parts, open_image
 from inception_jax.data.sources import ImageSource
-from inception_jax.data.transforms import Box, InceptionCrop, decode, resize_part, sample_box
+from inception_jax.data.transforms import InceptionCrop, decode, resize_part, sample_box
 from inception_jax.errors import UserError
 
 OURS, DECODE = "inception-jax", "decode only"
 EPOCH = 1_281_167
-AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
 PACKAGES = (
     "pillow",
     "numpy",
@@ -40,17 +38,6 @@ PACKAGES = (
     "tensorflow",
     "tensorflow-cpu",
 )
-# Mean differences, of 255 levels. Pillow may swap the axes, which rounds otherwise; the rest shrink without a blur.
-ROUNDING, ALIASING = 1.0, 20.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Engine:
-    """`read` turns all images into batches once; `crop` resizes a box of one, for the comparison."""
-
-    read: Callable[[], Any]
-    crop: Callable[[bytes, Box], Any]
-    tolerance: float = ALIASING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +63,8 @@ def measure(
     """Returns the row, and why engines were left out, by name.
 
     Args:
-      source: the data set; `count` images are drawn from its first `count`, and every engine reads those.
+      source: the data set.
+      count: of images in a turn, drawn from as many of its first ones; every engine reads those.
       size: of the crops, in pixels.
       rounds: turns that each engine takes.
       workers: numbers of worker processes, to time our loader with on all cores.
@@ -84,13 +72,13 @@ def measure(
       command: that repeats it.
 
     Raises:
-      UserError: there are not that many images, or the crops of an engine are not those of ours.
+      UserError: the crops of an engine are not those of ours.
     """
-    if not 1 <= count <= len(source):
-        raise UserError(f"--images is {count}; {source.name} has {len(source)}.")
-    source = dataclasses.replace(source, records=_Cycle(source.records, count))
-    images = [source[index]["image"] for batch in _read(source, count, size) for index in batch["index"]]
-    engines, missing = _engines(source, images, size)
+    first = min(count, len(source))
+    source = dataclasses.replace(source, records=_Cycle(source.records, first))
+    held = dataclasses.replace(source, records=_Cycle([source.records[index] for index in range(first)], first))
+    images = [held[index]["image"] for batch in _read(held, count, size) for index in batch["index"]]
+    engines, missing = _engines(held, images, size)
     checks = [_check(name, each, engines[OURS], images) for name, each in engines.items() if name != OURS]
     with _one_core() as core:
         for engine in engines.values():
@@ -122,7 +110,7 @@ def _lap(engine: Engine) -> Callable[[], list[float]]:
 
 def _engines(source: ImageSource, images: list[bytes], size: int) -> tuple[dict[str, Engine], dict[str, str]]:
     engines, missing = {OURS: _ours(source, len(images), size)}, {}
-    for name, build in {"torchvision": _torchvision, "opencv": _opencv, "tf.data": _tf_data}.items():
+    for name, build in OTHERS.items():
         try:
             engines[name] = build(images, size)
         except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises the second
@@ -159,87 +147,6 @@ def _ours(source: ImageSource, count: int, size: int) -> Engine:
         for _ in range(count // _batch(count)):
             next(batches)
         return batches  # ended outside of the measured time: a run does so once
-
-    return Engine(read, crop)
-
-
-def _torchvision(images: list[bytes], size: int) -> Engine:
-    import torch
-
-    with without_missing_operators():
-        from torchvision import transforms
-
-    torch.set_num_threads(1)
-    parts = [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
-    transform = transforms.Compose(parts)
-
-    def crop(encoded, box):
-        left, top, right, bottom = box
-        image = Image.open(io.BytesIO(encoded)).convert("RGB")
-        return np.asarray(transforms.functional.resized_crop(image, top, left, bottom - top, right - left, [size] * 2))
-
-    def read():
-        torch.stack([transform(Image.open(io.BytesIO(encoded)).convert("RGB")) for encoded in images])
-
-    return Engine(read, crop, ROUNDING)
-
-
-def _opencv(images: list[bytes], size: int) -> Engine:
-    import cv2
-
-    cv2.setNumThreads(1)
-    rng = np.random.default_rng(0)
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-
-    def part(image, box):
-        left, top, right, bottom = box
-        return cv2.resize(image[top:bottom, left:right], (size, size), interpolation=cv2.INTER_LINEAR)
-
-    def crop(encoded, box):
-        return part(cv2.imdecode(np.frombuffer(encoded, np.uint8), flags), box)[..., ::-1]
-
-    def read():
-        batch = []
-        for encoded in images:
-            image: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-            pixels = part(image, sample_box(image.shape[1], image.shape[0], rng, AREA, ASPECT))
-            batch.append(cv2.cvtColor(cv2.flip(pixels, 1) if rng.random() < 0.5 else pixels, cv2.COLOR_BGR2RGB))
-        return np.stack(batch)
-
-    return Engine(read, crop)
-
-
-def _tf_data(images: list[bytes], size: int) -> Engine:
-    import tensorflow as tf
-
-    tf.config.set_visible_devices([], "GPU")
-
-    def part(encoded, window):
-        return tf.image.resize(tf.image.decode_and_crop_jpeg(encoded, window, channels=3), (size, size))
-
-    def load(encoded):
-        boxes = tf.zeros([1, 0, 4])
-        first, extent, _ = tf.image.sample_distorted_bounding_box(
-            tf.image.extract_jpeg_shape(encoded), boxes, aspect_ratio_range=ASPECT, area_range=AREA,
-            max_attempts=10, use_image_if_no_bounding_boxes=True,
-        )  # fmt: skip
-        pixels = tf.image.random_flip_left_right(part(encoded, tf.concat([first[:2], extent[:2]], 0)))
-        return tf.cast(tf.round(pixels), tf.uint8)
-
-    options = tf.data.Options()
-    options.threading.private_threadpool_size = 1
-    options.threading.max_intra_op_parallelism = 1
-    batches = tf.data.Dataset.from_tensor_slices(images).map(load, num_parallel_calls=1).batch(64).with_options(options)
-
-    def crop(encoded, box):
-        left, top, right, bottom = box
-        return np.round(part(encoded, [top, left, bottom - top, right - left]).numpy())
-
-    def read():
-        iterator = iter(batches)
-        for _ in iterator:
-            pass
-        return iterator  # ended outside of the measured time, as ours: that waits for a clock of tf.data
 
     return Engine(read, crop)
 

@@ -19,7 +19,7 @@ def bench_data(
     data: Annotated[str, typer.Option("--data", help="digits, a TFDS name or folder:PATH.")] = "imagenet2012",
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where TFDS keeps prepared data.")] = None,
     split: Annotated[str, typer.Option("--split", help="Of the data set.")] = "train",
-    images: Annotated[int, typer.Option("--images", help="That each engine reads in a turn.", min=1)] = 192,
+    images: Annotated[int, typer.Option("--images", help="That each engine reads in a turn.", min=1)] = 768,
     size: Annotated[int, typer.Option("--image-size", help="Of the crops, in pixels.", min=1)] = 224,
     rounds: Annotated[int, typer.Option("--rounds", help="Turns of each engine.", min=1)] = 9,
     workers: Annotated[list[int] | None, typer.Option("--workers", help="Of our loader; repeat it.", min=0)] = None,

@@ -94,7 +94,7 @@ def train_batches(
         )
     epochs = max(-(-steps.stop * batch_size // len(source)), 1)  # endless, Grain's lengths would overflow
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(epochs)
-    return _read(order.random_map(LoadImage(source, transform, reading.on_error)), batch_size, steps, reading)
+    return _read(source, order, transform, batch_size, seed, steps, reading)
 
 
 def eval_batches(
@@ -102,8 +102,8 @@ def eval_batches(
 ) -> Generator[Batch, None, None]:
     """Returns this process's part of batches that hold every image of `source` once; the last ones are padded."""
     steps = range(-(-len(source) // batch_size))
-    order = grain.MapDataset.range(len(steps) * batch_size)
-    return _read(order.random_map(LoadImage(source, transform, reading.on_error), seed=0), batch_size, steps, reading)
+    order = range(len(steps) * batch_size)
+    return _read(source, order, transform, batch_size, 0, steps, reading)
 
 
 def skipped(batch: Batch) -> list[int]:
@@ -111,50 +111,72 @@ def skipped(batch: Batch) -> list[int]:
     return batch["index"][(batch["mask"] == 0) & (batch["index"] != PADDING)].tolist()
 
 
-@dataclasses.dataclass(frozen=True)
-class LoadImage(grain.transforms.RandomMap):
-    """Turns the index of a record into an example; behind the end of the source there is padding."""
+@dataclasses.dataclass(frozen=True, repr=False)  # Grain asks for it, and records in memory make a long one
+class LoadBatch(grain.transforms.Map):
+    """Turns a number n into the images at the positions n b ... n b + b - 1 of a stream, b = `images`.
+
+    Attributes:
+      source, transform, on_error: of the images.
+      order: the index of the record at each position; behind the end of the source there is padding.
+      images: of a batch.
+      seed: with its position, it decides all that is random in an image.
+    """
 
     source: ImageSource
     transform: Transform
     on_error: str
+    order: Sequence[int]
+    images: int
+    seed: int
 
-    def random_map(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+    def map(self, number: int) -> Batch:
         """Reads, decodes and transforms; a broken image raises `BrokenImage`, or becomes black with mask 0."""
-        if index >= len(self.source):
-            return self._example(None, 0, PADDING)
-        record, pixels = self.source[index], None
+        count, size = self.images, self.transform.size
+        batch: Batch = {
+            "image": np.empty((count, size, size, 3), np.uint8),
+            "label": np.zeros(count, np.int32),
+            "mask": np.zeros(count, np.float32),
+            "index": np.full(count, PADDING, np.int32),
+        }
+        for row, position in enumerate(range(number * count, (number + 1) * count)):
+            index, pixels = self.order[position], None
+            if index < len(self.source):
+                record = self.source[index]
+                pixels = self._pixels(record, position)
+                batch["label"][row], batch["index"][row] = record["label"], index
+            batch["image"][row] = 0 if pixels is None else pixels
+            batch["mask"][row] = pixels is not None
+        return batch
+
+    def _pixels(self, record: dict[str, Any], position: int) -> np.ndarray | None:
+        rng = np.random.Generator(np.random.Philox(key=[self.seed, position]))
         try:
-            pixels = self._pixels(record["image"], rng)
+            if isinstance(self.transform, InceptionCrop):  # needs a part alone
+                return self.transform(open_image(record["image"]), rng)
+            return self.transform(decode(record["image"]), rng)
         except BrokenImage as error:
-            message = f"{self.source.describe(index)}: {error}"
+            message = f"{self.source.describe(record['index'])}: {error}"
             if self.on_error == "raise":
                 raise BrokenImage(f'Broken image, {message}. data.on_error="skip" leaves such out.') from error
             logger.warning("skipped broken image, %s", message)
-        return self._example(pixels, record["label"], index)
-
-    def _pixels(self, encoded: bytes, rng: np.random.Generator) -> np.ndarray:
-        if isinstance(self.transform, InceptionCrop):  # needs a part alone
-            return self.transform(open_image(encoded), rng)
-        return self.transform(decode(encoded), rng)
-
-    def _example(self, pixels: np.ndarray | None, label: int, index: int) -> dict[str, Any]:
-        mask = np.float32(pixels is not None)
-        if pixels is None:
-            pixels = np.zeros((self.transform.size, self.transform.size, 3), np.uint8)
-        return {"image": pixels, "label": np.int32(label), "mask": mask, "index": np.int32(index)}
+            return None
 
 
-def _collate(examples: Sequence[dict[str, Any]]) -> Batch:
-    return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
-
-
-def _read(stream: grain.MapDataset, batch_size: int, steps: range, reading: Reading) -> Generator[Batch, None, None]:
+def _read(
+    source: ImageSource,
+    order: Sequence[int],
+    transform: Transform,
+    batch_size: int,
+    seed: int,
+    steps: range,
+    reading: Reading,
+) -> Generator[Batch, None, None]:
     if batch_size % reading.processes:
         raise UserError(f"batch_size is {batch_size}; it must be a multiple of the {reading.processes} processes.")
+    load = LoadBatch(source, transform, reading.on_error, order, batch_size // reading.processes, seed)
     # Local batches of all processes in turn; a worker reads whole ones, so that their number changes nothing.
     first, last = steps.start * reading.processes + reading.process, steps.stop * reading.processes
-    batches = stream.batch(batch_size // reading.processes, batch_fn=_collate)[first : last : reading.processes]
+    batches = grain.MapDataset.range(first, last, reading.processes).map(load)
     batches = batches.to_iter_dataset(grain.ReadOptions(reading.threads, max(reading.threads, reading.buffer)))
     if reading.workers:
         if not flags.FLAGS.is_parsed():  # Grain reads its own flags before it starts workers

@@ -25,6 +25,7 @@ from inception_jax.inference.images import Input, open_image
 from inception_jax.inference.rewrite import for_inference
 from inception_jax.models.inputs import Preprocess, normalise
 from inception_jax.models.network import InceptionNet, ModelOutput
+from inception_jax.models.platforms import tracing_for
 
 Outputs = dict[str, jax.Array]
 Views = np.ndarray  # of one image: uint8 [V, size, size, 3]
@@ -277,7 +278,8 @@ def trace_forward(
     replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
     run = functools.partial(_forward, model=model, preprocess=preprocess, outputs=outputs)
     images = jax.ShapeDtypeStruct((batch, preprocess.size, preprocess.size, 3), np.uint8)
-    return jax.jit(run, in_shardings=(replicated, split), out_shardings=split).trace(params, images)
+    with tracing_for(mesh.devices.flat[0]):
+        return jax.jit(run, in_shardings=(replicated, split), out_shardings=split).trace(params, images)
 
 
 def _forward(

@@ -50,13 +50,15 @@ class BatchNorm(nn.Module):
           relu: whether a ReLU follows.
           part: whether the maps are some channels of larger ones.
         """
+        sign = self.sign()
         if not self.is_initializing():
+            new_mean, new_var = jax.lax.stop_gradient((sign * mean.mean((0, 1, 2, 3)), var.mean((0, 1, 2, 3))))
             count = maps[..., 0].size // len(mean)
             correction = count / max(count - 1, 1) if self.constants.unbiased else 1.0
-            decay, axes = self.constants.decay, (0, 1, 2, 3)
-            self.mean.value = decay * self.mean.value + (1 - decay) * self.sign() * mean.mean(axes)
-            self.var.value = decay * self.var.value + (1 - decay) * correction * var.mean(axes)
-        gain, offset = (jnp.expand_dims(leaf, (0, 1, 2, 3)) for leaf in (self.gain * self.sign(), self.offset))
+            decay = self.constants.decay
+            self.mean.value = decay * self.mean.value + (1 - decay) * new_mean
+            self.var.value = decay * self.var.value + (1 - decay) * correction * new_var
+        gain, offset = (jnp.expand_dims(leaf, (0, 1, 2, 3)) for leaf in (self.gain * sign, self.offset))
         scale = jax.lax.rsqrt(var + self.constants.epsilon) * gain
         return Pending(maps, mean, scale, jnp.broadcast_to(offset, scale.shape), relu, part)
 

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from inception_jax.models import platforms
+
 
 @jax.custom_vjp
 def on_cpu(*arrays: jax.Array) -> tuple[jax.Array, ...]:
@@ -15,7 +17,7 @@ def on_cpu(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     every parameter: slow to run, and slow to compile. Steps that read no more than arrays are alike for arrays of a
     shape, so that XLA compiles one for all.
     """
-    return lax.platform_dependent(*arrays, cpu=_apart, default=lambda *same: same)
+    return platforms.pick(*arrays, cpu=_apart, default=lambda *same: same)
 
 
 on_cpu.defvjp(lambda *arrays: (on_cpu(*arrays), None), lambda _, grads: grads)

@@ -23,9 +23,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from inception_jax.models import cpu, native, xla
+from inception_jax.models import cpu, native, platforms, xla
 from inception_jax.models.xla import Borders as Borders
 from inception_jax.models.xla import Geometry as Geometry
 
@@ -61,7 +60,7 @@ def geometry(stride: int, borders: Borders, groups: int = 1) -> Geometry:
 
 
 def _by_platform(on_cpu: Callable, elsewhere: Callable, *arrays: jax.Array | None, **facts: Any) -> jax.Array:
-    return lax.platform_dependent(
+    return platforms.pick(
         *arrays, cpu=functools.partial(on_cpu, **facts), default=functools.partial(elsewhere, **facts)
     )
 
@@ -125,7 +124,7 @@ def _max_pool_forward(maps: jax.Array, window: int, geometry: Geometry) -> tuple
         return pooled, jnp.zeros_like(pooled, cpu.place_dtype(window))
 
     on_cpu = functools.partial(cpu.winners, window=window, geometry=geometry)
-    pooled, winners = lax.platform_dependent(maps, cpu=on_cpu, default=by_xla)
+    pooled, winners = platforms.pick(maps, cpu=on_cpu, default=by_xla)
     return pooled, (maps, winners)
 
 
@@ -137,7 +136,7 @@ def _max_pool_backward(window: int, geometry: Geometry, saved: tuple, grads: jax
     def on_cpu(maps: jax.Array, winners: jax.Array, grads: jax.Array) -> jax.Array:
         return cpu.max_pool_gradient(winners, grads, window, maps.shape, geometry)
 
-    return (lax.platform_dependent(*saved, grads, cpu=on_cpu, default=by_xla),)
+    return (platforms.pick(*saved, grads, cpu=on_cpu, default=by_xla),)
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)

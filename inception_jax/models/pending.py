@@ -17,7 +17,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from inception_jax.models import native, ops
+from inception_jax.models import native, ops, platforms
 
 
 @flax.struct.dataclass
@@ -102,14 +102,20 @@ def _forward(geometry, group_size, maps, kernel, bias, origin):
 
 def _backward(geometry, group_size, residuals, cotangents):
     maps, kernel, bias, origin, features, mean, var = residuals
-    grads = _through_moments(features, mean, var, *cotangents)
+    through_moments = functools.partial(_through_moments, features, cotangents[0])
+    moments = mean, var, *cotangents[1:]
+    grads = through_moments(moments)
     kernel_grad = _kernel_gradient(maps, grads, kernel.shape, geometry).astype(kernel.dtype)
     bias_grad = None if bias is None else grads.sum((0, 1, 2), dtype=bias.dtype)
 
-    # Computed again rather than kept, each for the one convolution that it then becomes a part of. The barrier stands
-    # before the small arrays alone: one before maps would have slices of them written out.
-    mean, var, mean_grad, var_grad = _anew((mean, var, *cotangents[1:]))
-    grads = _through_moments(features, mean, var, cotangents[0], mean_grad, var_grad)
+    # TPUs compute it again rather than keep it, each for the one convolution that it then becomes a part of. The
+    # barrier stands before the small arrays alone: one before maps would have slices of them written out.
+    grads = platforms.pick(
+        grads,
+        moments,
+        tpu=lambda _, moments: through_moments(jax.lax.optimization_barrier(moments)),
+        default=lambda grads, _: grads,
+    )
     settled_grad = ops.maps_gradient(grads, kernel.astype(_dtype(maps)), maps.shape, geometry)
     return _unsettle(_settled_anew(maps), settled_grad, geometry), kernel_grad, bias_grad, jnp.zeros_like(origin)
 
@@ -172,13 +178,13 @@ def _moments(maps: jax.Array, origin: jax.Array, groups: int, geometry: ops.Geom
 
     if not native.fits(geometry, maps, origin):
         return plain(maps, origin)
-    return jax.lax.platform_dependent(maps, origin, cpu=on_cpu, default=plain)
+    return platforms.pick(maps, origin, cpu=on_cpu, default=plain)
 
 
 def _by_platform(plain: Callable, on_cpu: Callable, geometry: ops.Geometry, maps: Maps, other: jax.Array) -> Any:
     if not isinstance(maps, Pending) or not native.fits(geometry, other, *jax.tree.leaves(maps)):
         return plain(maps, other)
-    return jax.lax.platform_dependent(maps, other, cpu=on_cpu, default=plain)
+    return platforms.pick(maps, other, cpu=on_cpu, default=plain)
 
 
 def _norm(maps: Pending) -> jax.Array:
@@ -186,8 +192,9 @@ def _norm(maps: Pending) -> jax.Array:
     return jnp.stack([leaf.reshape(len(leaf), -1) for leaf in (maps.mean, maps.scale, maps.bias)])
 
 
-def _through_moments(features, mean, var, grads, mean_grad, var_grad):
+def _through_moments(features, grads, moments):
     """Returns the gradient of `features` from those of themselves, of their mean and of their variance."""
+    mean, var, mean_grad, var_grad = moments
     x, grads = _grouped(features, len(mean)), _grouped(grads, len(mean))
     count = x[0, ..., 0].size
     total = grads + mean_grad / count + jnp.where(var > 0, 2 * var_grad / count, 0) * (x - mean)
@@ -207,7 +214,7 @@ def _anew(tree: Any) -> Any:
 
     Other platforms run elementwise steps on their own: there they are better run once.
     """
-    return jax.lax.platform_dependent(tree, tpu=jax.lax.optimization_barrier, default=lambda same: same)
+    return platforms.pick(tree, tpu=jax.lax.optimization_barrier, default=lambda same: same)
 
 
 def _grouped(maps: jax.Array, groups: int) -> jax.Array:

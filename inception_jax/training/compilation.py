@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from inception_jax.models.platforms import tracing_for
 from inception_jax.parallel.mesh import batch_sharding, replicated
 from inception_jax.parallel.reduce import on_each_device
 from inception_jax.training.config import TrainConfig
@@ -54,14 +55,16 @@ def trace_train_step(setup: Setup) -> jax.stages.Traced:
         out_shardings=(state_shardings, replicated(mesh)),
         donate_argnames="state",
     )
-    return jitted_step.trace(setup.abstract_state, _batch(setup))
+    with tracing_for(mesh.devices.flat[0]):
+        return jitted_step.trace(setup.abstract_state, _batch(setup))
 
 
 def trace_eval_step(setup: Setup) -> jax.stages.Traced:
     """Returns `eval_step` traced for the variables and the batches of a run."""
     step_fn = functools.partial(eval_step, model=setup.model, preprocess=setup.preprocess)
     jitted_step = jax.jit(step_fn, out_shardings=replicated(setup.mesh))
-    return jitted_step.trace(setup.abstract_state.variables, _batch(setup))
+    with tracing_for(setup.mesh.devices.flat[0]):
+        return jitted_step.trace(setup.abstract_state.variables, _batch(setup))
 
 
 def groups_fit_devices(config: TrainConfig, devices: int) -> bool:
