@@ -99,8 +99,9 @@ def train_step(
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     grads, batch_stats, sums = gradients(state.params, state.batch_stats, batch, rng)
     count = sums["count"]
-    grad_norm = norm(grads) / jnp.maximum(count, 1)
-    grads = jax.tree.map(lambda grad: grad / jnp.maximum(count, 1), grads)
+    images = jnp.maximum(count, 1)
+    grad_norm = norm(grads) / images
+    grads = jax.tree.map(lambda grad: grad / images, grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     state = state.replace(
         step=state.step + 1,
@@ -119,7 +120,8 @@ def norm(tree: Any) -> jax.Array:
     leaves = jax.tree.leaves(tree)
     small = [leaf.ravel() for leaf in leaves if leaf.size < mesh.SMALLEST_SHARDED]
     large = [leaf for leaf in leaves if leaf.size >= mesh.SMALLEST_SHARDED]
-    return optax.tree.norm([*large, jnp.concatenate(small)] if small else large)
+    leaves = [*large, jnp.concatenate(small)] if small else large
+    return jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in leaves))
 
 
 def accumulate(run_part: Any, batch_stats: Any, batch: Batch, rng: jax.Array, parts: int) -> tuple[Any, Any, Sums]:
