@@ -287,7 +287,7 @@ def _trace_predictor(setup: Setup, part: Slice) -> jax.stages.Traced:
     """Returns the program of a `Predictor` of this network for logits; its parameters, zeros here, are arguments."""
     model, size = setup.model.clone(aux_heads={}), setup.preprocess.size
     shapes = jax.eval_shape(lambda: init_variables(jax.random.key(0), model, size))
-    network = for_inference(model, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
+    network = for_inference(model, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes), "tpu")
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), network.params)
     mesh = Mesh(np.array(setup.mesh.devices).reshape(-1), ("data",))
     return trace_forward(network.model, params, setup.preprocess, setup.config.batch_size, ("logits",), mesh)

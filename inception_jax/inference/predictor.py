@@ -84,9 +84,9 @@ class Predictor:
         self.transform = eval_transform(self.info.preprocess)
         self.threads = threads or min(os.cpu_count() or 1, 16)
 
-        network = for_inference(source.create_model(dtype, aux=False), source.variables)
-        self.model = network.model
         devices = jax.local_devices()
+        network = for_inference(source.create_model(dtype, aux=False), source.variables, devices[0].platform)
+        self.model = network.model
         self._mesh = Mesh(np.array(devices), ("data",))
         self._split = NamedSharding(self._mesh, P("data"))
         self._params = jax.device_put(network.params, NamedSharding(self._mesh, P()))

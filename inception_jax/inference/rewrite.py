@@ -2,10 +2,15 @@
 
 Batch norm becomes part of the convolution before it, and the 1x1 convolutions that begin several branches of a block
 become one, whose channels the branches share out.
+
+TPUs are slow to take some channels of maps. There a branch that is no more than a 1x1 convolution stays apart, and
+equal convolutions that follow the others and end their branches become one, too, with zeros where a branch would read
+another's channels: fewer than 128 take no less time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -25,9 +30,14 @@ class Network(NamedTuple):
     params: Params
 
 
-def for_inference(model: InceptionNet, variables: dict[str, Any]) -> Network:
-    """Returns a network with the logits and endpoints of `model` in evaluation; auxiliary heads are left out."""
-    return fuse(fold(model.clone(aux_heads={}), variables))
+def for_inference(model: InceptionNet, variables: dict[str, Any], platform: str | None = None) -> Network:
+    """Returns a network with the logits and endpoints of `model` in evaluation; auxiliary heads are left out.
+
+    Args:
+      model, variables: as trained, or loaded.
+      platform: that is to run it; None: any.
+    """
+    return fuse(fold(model.clone(aux_heads={}), variables), on_tpu=platform == "tpu")
 
 
 def fold(model: InceptionNet, variables: dict[str, Any]) -> Network:
@@ -50,69 +60,112 @@ def fold(model: InceptionNet, variables: dict[str, Any]) -> Network:
     return Network(model.clone(numerics=numerics), traverse_util.unflatten_dict(params))
 
 
-def fuse(network: Network) -> Network:
-    """Returns the network in which leading 1x1 convolutions of neighbouring branches are one; it has no batch norms."""
+def fuse(network: Network, on_tpu: bool) -> Network:
+    """Returns the network in which leading 1x1 convolutions of neighbouring branches are one; it has no batch norms.
+
+    Args:
+      network: without batch norms.
+      on_tpu: whether it is for TPUs, which other convolutions are fused for.
+    """
     model, params = network
     table, new_params = {}, dict(params)
     for name, row in model.table.items():
         module = spec.module_name(name, row)
-        table[name], fused = _fuse_row(row, params.get(module, {}))
+        table[name], fused = _fuse_row(row, params.get(module, {}), on_tpu)
         if fused:
             new_params[module] = fused
     return Network(model.clone(table=table), new_params)
 
 
-def _fuse_row(row: spec.Row | spec.Block, params: Params) -> tuple[spec.Row | spec.Block, Params]:
+def _fuse_row(row: spec.Row | spec.Block, params: Params, on_tpu: bool) -> tuple[spec.Row | spec.Block, Params]:
     if isinstance(row, spec.Residual):
         rows, new_params = [], dict(params)
         for j, part in enumerate(row.rows):
-            fused, its_params = _fuse_row(part, params.get(f"rows_{j}", {}))
+            # Its branches make few channels of many: to read those twice costs more than it saves.
+            fused, its_params = _fuse_row(part, params.get(f"rows_{j}", {}), on_tpu=False)
             rows.append(fused)
             if its_params:
                 new_params[f"rows_{j}"] = its_params
         return row._replace(rows=tuple(rows)), new_params
     if isinstance(row, spec.Row):
         return row, params
-    return _fuse_block(row, params)
+    return _fuse_block(row, params, on_tpu)
 
 
-def _fuse_block(block: spec.Block, params: Params) -> tuple[spec.Block, Params]:
-    count = _leading(block)
-    if count < 2:
+def _fuse_block(block: spec.Block, params: Params, on_tpu: bool) -> tuple[spec.Block, Params]:
+    start, stop = _run(block, shortest=2 if on_tpu else 1)
+    if stop - start < 2:
         return block, params
-    firsts = [cast(spec.Conv, branch[0]) for branch in block[:count]]
-    ends = np.cumsum([0, *(first.features for first in firsts)]).tolist()
-    shares = tuple(
-        (spec.Channels(start, stop), *branch[1:])
-        for start, stop, branch in zip(ends, ends[1:], block[:count], strict=False)
-    )
-    units = [params[f"branch{i}_0"]["conv"] for i in range(1, count + 1)]
-    joined = {leaf: np.concatenate([unit[leaf] for unit in units], axis=-1) for leaf in units[0]}
-    shared = {name: value for name, value in params.items() if _branch(name) <= count and not name.endswith("_0")}
-    rest = {
-        f"branch{_branch(name) - count + 1}_{name.rpartition('_')[2]}": value
+    branches, numbers = block[start:stop], range(start + 1, stop + 1)
+    units = [params[f"branch{i}_0"]["conv"] for i in numbers]
+    first = {"conv": {leaf: np.concatenate([unit[leaf] for unit in units], axis=-1) for leaf in units[0]}}
+    rest: spec.Row | spec.Block
+    if on_tpu and _end_alike(branches):
+        rest = _wider(branches, 1)
+        its_params = {"conv": _beside([params[f"branch{i}_1"]["conv"] for i in numbers])}
+    else:
+        ends = np.cumsum([0, *(cast(spec.Conv, branch[0]).features for branch in branches)]).tolist()
+        rest = tuple((spec.Channels(*ends[i : i + 2]), *branch[1:]) for i, branch in enumerate(branches))
+        its_params = {
+            f"branch{_branch(name) - start}_{_place(name)}": value
+            for name, value in params.items()
+            if _branch(name) in numbers and _place(name)
+        }
+    new_params = {
+        f"branch{i if i <= start else i - (stop - start - 1)}_{_place(name)}": value
         for name, value in params.items()
-        if _branch(name) > count
-    }
-    new_block = ((firsts[0]._replace(features=ends[-1]), shares), *block[count:])
-    return new_block, {"branch1_0": {"conv": joined}, **({"branch1_1": shared} if shared else {}), **rest}
+        if (i := _branch(name)) not in numbers
+    } | {f"branch{start + 1}_0": first}
+    if its_params:
+        new_params[f"branch{start + 1}_1"] = its_params
+    return (*block[:start], (_wider(branches, 0), rest), *block[stop:]), new_params
 
 
-def _leading(block: spec.Block) -> int:
-    """Returns how many branches, from the first on, begin with equal 1x1 convolutions."""
-    count = 0
-    for branch in block:
-        first = branch[0]
-        plain = isinstance(first, spec.Conv) and first == spec.Conv(first.features, init=first.init)
-        if not plain:
-            break
-        count += 1
-    return count
+def _run(block: spec.Block, shortest: int) -> tuple[int, int]:
+    """Returns the first neighbouring branches, start to stop, of `shortest` rows or more, with equal 1x1 rows first."""
+    begin = [len(branch) >= shortest and _is_plain_1x1(branch[0]) for branch in block]
+    start = begin.index(True) if any(begin) else 0
+    return start, begin.index(False, start) if False in begin[start:] else len(block)
+
+
+def _is_plain_1x1(row: spec.Row | spec.Block) -> bool:
+    return isinstance(row, spec.Conv) and row == spec.Conv(row.features, init=row.init)
+
+
+def _end_alike(branches: Sequence[spec.Branch]) -> bool:
+    """Returns whether branches end in a second convolution each, and those differ in features alone."""
+    rests = [branch[1:] for branch in branches]
+    if not all(len(rest) == 1 and isinstance(rest[0], spec.Conv) for rest in rests):
+        return False
+    return len({cast(spec.Conv, rest[0])._replace(features=0, init=None) for rest in rests}) == 1
+
+
+def _wider(branches: Sequence[spec.Branch], place: int) -> spec.Conv:
+    """Returns the convolution that has the features of those at a place of all branches."""
+    rows = [cast(spec.Conv, branch[place]) for branch in branches]
+    return rows[0]._replace(features=sum(row.features for row in rows))
+
+
+def _beside(units: Sequence[Params]) -> Params:
+    """Returns the convolution that runs each of some on its own channels of maps that lie side by side."""
+    kernels = [unit["kernel"] for unit in units]
+    channels = [sum(kernel.shape[2] for kernel in kernels[:i]) for i in range(len(kernels) + 1)]
+    padded = [
+        np.pad(kernel, ((0, 0), (0, 0), (start, channels[-1] - start - kernel.shape[2]), (0, 0)))
+        for kernel, start in zip(kernels, channels, strict=False)
+    ]
+    joined = {leaf: np.concatenate([unit[leaf] for unit in units], axis=-1) for leaf in units[0] if leaf != "kernel"}
+    return joined | {"kernel": np.concatenate(padded, axis=-1)}
 
 
 def _branch(name: str) -> int:
     """Returns i of `branch{i}_{j}`."""
     return int(name.removeprefix("branch").partition("_")[0])
+
+
+def _place(name: str) -> int:
+    """Returns j of `branch{i}_{j}`."""
+    return int(name.rpartition("_")[2])
 
 
 def _flat(tree: dict[str, Any]) -> Flat:

@@ -24,18 +24,29 @@ def _network(name, **settings):
     return model, {"batch_stats": {}, **traverse_util.unflatten_dict(flat)}
 
 
-# A norm behind biases, a separable convolution, forks, residuals with scale, biases without norm.
+# A norm behind biases, a separable convolution, forks, residuals with scale, biases without norm, equal branches.
 @pytest.mark.parametrize(
-    "name", ["bn_inception", "inception_v2", "inception_v3", "inception_resnet_v1", "xception", "googlenet"]
+    ("name", "platform"),
+    [
+        ("bn_inception", "cpu"),
+        ("inception_v2", "cpu"),
+        ("inception_v3", "cpu"),
+        ("inception_v3", "tpu"),
+        ("inception_resnet_v1", "cpu"),
+        ("xception", "cpu"),
+        ("googlenet", "cpu"),
+        ("googlenet", "tpu"),
+        ("googlenet_torchvision", "tpu"),
+    ],
 )
-def test_same_outputs(name):
+def test_same_outputs(name, platform):
     model, variables = _network(name)
     if name == "inception_resnet_v1":  # two blocks of each kind are enough
         keep = [row for row in model.table if not row.startswith("block") or int(row.split("_")[1]) < 3]
         model = model.clone(table={row: model.table[row] for row in keep})
     images = np.random.default_rng(1).standard_normal((2, SIZE, SIZE, 3)).astype(np.float32)
     expected = jax.jit(model.apply)(variables, images)
-    network = for_inference(model, variables)
+    network = for_inference(model, variables, platform)
     found = jax.jit(network.model.apply)({"params": network.params}, images)
     assert found.endpoints.keys() == expected.endpoints.keys()
     for ours, theirs in (
@@ -45,10 +56,11 @@ def test_same_outputs(name):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
 
 
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize("name", zoo.MODELS)
-def test_parameters_are_those_the_new_table_asks_for(name):
+def test_parameters_are_those_the_new_table_asks_for(name, platform):
     model, variables = _network(name, aux=False)
-    network = for_inference(model, variables)
+    network = for_inference(model, variables, platform)
     found = {("params", *path): leaf.shape for path, leaf in traverse_util.flatten_dict(network.params).items()}
     assert found == variable_shapes(network.model, SIZE)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(network.params))
@@ -61,6 +73,29 @@ def test_counts():
     convolutions = lambda network: sum(path[-1] == "kernel" for path in traverse_util.flatten_dict(network.params)) - 1  # noqa: E731
     assert (convolutions(folded), convolutions(fused)) == (57, 57 - 2 * 9)
     assert folded.model.numerics.norm is None
+    assert convolutions(for_inference(model, variables, "tpu")) == 57 - 2 * 9
+
+
+@pytest.mark.parametrize("name", ["googlenet_torchvision", "googlenet_bn"])
+def test_rows_for_tpus(name):
+    """The branch of a 1x1 alone stays apart; the two that go on begin as one, and if both are 3x3 go on as one."""
+    model, variables = _network(name)
+    alone, second, third, pooled = model.table["3a"]
+    block = for_inference(model, variables, "tpu").model.table["3a"]
+    assert (block[0], block[2]) == (alone, pooled)
+    first, rest = block[1]
+    a, b = second[0].features, second[0].features + third[0].features
+    assert first == spec.Conv(b)
+    if name == "googlenet_torchvision":
+        assert rest == spec.Conv(second[1].features + third[1].features, (3, 3))
+    else:
+        assert rest == ((spec.Channels(0, a), second[1]), (spec.Channels(a, b), third[1]))
+
+
+def test_residuals_are_the_same_for_tpus():
+    model, variables = _network("inception_resnet_v2")
+    tables = [for_inference(model, variables, platform).model.table["block35_1"] for platform in ("cpu", "tpu")]
+    assert tables[0] == tables[1]
 
 
 def test_rows_of_the_new_table():
