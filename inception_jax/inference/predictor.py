@@ -259,7 +259,8 @@ class Predictor:
     def _program(self, bucket: int, outputs: tuple[str, ...]) -> jax.stages.Compiled:
         key = bucket, outputs
         if key not in self._programs:
-            self._programs[key] = self.trace(bucket, outputs).lower().compile()
+            with tracing_for(self._mesh.devices.flat[0]):  # lowering makes as little garbage
+                self._programs[key] = self.trace(bucket, outputs).lower().compile()
         return self._programs[key]
 
 

@@ -24,7 +24,8 @@ HIT, MISS = "/jax/compilation_cache/cache_hits", "/jax/compilation_cache/cache_m
 
 def compile_steps(experiment: Setup) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
     """Returns the compiled training and evaluation steps; they can run nothing else, so nothing compiles twice."""
-    return trace_train_step(experiment).lower().compile(), trace_eval_step(experiment).lower().compile()
+    with tracing_for(experiment.mesh.devices.flat[0]):  # lowering makes as little garbage
+        return trace_train_step(experiment).lower().compile(), trace_eval_step(experiment).lower().compile()
 
 
 def trace_train_step(setup: Setup) -> jax.stages.Traced:

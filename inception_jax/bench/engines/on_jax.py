@@ -20,6 +20,7 @@ from inception_jax.errors import UserError
 from inception_jax.inference.export import load_exported
 from inception_jax.inference.predictor import Predictor
 from inception_jax.models import native
+from inception_jax.models.platforms import tracing_for
 from inception_jax.parallel.mesh import batch_sharding, create_mesh, shard_batch
 from inception_jax.training.compilation import CompilationLog, trace_train_step
 from inception_jax.training.config import TrainConfig
@@ -76,7 +77,7 @@ class JaxEngine:
         raise NotImplementedError
 
     def build(self, clock: Clock = time.perf_counter) -> dict[str, float]:
-        with self.log:
+        with self.log, tracing_for(jax.devices()[0]):  # as `compile_steps` and `Predictor` do
             traced, tracing = timed(self.trace, clock)
             lowered, lowering = timed(traced.lower, clock)
             self.compiled, compiling = timed(lowered.compile, clock)
