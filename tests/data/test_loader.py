@@ -213,6 +213,11 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow",
 """
 
 
+def test_what_grain_is_told_of_a_batch_does_not_hold_the_records(source):
+    load = loader.LoadBatch(source, CROP, "raise", range(IMAGES), BATCH, seed=0)
+    assert len(repr(load)) < 200 < len(repr(source))
+
+
 def test_tensorflow_is_never_imported(digits_dir):
     subprocess.run([sys.executable, "-c", NO_TENSORFLOW.format(data_dir=digits_dir)], check=True, timeout=120)
 

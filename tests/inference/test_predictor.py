@@ -42,6 +42,10 @@ def test_logits_are_those_of_the_model(predictor, source):
     np.testing.assert_allclose(predictor.logits(pictures), output.logits, rtol=0, atol=1e-5 * scale)
 
 
+def test_a_program_holds_no_form_of_another_platform(predictor):
+    assert "platform_index" not in str(predictor.trace(8).jaxpr)
+
+
 def test_predictions(predictor):
     pictures = _pictures(2)
     logits = predictor.logits(pictures).astype(np.float64)

@@ -11,7 +11,7 @@ import pytest
 
 from inception_jax.parallel import mesh
 from inception_jax.training import prepare
-from inception_jax.training.compilation import trace_train_step
+from inception_jax.training.compilation import trace_eval_step, trace_train_step
 
 BATCH, SIZE = 32, 32
 COLLECTIVES = re.compile(r"\b(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
@@ -88,6 +88,11 @@ def test_eight_devices_compute_what_one_does(experiment, batch, on_eight, on_one
     for leaf in jax.tree.leaves(state.batch_stats):
         shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]
         assert all((shard == shards[0]).all() for shard in shards), "the same on all devices"
+
+
+def test_the_steps_of_a_run_hold_no_form_of_another_platform(experiment):
+    for trace in (trace_train_step, trace_eval_step):
+        assert "platform_index" not in str(trace(experiment()).jaxpr)
 
 
 def test_smaller_groups_parts_and_mixed_images_need_no_other_exchange(experiment):
