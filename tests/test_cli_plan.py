@@ -117,3 +117,17 @@ def test_a_config_is_read_from_anywhere(tmp_path, monkeypatch):
     broken.write_text("def get_config():\n    return 1 / 0\n")
     with pytest.raises(UserError, match=r"broken.py: ZeroDivisionError: division by zero"):
         read_config(broken)
+
+
+def test_options_reach_the_compiler_and_the_record(run, compiler):
+    arguments = ("plan", "--config", DIGITS, "--topology", "v5e:2x2", "--json")
+    code, out, _ = run(*arguments, "--option", "xla_tpu_scoped_vmem_limit_kib=20480", "--option", "a=b=c")
+    assert code == 0
+    assert json.loads(out)[0]["compiler_options"] == {"xla_tpu_scoped_vmem_limit_kib": "20480", "a": "b=c"}
+
+
+@pytest.mark.parametrize("option", ["name", "name=", "=value"])
+def test_an_option_without_name_or_value_is_refused(run, compiler, option):
+    code, _, err = run("plan", "--config", DIGITS, "--topology", "v5e:2x2", "--option", option)
+    assert code == 2
+    assert f"--option {option}: it must be NAME=VALUE" in err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -42,6 +42,7 @@ class Question:
       batch_per_chip: images of a step on one chip; None: config.batch_size, shared out.
       num_classes: of the data; None: known for ImageNet, CIFAR-10 and the digits.
       inference: whether to compile the predictor's program for logits in place of the training step.
+      options: of the compiler, by name; runs set none.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Question:
     batch_per_chip: int | None = None
     num_classes: int | None = None
     inference: bool = False
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Plan:
             "topology": self.question.part.name,
             "chips": self.question.part.chips,
             "devices": self.question.part.devices,
+            "compiler_options": dict(self.question.options),
             **self.facts,
             "fits": self.refusal is None,
             "refusal": self.refusal,
@@ -160,7 +163,7 @@ def make_plan(question: Question) -> Plan:
     traced = _trace_predictor(setup, question.part) if question.inference else trace_train_step(setup)
     facts = _facts(question, setup)
     try:
-        program = tpu.compile_for_tpu(traced)
+        program = tpu.compile_for_tpu(traced, question.options)
     except tpu.TooLarge as error:
         return Plan(question, facts, refusal=str(error))
     return read_program(question, facts, program)

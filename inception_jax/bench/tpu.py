@@ -67,19 +67,22 @@ def devices(part: Slice) -> list[jax.Device]:
         raise UserError(f"libtpu refuses the topology {part.name!r}: {_first_line(error)}") from error
 
 
-def compile_for_tpu(traced: jax.stages.Traced) -> Program:
-    """Compiles a traced program for the devices of its shardings.
+def compile_for_tpu(traced: jax.stages.Traced, options: Mapping[str, str] | None = None) -> Program:
+    """Compiles a traced program for the devices of its shardings, with these options of the compiler.
 
     Raises:
       TooLarge: it does not fit into their memory.
+      UserError: the compiler knows no such option, or no such value of it.
     """
     lowered = traced.lower(lowering_platforms=("tpu",))
     start = time.monotonic()
     try:
-        compiled = lowered.compile()
+        compiled = lowered.compile(compiler_options=dict(options or {}))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
             raise TooLarge(_first_line(error)) from error
+        if "INVALID_ARGUMENT" in str(error) and options:
+            raise UserError(f"libtpu refuses the options {dict(options)}: {_first_line(error)}") from error
         raise
     seconds = time.monotonic() - start
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from inception_jax.cli.app import Json, app, table
 from inception_jax.cli.config import read_config
 from inception_jax.cli.progress import doing
+from inception_jax.errors import UserError
 
 if TYPE_CHECKING:
     from inception_jax.bench.plan import Plan, Question
@@ -39,6 +40,9 @@ def plan(
     largest_batch: Annotated[
         bool, typer.Option("--largest-batch", help="Find how many images fit: three to seven compilations more.")
     ] = False,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", help="NAME=VALUE, of the compiler, to see what it does; repeat it.")
+    ] = None,
     by_op: Annotated[bool, typer.Option("--by-op", help="What the steps move, by kind and by layer.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -54,8 +58,9 @@ def plan(
     from inception_jax.bench.plan import Question
     from inception_jax.bench.plan import largest_batch as search
 
+    options = _options(option or ())
     questions = [
-        Question(path.stem, parsed, part, batch_per_chip, classes, inference)
+        Question(path.stem, parsed, part, batch_per_chip, classes, inference, options)
         for path, parsed in configs
         for part in slices
     ]
@@ -70,6 +75,13 @@ def plan(
     if by_op:
         for each in plans:
             _print_by_op(each)
+
+
+def _options(given: Sequence[str]) -> dict[str, str]:
+    for each in given:
+        if not all(each.partition("=")):
+            raise UserError(f"--option {each}: it must be NAME=VALUE, such as xla_tpu_scoped_vmem_limit_kib=20480.")
+    return {name: value for name, _, value in (each.partition("=") for each in given)}
 
 
 def _stay_on_cpu() -> None:

@@ -164,7 +164,7 @@ def test_without_libtpu_the_extra_is_named(monkeypatch):
 def test_what_is_compiled_is_the_step_of_a_run(monkeypatch, short_network):
     traced = []
     monkeypatch.setattr(tpu, "devices", lambda part: jax.devices()[: part.devices])
-    monkeypatch.setattr(plan.tpu, "compile_for_tpu", lambda each: traced.append(each) or _refuse())
+    monkeypatch.setattr(plan.tpu, "compile_for_tpu", lambda each, options: traced.append(each) or _refuse())
     found = plan.make_plan(question(model="short", batch_per_chip=4))
     assert found.refusal == "Used 17.5G of 15.75G hbm."
     assert found.facts["batch_size"] == 32
@@ -179,7 +179,7 @@ def test_what_is_compiled_is_the_step_of_a_run(monkeypatch, short_network):
 def test_inference_compiles_the_predictors_program(monkeypatch, short_network):
     traced = []
     monkeypatch.setattr(tpu, "devices", lambda part: jax.devices()[: part.devices])
-    monkeypatch.setattr(plan.tpu, "compile_for_tpu", lambda each: traced.append(each) or _refuse())
+    monkeypatch.setattr(plan.tpu, "compile_for_tpu", lambda each, options: traced.append(each) or _refuse())
     plan.make_plan(question(model="short", batch_per_chip=1, inference=True))
     params, images = traced[0].args_info[0]
     assert images.shape == (8, 32, 32, 3)

@@ -9,6 +9,7 @@ from flax import traverse_util
 from configs import default
 from inception_jax.bench import plan, tpu
 from inception_jax.bench.chips import parse_slice
+from inception_jax.errors import UserError
 from inception_jax.models import zoo
 from inception_jax.training.config import TrainConfig
 from inception_jax.training.state import init_variables
@@ -68,3 +69,13 @@ def test_a_program_that_is_too_large_is_told():
     x = jax.ShapeDtypeStruct((2**33,), "float32", sharding=sharding)  # 32 GiB
     with pytest.raises(tpu.TooLarge, match=r"15\.75G"):
         tpu.compile_for_tpu(jax.jit(lambda x: x + 1).trace(x))
+
+
+def test_an_option_that_the_compiler_does_not_know_is_named():
+    sharding = jax.sharding.SingleDeviceSharding(tpu.devices(parse_slice("v5e:1x1"))[0])
+    traced = jax.jit(lambda x: x + 1).trace(jax.ShapeDtypeStruct((8,), "float32", sharding=sharding))
+    assert tpu.compile_for_tpu(traced, {"xla_tpu_scoped_vmem_limit_kib": "20480"}).flops
+    with pytest.raises(UserError, match=r"libtpu refuses the options {'xla_tpu_no_such': '1'}: .*xla_tpu_no_such"):
+        tpu.compile_for_tpu(traced, {"xla_tpu_no_such": "1"})
+    with pytest.raises(UserError, match=r"libtpu refuses .*: .*xla_tpu_scoped_vmem_limit_kib"):
+        tpu.compile_for_tpu(traced, {"xla_tpu_scoped_vmem_limit_kib": "many"})
