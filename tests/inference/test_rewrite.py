@@ -1,6 +1,7 @@
 """Rewritten networks compute what the originals do, in fewer steps."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -54,6 +55,16 @@ def test_same_outputs(name, platform):
         *((found.endpoints[n], expected.endpoints[n]) for n in model.table),
     ):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_tpus_compute_the_same_in_bfloat16():
+    model, variables = _network("googlenet_torchvision", dtype=jnp.bfloat16)
+    images = np.random.default_rng(1).standard_normal((2, SIZE, SIZE, 3)).astype(np.float32)
+    networks = [for_inference(model, variables, platform) for platform in ("cpu", "tpu")]
+    expected, found = (jax.jit(each.model.apply)({"params": each.params}, images) for each in networks)
+    assert found.endpoints["5b"].dtype == jnp.bfloat16
+    scale = np.abs(expected.logits).max()
+    np.testing.assert_allclose(found.logits, expected.logits, rtol=0, atol=0.02 * scale)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])
