@@ -65,6 +65,12 @@ class Reading:
         if self.on_error not in ON_ERROR:
             raise UserError(f"data.on_error is {self.on_error!r}; allowed: {', '.join(ON_ERROR)}.")
 
+    def images(self, batch_size: int) -> int:
+        """Returns how many images of a global batch this process reads."""
+        if batch_size % self.processes:
+            raise UserError(f"batch_size is {batch_size}; it must be a multiple of the {self.processes} processes.")
+        return batch_size // self.processes
+
 
 def train_batches(
     source: ImageSource,
@@ -94,7 +100,8 @@ def train_batches(
         )
     epochs = max(-(-steps.stop * batch_size // len(source)), 1)  # endless, Grain's lengths would overflow
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(epochs)
-    return _read(source, order, transform, batch_size, seed, steps, reading)
+    load = LoadBatch(source, transform, reading.on_error, order, reading.images(batch_size), seed)
+    return _read(load, steps, reading)
 
 
 def eval_batches(
@@ -103,7 +110,8 @@ def eval_batches(
     """Returns this process's part of batches that hold every image of `source` once; the last ones are padded."""
     steps = range(-(-len(source) // batch_size))
     order = range(len(steps) * batch_size)
-    return _read(source, order, transform, batch_size, 0, steps, reading)
+    load = LoadBatch(source, transform, reading.on_error, order, reading.images(batch_size), seed=0)
+    return _read(load, steps, reading)
 
 
 def skipped(batch: Batch) -> list[int]:
@@ -162,18 +170,7 @@ class LoadBatch(grain.transforms.Map):
             return None
 
 
-def _read(
-    source: ImageSource,
-    order: Sequence[int],
-    transform: Transform,
-    batch_size: int,
-    seed: int,
-    steps: range,
-    reading: Reading,
-) -> Generator[Batch, None, None]:
-    if batch_size % reading.processes:
-        raise UserError(f"batch_size is {batch_size}; it must be a multiple of the {reading.processes} processes.")
-    load = LoadBatch(source, transform, reading.on_error, order, batch_size // reading.processes, seed)
+def _read(load: LoadBatch, steps: range, reading: Reading) -> Generator[Batch, None, None]:
     # Local batches of all processes in turn; a worker reads whole ones, so that their number changes nothing.
     first, last = steps.start * reading.processes + reading.process, steps.stop * reading.processes
     batches = grain.MapDataset.range(first, last, reading.processes).map(load)

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import importlib.util
+import unittest.mock
 
 import jax
 import pytest
@@ -179,8 +180,14 @@ def test_what_is_compiled_is_the_step_of_a_run(monkeypatch, short_network):
 def test_inference_compiles_the_predictors_program(monkeypatch, short_network):
     traced = []
     monkeypatch.setattr(tpu, "devices", lambda part: jax.devices()[: part.devices])
-    monkeypatch.setattr(plan.tpu, "compile_for_tpu", lambda each, options: traced.append(each) or _refuse())
-    plan.make_plan(question(model="short", batch_per_chip=1, inference=True))
+    compiler = unittest.mock.Mock(side_effect=lambda each, options: traced.append(each) or _refuse())
+    monkeypatch.setattr(plan.tpu, "compile_for_tpu", compiler)
+    rewrite = unittest.mock.Mock(side_effect=plan.for_inference)
+    monkeypatch.setattr(plan, "for_inference", rewrite)
+    asked = question(model="short", batch_per_chip=1, inference=True)
+    plan.make_plan(dataclasses.replace(asked, options={"name": "value"}))
+    assert compiler.call_args.args[1] == {"name": "value"}
+    assert rewrite.call_args.args[2] == "tpu"
     params, images = traced[0].args_info[0]
     assert images.shape == (8, 32, 32, 3)
     assert not [path for path, _ in jax.tree.leaves_with_path(params) if "bn" in jax.tree_util.keystr(path)]

@@ -1,6 +1,7 @@
 """The predictor: every kind of input, one answer; buckets; what it refuses."""
 
 import io
+import unittest.mock
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from inception_jax.data.transforms import BrokenImage
 from inception_jax.errors import UserError
+from inception_jax.inference import predictor as predictors
 from inception_jax.inference.images import open_image
 from inception_jax.inference.predictor import Predictor
 from inception_jax.training.compilation import CompilationLog
@@ -40,6 +42,13 @@ def test_logits_are_those_of_the_model(predictor, source):
         output = source.create_model().apply(source.variables, images)
     scale = np.abs(output.logits).max()
     np.testing.assert_allclose(predictor.logits(pictures), output.logits, rtol=0, atol=1e-5 * scale)
+
+
+def test_its_network_is_that_for_its_devices(source, monkeypatch):
+    rewrite = unittest.mock.Mock(side_effect=predictors.for_inference)
+    monkeypatch.setattr(predictors, "for_inference", rewrite)
+    Predictor(source)
+    assert rewrite.call_args.args[2] == "cpu"
 
 
 def test_a_program_holds_no_form_of_another_platform(predictor):
