@@ -2,7 +2,7 @@
 
 Hardware: 2 CPU cores.
 Command: python train.py --config configs/digits.py --workdir runs/digits
-Status: reproduced: 98.9 % top-1 on the 360 test images (98.3 to 99.7 % by seed and rounding), 1:28 minutes.
+Status: reproduced: 99.2 % top-1 on the 360 test images (98.3 to 99.7 % by seed and rounding), 1:25 minutes.
 """
 
 import ml_collections
