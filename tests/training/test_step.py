@@ -173,3 +173,21 @@ def test_dropout_differs_between_steps_and_is_a_function_of_seed_and_step(batch)
     )
     assert first == again
     assert first != second
+
+
+@pytest.mark.parametrize("count", [4, 0])
+def test_the_step_takes_the_mean_gradient_and_reports_norms(count):
+    """Of a small and a large parameter; of no images nothing is divided by zero."""
+    rng = np.random.default_rng(0)
+    shapes = {"small": (3, 5), "large": (mesh.SMALLEST_SHARDED,)}
+    params, grads = ({name: rng.standard_normal(shape) for name, shape in shapes.items()} for _ in range(2))
+    state = create_state({"params": params, "batch_stats": {}}, optax.sgd(1.0), ema=False)
+    gradients = lambda *_: (grads, {}, {"count": jnp.float32(count)})  # noqa: E731
+    after, sums = train_step(state, {}, gradients=gradients, tx=optax.sgd(1.0), seed=0, ema_decay=None)
+    means = {name: grad / max(count, 1) for name, grad in grads.items()}
+    expected = {name: params[name] - means[name] for name in params}
+    chex.assert_trees_all_close(after.params, expected, rtol=1e-6, atol=1e-6)
+    norms = {"grad_norm": means, "param_norm": expected}
+    for name, tree in norms.items():
+        norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in tree.values()))
+        np.testing.assert_allclose(sums[name], norm * count, rtol=1e-6)
