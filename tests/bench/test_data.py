@@ -46,6 +46,11 @@ def test_other_pixels_or_shapes_are_refused(source, monkeypatch):
         bench_data.measure(source, 16, 4, 1, [], 0.01, "bench data")
 
 
+def test_more_images_than_there_are_come_again(source):
+    row, _ = bench_data.measure(source, 24, 2 * len(source), 1, [], 0.01, "bench data")
+    assert row.figures["case"]["images"] == 2 * len(source)
+
+
 def test_the_command_prints_a_table_and_saves_a_row(source, monkeypatch, tmp_path):
     monkeypatch.setattr("inception_jax.data.sources.open_source", lambda *_: source)
     path = tmp_path / "data.jsonl"
