@@ -1,11 +1,11 @@
-/* libjpeg-turbo decodes the rows and columns of a part alone, and nothing behind it. */
+/* libjpeg-turbo decodes the rows and columns of a part alone, and nothing behind it; entropy.c helps it. */
 #include "decode.h"
 
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <jpeglib.h>
+#include "entropy.h"
 
 #ifndef JCS_EXTENSIONS
 #error "needs libjpeg-turbo"
@@ -66,6 +66,7 @@ static int start(struct jpeg_decompress_struct *decoder, Box box) {
     JDIMENSION first = (JDIMENSION)box.left > margin ? box.left - margin : 0;
     JDIMENSION width = (right < decoder->output_width ? right : decoder->output_width) - first;
     jpeg_crop_scanline(decoder, &first, &width);
+    speed_up(decoder, first);
     return (int)first;
 }
 
