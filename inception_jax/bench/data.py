@@ -21,7 +21,7 @@ from inception_jax.bench.pipelines import AREA, ASPECT, OTHERS, Engine
 from inception_jax.bench.records import Check, Row, find_flags, find_hardware, find_versions
 from inception_jax.bench.timing import ratio, spread, take_turns, timed
 from inception_jax.data.loader import Batch, Reading, train_batches
-from inception_jax.data.parts import decodes_parts, open_image
+from inception_jax.data.parts import decodes_huffman, decodes_parts, open_image
 from inception_jax.data.sources import ImageSource
 from inception_jax.data.transforms import InceptionCrop, decode, resize_part, sample_box
 from inception_jax.errors import UserError
@@ -93,7 +93,7 @@ def measure(
         hardware=find_hardware([]),
         date=datetime.date.today(),
         versions=find_versions(*PACKAGES),
-        flags=find_flags() | {"core": core, "decodes_parts": decodes_parts()},
+        flags=find_flags() | {"core": core, "decodes_parts": decodes_parts(), "decodes_huffman": decodes_huffman()},
         figures={
             "case": {"data": source.name, "images": count, "size": size},
             "engines": figures,

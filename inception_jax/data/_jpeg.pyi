@@ -1,3 +1,5 @@
+SPEEDS_UP: int
+
 def size(encoded: bytes, /) -> tuple[int, int] | None: ...
 def crop_resize(
     encoded: bytes, box: tuple[int, int, int, int], size: int, filter: int, mirror: bool, /

@@ -23,6 +23,11 @@ def decodes_parts() -> bool:
     return _jpeg is not None
 
 
+def decodes_huffman() -> bool:
+    """Returns whether that takes our function for Huffman codes, which suits the installed libjpeg-turbo."""
+    return decodes_parts() and bool(_jpeg.SPEEDS_UP)
+
+
 @dataclasses.dataclass(frozen=True)
 class EncodedJpeg:
     """A JPEG that is decoded in part, when a part is asked for.

@@ -264,6 +264,14 @@ def test_the_extension_is_found_where_it_was_built():
     assert parts.decodes_parts() == (importlib.util.find_spec("inception_jax.data._jpeg") is not None)
 
 
+@needs_parts
+def test_the_function_for_huffman_codes_takes_over_where_it_is_built():
+    """It leaves fill bytes to Pillow; libjpeg-turbo itself passes over them."""
+    encoded = encode(smooth(64, 64), "JPEG", restart_marker_blocks=2).replace(b"\xff\xd1", b"\xff\xff\xd1", 1)
+    declined = parts._jpeg.crop_resize(encoded, (0, 0, 64, 64), 8, 2, False) is None
+    assert declined == parts.decodes_huffman()
+
+
 def test_whole_decoding_is_warned_of(monkeypatch, caplog):
     source, crop = noise_source(4), InceptionCrop(8)
     for built, warnings in ((True, 0), (False, 1)):

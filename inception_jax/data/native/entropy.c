@@ -5,15 +5,7 @@
 */
 #include "entropy.h"
 
-/* Versions 1.5 to 3 have the same jpeg_entropy_decoder below. That the public structs are those of the library that is
-   loaded, jpeg_create_decompress checks. */
-#if defined(LIBJPEG_TURBO_VERSION_NUMBER) && defined(__GNUC__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define IS_KNOWN (LIBJPEG_TURBO_VERSION_NUMBER >= 1005000 && LIBJPEG_TURBO_VERSION_NUMBER < 4000000)
-#else
-#define IS_KNOWN 0
-#endif
-
-#if !IS_KNOWN
+#if !SPEEDS_UP
 void speed_up(j_decompress_ptr decoder, JDIMENSION left) { (void)decoder, (void)left; }
 #else
 
