@@ -259,7 +259,7 @@ class Predictor:
     def _program(self, bucket: int, outputs: tuple[str, ...]) -> jax.stages.Compiled:
         key = bucket, outputs
         if key not in self._programs:
-            with tracing_for(self._mesh.devices.flat[0]):  # lowering makes as little garbage
+            with tracing_for(list(self._mesh.devices.flat)):  # lowering makes as little garbage
                 self._programs[key] = self.trace(bucket, outputs).lower().compile()
         return self._programs[key]
 
@@ -277,9 +277,10 @@ def trace_forward(
       mesh: of one axis, "data".
     """
     replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
-    run = functools.partial(_forward, model=model, preprocess=preprocess, outputs=outputs)
+    forward = functools.partial(_forward, model=model, preprocess=preprocess, outputs=outputs)
+    run = jax.shard_map(forward, mesh=mesh, in_specs=(P(), P("data")), out_specs=P("data"), check_vma=False)
     images = jax.ShapeDtypeStruct((batch, preprocess.size, preprocess.size, 3), np.uint8)
-    with tracing_for(mesh.devices.flat[0]):
+    with tracing_for(list(mesh.devices.flat)):
         return jax.jit(run, in_shardings=(replicated, split), out_shardings=split).trace(params, images)
 
 

@@ -24,7 +24,7 @@ HIT, MISS = "/jax/compilation_cache/cache_hits", "/jax/compilation_cache/cache_m
 
 def compile_steps(experiment: Setup) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
     """Returns the compiled training and evaluation steps; they can run nothing else, so nothing compiles twice."""
-    with tracing_for(experiment.mesh.devices.flat[0]):  # lowering makes as little garbage
+    with tracing_for(list(experiment.mesh.devices.flat)):  # lowering makes as little garbage
         return trace_train_step(experiment).lower().compile(), trace_eval_step(experiment).lower().compile()
 
 
@@ -56,7 +56,7 @@ def trace_train_step(setup: Setup) -> jax.stages.Traced:
         out_shardings=(state_shardings, replicated(mesh)),
         donate_argnames="state",
     )
-    with tracing_for(mesh.devices.flat[0]):
+    with tracing_for(list(mesh.devices.flat)):
         return jitted_step.trace(setup.abstract_state, _batch(setup))
 
 
@@ -64,7 +64,7 @@ def trace_eval_step(setup: Setup) -> jax.stages.Traced:
     """Returns `eval_step` traced for the variables and the batches of a run."""
     step_fn = functools.partial(eval_step, model=setup.model, preprocess=setup.preprocess)
     jitted_step = jax.jit(step_fn, out_shardings=replicated(setup.mesh))
-    with tracing_for(setup.mesh.devices.flat[0]):
+    with tracing_for(list(setup.mesh.devices.flat)):
         return jitted_step.trace(setup.abstract_state.variables, _batch(setup))
 
 

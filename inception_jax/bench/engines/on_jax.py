@@ -77,7 +77,7 @@ class JaxEngine:
         raise NotImplementedError
 
     def build(self, clock: Clock = time.perf_counter) -> dict[str, float]:
-        with self.log, tracing_for(jax.devices()[0]):  # as `compile_steps` and `Predictor` do
+        with self.log, tracing_for(jax.devices()[:1]):  # as `compile_steps` and `Predictor` do
             traced, tracing = timed(self.trace, clock)
             lowered, lowering = timed(traced.lower, clock)
             self.compiled, compiling = timed(lowered.compile, clock)
