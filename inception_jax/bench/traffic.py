@@ -25,6 +25,7 @@ KINDS = (  # a step is of the first kind of which it holds an operation
     ("sum", ("reduce",)),
     ("concatenation", ("concatenate", "pad", "dynamic-update-slice")),
     ("slice, copy", (*SLICES, "copy", "transpose")),
+    ("kernel of `models.tpu`", ("custom-call",)),
 )
 
 K = TypeVar("K")

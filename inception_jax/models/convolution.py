@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from inception_jax.models import fence, ops, spec
-from inception_jax.models.pending import Maps, Pending, conv_moments, settle
+from inception_jax.models import fence, ops, pooled, spec, tpu
+from inception_jax.models.pending import Maps, Pending, conv_moments, parts, settle
 
 LEFT_BY_CUT = 0.87962566103423978  # standard deviation of a normal distribution cut at two of them
 NO_BORDERS = ((0, 0), (0, 0))
@@ -132,7 +132,7 @@ class ConvNormAct(nn.Module):
     def enter(self, maps: Maps) -> tuple[Maps, int, ops.Borders]:
         """Returns what the last convolution reads, its stride and its borders."""
         row = self.row
-        maps = maps if isinstance(maps, Pending) else maps.astype(self.dtype)
+        maps = maps if isinstance(maps, Pending) else settle(maps).astype(self.dtype)
         high, wide = (
             spec.border(size, window, row.stride, row.padding, self.numerics.conv_same)
             for size, window in zip(maps.shape[1:3], row.kernel, strict=True)
@@ -176,6 +176,27 @@ def run_as_one(units: Sequence[ConvNormAct], maps: Maps, train: bool) -> list[Ma
         own = [leaf[..., start:stop] for leaf in (made, mean, var)]
         results.append(unit.bn.pending(own[0], own[1], own[2], unit.row.relu, part=len(units) > 1))
     return results
+
+
+def may_pool(unit: ConvNormAct, maps: Maps, train: bool) -> bool:
+    """Returns whether a 1x1 unit may read the 3x3 max pool of maps by the kernels of `tpu`."""
+    facts = maps.shape, unit.row.features, unit.dtype
+    if isinstance(maps, Pending):
+        return train and unit.has_norm and maps.relu and tpu.fits(*facts, groups=len(maps.mean))
+    return not train and not unit.has_norm and tpu.fits(*facts, parts=[part.shape[3] for part in parts(maps)])
+
+
+def run_on_pool(unit: ConvNormAct, maps: Maps) -> tuple[Maps, Maps]:
+    """Returns maps, for all others to read, and what a unit that `may_pool` makes of their max pool."""
+    kernel, bias = unit.last.weights(maps.shape[3])
+    if not isinstance(maps, Pending):
+        read, kernel, bias = jax.tree.map(lambda leaf: leaf.astype(unit.dtype), (parts(maps), kernel, bias))
+        return maps, pooled.conv(unit.row.relu, read, kernel, bias)
+    signs = [unit.bn.sign()]
+    kernel, origin = _joined([kernel], signs), _joined([unit.bn.mean.value], signs)
+    bias = None if bias is None else _joined([bias], signs)
+    maps, made = pooled.conv_moments(unit.bn_group_size or len(maps.maps), maps, kernel, bias, origin)
+    return maps, unit.bn.pending(*made, unit.row.relu, part=False)
 
 
 def _joined(leaves: Sequence[jax.Array], signs: Sequence[jax.Array]) -> jax.Array:

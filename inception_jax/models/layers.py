@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from inception_jax.models import pending, spec
-from inception_jax.models.convolution import ConvNormAct, initializer, run_as_one
+from inception_jax.models.convolution import ConvNormAct, initializer, may_pool, run_as_one, run_on_pool
 from inception_jax.models.pending import Maps, settle
 
-ConvFn = Callable[..., ConvNormAct]  # (row, name=...) -> module
+ConvFn = Callable[..., ConvNormAct]  # (row, name=...) -> module; (row, parent=None) -> one that is not run
 PoolFn = Callable[[Maps, spec.Pool], Maps]
 
 
@@ -34,14 +34,24 @@ class Inception(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Maps, train: bool) -> Maps:
+        maps, begun = self._run_pools(maps, train)
         units = {i: self.conv(branch[0], name=f"branch{i}_0") for i, branch in self._numbered() if _is_1x1(branch[0])}
-        together = dict(zip(units, run_as_one(list(units.values()), maps, train) if units else [], strict=True))
+        together = run_as_one(list(units.values()), maps, train) if units else []
+        begun |= {i: (1, made) for i, made in zip(units, together, strict=True)}
         ends = []
         for i, branch in self._numbered():
-            rest, begun = (branch[1:], together[i]) if i in together else (branch, maps)
-            start = len(branch) - len(rest)
-            ends.append(run_rows(rest, begun, train, self.conv, self.pool, f"branch{i}", start))
+            start, read = begun.get(i, (0, maps))
+            ends.append(run_rows(branch[start:], read, train, self.conv, self.pool, f"branch{i}", start))
         return pending.concatenate(ends)
+
+    def _run_pools(self, maps: Maps, train: bool) -> tuple[Maps, dict[int, tuple[int, Maps]]]:
+        """Runs the branches that `tpu` has kernels for; returns maps for the others, and by branch how far it came."""
+        begun: dict[int, tuple[int, Maps]] = {}
+        for i, branch in self._numbered():
+            if _is_pool_of_1x1(branch) and may_pool(self.conv(branch[1], parent=None), maps, train):
+                maps, made = run_on_pool(self.conv(branch[1], name=f"branch{i}_1"), maps)
+                begun[i] = 2, made
+        return maps, begun
 
     def _numbered(self) -> Iterator[tuple[int, spec.Branch]]:
         return enumerate(self.branches, start=1)
@@ -50,6 +60,11 @@ class Inception(nn.Module):
 def _is_1x1(row: spec.Row | spec.Block) -> bool:
     """Returns whether a row is a convolution that may run together with others of its kind."""
     return isinstance(row, spec.Conv) and row.kernel == (1, 1) and row.stride == 1 and row.norm
+
+
+def _is_pool_of_1x1(branch: spec.Branch) -> bool:
+    """Returns whether a branch begins with a 3x3 max pool of stride 1 and a convolution that reads it."""
+    return branch[0] == spec.Pool("max") and len(branch) > 1 and _is_1x1(branch[1])
 
 
 class Residual(nn.Module):

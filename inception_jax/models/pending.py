@@ -41,11 +41,25 @@ class Pending:
         return self.maps.shape
 
 
-Maps: TypeAlias = jax.Array | Pending
+@flax.struct.dataclass
+class Parts:
+    """Maps [B, H, W, C], as the parts that are to be put side by side along the channel axis, all of one dtype."""
+
+    parts: tuple[jax.Array, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Returns [B, H, W, C]."""
+        return *self.parts[0].shape[:3], sum(part.shape[3] for part in self.parts)
+
+
+Maps: TypeAlias = jax.Array | Pending | Parts
 
 
 def settle(maps: Maps) -> jax.Array:
     """Returns maps with nothing pending, in their own dtype."""
+    if isinstance(maps, Parts):
+        return jnp.concatenate(maps.parts, axis=-1)
     if not isinstance(maps, Pending):
         return maps
     x = _grouped(maps.maps, len(maps.mean))
@@ -55,22 +69,33 @@ def settle(maps: Maps) -> jax.Array:
 
 def channels(maps: Maps, start: int, stop: int) -> Maps:
     """Returns some channels."""
+    maps = settle(maps) if isinstance(maps, Parts) else maps
     return jax.tree.map(lambda leaf: leaf[..., start:stop], maps)
 
 
-def concatenate(parts: Sequence[Maps]) -> Maps:
+def concatenate(ends: Sequence[Maps]) -> Maps:
     """Returns maps side by side along the channel axis; pending if all are, and in the same way."""
-    if len({(part.relu, len(part.mean)) if isinstance(part, Pending) else None for part in parts}) > 1:
-        parts = [settle(part) for part in parts]
-    parts = [dataclasses.replace(part, part=False) if isinstance(part, Pending) else part for part in parts]
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *parts)
+    waiting = [end for end in ends if isinstance(end, Pending)]
+    if len(waiting) == len(ends) and len({(end.relu, len(end.mean)) for end in waiting}) == 1:
+        whole = [dataclasses.replace(end, part=False) for end in waiting]
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *whole)
+    return Parts(tuple(part for end in ends for part in parts(end)))
+
+
+def parts(maps: Maps) -> Sequence[jax.Array]:
+    """Returns maps with nothing pending, which side by side are the maps."""
+    return maps.parts if isinstance(maps, Parts) else [settle(maps)]
+
+
+def _waits_as(first: Pending, end: Maps) -> bool:
+    return isinstance(end, Pending) and (end.relu, len(end.mean)) == (first.relu, len(first.mean))
 
 
 def max_pool(maps: Maps, window: int, stride: int, borders: ops.Borders) -> Maps:
     """Returns the max pool; what is pending stays so."""
     if isinstance(maps, Pending):
         return dataclasses.replace(maps, maps=ops.max_pool(maps.maps, window, stride, borders), part=False)
-    return ops.max_pool(maps, window, stride, borders)
+    return ops.max_pool(settle(maps), window, stride, borders)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -91,8 +116,7 @@ def conv_moments(
     features = _conv(maps, kernel.astype(_dtype(maps)), geometry)
     if bias is not None:
         features = features + jnp.expand_dims(bias, (0, 1, 2)).astype(features.dtype)
-    offset, square = _moments(features, origin, len(features) // group_size, geometry)
-    return features, jnp.expand_dims(origin, (0, 1, 2, 3)) + offset, jnp.maximum(square - jnp.square(offset), 0)
+    return features, *mean_and_variance(features, origin, len(features) // group_size, geometry)
 
 
 def _forward(geometry, group_size, maps, kernel, bias, origin):
@@ -102,9 +126,9 @@ def _forward(geometry, group_size, maps, kernel, bias, origin):
 
 def _backward(geometry, group_size, residuals, cotangents):
     maps, kernel, bias, origin, features, mean, var = residuals
-    through_moments = functools.partial(_through_moments, features, cotangents[0])
-    moments = mean, var, *cotangents[1:]
-    grads = through_moments(moments)
+    through = functools.partial(through_moments, features, cotangents[0])
+    of_moments = mean, var, *cotangents[1:]
+    grads = through(of_moments)
     kernel_grad = _kernel_gradient(maps, grads, kernel.shape, geometry).astype(kernel.dtype)
     bias_grad = None if bias is None else grads.sum((0, 1, 2), dtype=bias.dtype)
 
@@ -112,8 +136,8 @@ def _backward(geometry, group_size, residuals, cotangents):
     # barrier stands before the small arrays alone: one before maps would have slices of them written out.
     grads = platforms.pick(
         grads,
-        moments,
-        tpu=lambda _, moments: through_moments(jax.lax.optimization_barrier(moments)),
+        of_moments,
+        tpu=lambda _, of_moments: through(jax.lax.optimization_barrier(of_moments)),
         default=lambda grads, _: grads,
     )
     settled_grad = ops.maps_gradient(grads, kernel.astype(_dtype(maps)), maps.shape, geometry)
@@ -134,7 +158,7 @@ def _conv(maps: Maps, kernel: jax.Array, geometry: ops.Geometry) -> jax.Array:
         return ops.forward(settled, kernel, geometry)
 
     def on_cpu(maps, kernel):
-        return native.conv(maps.maps, kernel, geometry, norm=_norm(maps), relu_maps=maps.relu)
+        return native.conv(maps.maps, kernel, geometry, norm=norm(maps), relu_maps=maps.relu)
 
     return _by_platform(plain, on_cpu, geometry, maps, kernel)
 
@@ -144,7 +168,7 @@ def _kernel_gradient(maps: Maps, grads: jax.Array, shape: tuple[int, ...], geome
         return ops.kernel_gradient(settle(maps), grads, shape, geometry)
 
     def on_cpu(maps, grads):
-        return native.kernel_gradient(maps.maps, grads, shape, geometry, _norm(maps), maps.relu)
+        return native.kernel_gradient(maps.maps, grads, shape, geometry, norm(maps), maps.relu)
 
     return _by_platform(plain, on_cpu, geometry, maps, grads)
 
@@ -157,11 +181,19 @@ def _unsettle(maps: Maps, grads: jax.Array, geometry: ops.Geometry) -> Maps:
         return gradient
 
     def on_cpu(maps, grads):
-        gradient, (passed, distance) = native.pending_gradient(maps.maps, grads, _norm(maps), maps.relu)
+        gradient, (passed, distance) = native.pending_gradient(maps.maps, grads, norm(maps), maps.relu)
         passed, distance = (each.reshape(maps.mean.shape) for each in (passed, distance))
         return dataclasses.replace(maps, maps=gradient, mean=-maps.scale * passed, scale=distance, bias=passed)
 
     return _by_platform(plain, on_cpu, geometry, maps, grads)
+
+
+def mean_and_variance(
+    maps: jax.Array, origin: jax.Array, groups: int, geometry: ops.Geometry
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the mean and the variance of groups of images, [G, 1, 1, 1, C]; see `conv_moments`."""
+    offset, square = _moments(maps, origin, groups, geometry)
+    return jnp.expand_dims(origin, (0, 1, 2, 3)) + offset, jnp.maximum(square - jnp.square(offset), 0)
 
 
 def _moments(maps: jax.Array, origin: jax.Array, groups: int, geometry: ops.Geometry) -> tuple[jax.Array, jax.Array]:
@@ -187,12 +219,12 @@ def _by_platform(plain: Callable, on_cpu: Callable, geometry: ops.Geometry, maps
     return platforms.pick(maps, other, cpu=on_cpu, default=plain)
 
 
-def _norm(maps: Pending) -> jax.Array:
+def norm(maps: Pending) -> jax.Array:
     """Returns mean, scale and bias [3, G, C]."""
     return jnp.stack([leaf.reshape(len(leaf), -1) for leaf in (maps.mean, maps.scale, maps.bias)])
 
 
-def _through_moments(features, grads, moments):
+def through_moments(features, grads, moments):
     """Returns the gradient of `features` from those of themselves, of their mean and of their variance."""
     mean, var, mean_grad, var_grad = moments
     x, grads = _grouped(features, len(mean)), _grouped(grads, len(mean))
@@ -227,4 +259,4 @@ def _statistics_dtype(maps: jax.Array) -> Any:
 
 
 def _dtype(maps: Maps) -> Any:
-    return maps.maps.dtype if isinstance(maps, Pending) else maps.dtype
+    return (maps.maps if isinstance(maps, Pending) else settle(maps)).dtype

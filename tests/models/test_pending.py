@@ -113,7 +113,9 @@ def test_concatenation_stays_pending_where_all_parts_wait_alike():
     np.testing.assert_array_equal(settle(pending.channels(both, 1, 3)), settle(waits[1]))
     mixed = pending.concatenate([waits[0], settle(waits[1])])
     assert not isinstance(mixed, Pending)
-    np.testing.assert_array_equal(mixed, settle(both))
+    assert [part.shape[3] for part in pending.parts(mixed)] == [1, 2]
+    np.testing.assert_array_equal(settle(mixed), settle(both))
+    assert mixed.shape == both.shape
 
 
 def _program(platform, kernel_size=1, part=False):

@@ -25,7 +25,7 @@ def _run(row, maps, numerics=PLAIN, name="row"):
         def __call__(self, maps):
             conv = functools.partial(layers.ConvNormAct, numerics=numerics)
             pool = functools.partial(layers.pool, numerics=numerics)
-            return layers.run_row(row, maps, False, conv, pool, name)
+            return layers.settle(layers.run_row(row, maps, False, conv, pool, name))
 
     variables = fixtures.fill(jax.eval_shape(Alone().init, jax.random.key(0), maps), "float32")
     return np.asarray(Alone().apply(variables, maps)), variables["params"].get(name, {})

@@ -1,0 +1,200 @@
+"""The kernels for TPUs, run by Pallas's emulation of one, against XLA's pools, convolutions and gradients."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.experimental.pallas import tpu as pltpu
+
+from inception_jax.inference.rewrite import for_inference
+from inception_jax.models import native, pooled, tpu, zoo
+from inception_jax.models.platforms import tracing_for
+from tests.short import SHORT
+
+IMAGES, FEATURES = tpu.LANES, 8
+
+
+class Tpu(NamedTuple):
+    platform: str = "tpu"
+    device_kind: str = "TPU v5 lite"
+
+
+@pytest.fixture
+def emulated():
+    with pltpu.force_tpu_interpret_mode():
+        yield
+
+
+def draw(seed, shape, values=(-1.5, -1, -0.5, 0, 0.5, 1, 2), dtype=jnp.bfloat16):
+    """Numbers of few bits, of which many are equal: sums are exact, and the order of maxima matters."""
+    return jnp.asarray(np.random.default_rng(seed).choice(values, shape), dtype)
+
+
+def plain(maps, kernel, bias=None, norm=None, relu=False):
+    """In float32, by XLA."""
+    pool = lax.reduce_window(
+        maps.astype(jnp.float32), -jnp.inf, lax.max, (1, 3, 3, 1), (1, 1, 1, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
+    )
+    if norm is not None:
+        mean, scale, offset = norm.reshape(3, -1, 1, 1, 1, maps.shape[3])
+        grouped = pool.reshape(mean.shape[0], -1, *pool.shape[1:])
+        pool = jax.nn.relu((grouped - mean) * scale + offset).reshape(pool.shape)
+    made = jnp.einsum("bhwc,cf->bhwf", pool, kernel[0, 0].astype(jnp.float32), precision="highest")
+    made = made if bias is None else made + bias.reshape(1, 1, 1, -1)
+    return jax.nn.relu(made) if relu else made
+
+
+def exact(seen, expected):
+    np.testing.assert_array_equal(np.asarray(seen, np.float32), np.asarray(expected.astype(seen.dtype), np.float32))
+
+
+def draw_norm(groups, channels):
+    return jnp.stack(
+        [draw(2, (groups, channels), values) for values in ([-0.5, 0, 1], [0.5, 1, 2], [-1, 0, 0.5])]
+    ).astype(jnp.float32)
+
+
+@pytest.mark.parametrize(("height", "width", "parts"), [(1, 2, [16]), (3, 4, [16, 32])])
+@pytest.mark.parametrize("relu", [False, True])
+def test_a_convolution_of_a_pool(emulated, height, width, parts, relu):
+    maps = draw(0, (IMAGES, height, width, sum(parts)))
+    kernel, bias = draw(1, (1, 1, sum(parts), FEATURES), [-1, 0, 1]), draw(2, (FEATURES,))
+    seen = tpu.conv(jnp.split(maps, np.cumsum(parts)[:-1], axis=3), kernel, bias, relu=relu)
+    assert seen.dtype == jnp.bfloat16
+    exact(seen, plain(maps, kernel, bias.astype(jnp.float32), relu=relu))
+
+
+def test_each_group_of_images_has_its_norm(emulated):
+    maps, kernel, norm = draw(0, (2 * IMAGES, 3, 3, 16)), draw(1, (1, 1, 16, FEATURES), [-1, 0, 1]), draw_norm(2, 16)
+    exact(tpu.conv([maps], kernel, norm=norm), plain(maps, kernel, norm=norm))
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups", "blocks"), [((1, 2, 16), 1, 1), ((4, 5, 32), 1, 2), ((2, 3, 16), 2, 1)], ids=str
+)
+def test_gradients_go_to_the_first_maximum_and_are_added_to_those_of_others(
+    emulated, monkeypatch, shape, groups, blocks
+):
+    channels = shape[2]
+    monkeypatch.setattr(tpu, "_block", lambda *_: channels // blocks)
+    maps, kernel = draw(0, (groups * IMAGES, *shape)), draw(1, (1, 1, channels, FEATURES), [-1, 0, 1])
+    norm, others = draw_norm(groups, channels), draw(3, maps.shape)
+    grads = draw(4, (*maps.shape[:3], FEATURES), [-2, -1, 0, 1])
+    seen = tpu.gradients(maps, kernel, norm, grads, others)
+    _, pull = jax.vjp(lambda *arrays: plain(*arrays[:2], norm=arrays[2]), maps.astype(jnp.float32), kernel, norm)
+    by_maps, by_kernel, by_norm = pull(grads.astype(jnp.float32))
+    exact(seen[0], by_maps + others)
+    assert seen[0].dtype == jnp.bfloat16
+    for one, other in [(seen[1], by_kernel), (seen[2], by_norm)]:
+        assert one.dtype == jnp.float32
+        np.testing.assert_allclose(one, other.astype(jnp.float32), rtol=1e-2 if other.dtype == jnp.bfloat16 else 1e-6)
+
+
+def test_what_runs_in_evaluation_has_gradients(emulated):
+    maps, kernel = draw(0, (IMAGES, 2, 3, 16)), draw(1, (1, 1, 16, FEATURES), [-1, 0, 1])
+    bias, grads = draw(2, (FEATURES,)), draw(3, (IMAGES, 2, 3, FEATURES))
+    seen = jax.vjp(lambda maps, *rest: pooled.conv(True, [maps], *rest), maps, kernel, bias)[1](grads)
+    expected = jax.vjp(
+        lambda maps, kernel, bias: plain(maps, kernel, bias, relu=True),
+        *(leaf.astype(jnp.float32) for leaf in (maps, kernel, bias)),
+    )[1](grads.astype(jnp.float32))
+    for one, other in zip(seen, expected, strict=True):
+        np.testing.assert_allclose(one.astype(jnp.float32), other, rtol=1e-2, atol=1e-2 * float(abs(other).max()))
+
+
+SHAPE = IMAGES, 14, 14, 480
+
+
+@pytest.mark.parametrize(
+    ("changed", "fitting"),
+    [
+        ({}, True),
+        ({"groups": 2}, False),
+        ({"shape": (2 * IMAGES, *SHAPE[1:]), "groups": 2}, True),
+        ({"shape": (IMAGES - 8, *SHAPE[1:])}, False),
+        ({"shape": (*SHAPE[:3], 488)}, False),
+        ({"parts": (472, 8)}, False),
+        ({"shape": (IMAGES, 7, 1, 480)}, False),
+        ({"shape": (IMAGES, 28, 28, 480)}, False),  # more than the memory of a chip
+        ({"shape": (IMAGES, 7, 7, 1072)}, False),  # its parts would be too small, or one too large
+        ({"dtype": jnp.float32}, False),
+    ],
+    ids=str,
+)
+def test_what_fits(changed, fitting):
+    asked = {"shape": SHAPE, "features": 64, "dtype": jnp.bfloat16} | changed
+    assert not tpu.fits(**asked)
+    with tracing_for([Tpu()]):
+        assert tpu.fits(**asked) == fitting
+        with native.kernels(False):
+            assert not tpu.fits(**asked)
+    for devices in ([Tpu(device_kind="TPU v3")], [Tpu(platform="gpu")], [Tpu()] * 2):
+        with tracing_for(devices):
+            assert not tpu.fits(**asked)
+
+
+def close(seen, expected, tolerance):
+    """Whether arrays differ by no more than this share, as vectors; small ones by this share of all."""
+    pairs = [
+        (np.asarray(one, np.float64).ravel(), np.asarray(other, np.float64).ravel())
+        for one, other in zip(jax.tree.leaves(seen), jax.tree.leaves(expected), strict=True)
+    ]
+    whole = np.linalg.norm(np.concatenate([other for _, other in pairs]))
+    for one, other in pairs:
+        assert np.linalg.norm(one - other) <= tolerance * max(np.linalg.norm(other), 0.1 * whole)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """A network with two pools before 1x1 convolutions, its variables, and images; biases and gains of both signs."""
+    card = dataclasses.replace(SHORT, numerics=SHORT.numerics._replace(conv_bias=True))
+    monkeypatch.setitem(zoo.MODELS, "short", card)
+    model = zoo.create_model("short", num_classes=10, aux=False, dtype=jnp.bfloat16)
+    images = jax.random.normal(jax.random.key(0), (IMAGES, 16, 16, 3))
+
+    def spread(path, leaf):
+        if path[-1].key not in ("scale", "bias"):
+            return leaf
+        return leaf + (-1.5 if path[-1].key == "scale" else 0.2) * (jnp.arange(leaf.size) % 3 == 1)
+
+    variables = jax.jit(model.init)(jax.random.key(1), images[:1])
+    return model, jax.tree_util.tree_map_with_path(spread, variables), images
+
+
+def run_both(function, *arguments):
+    """Returns the results of a program by the kernels, and of that by XLA alone."""
+    with tracing_for([Tpu()]):
+        traced = jax.jit(function).trace(*arguments)
+        assert str(traced.jaxpr).count("name=pooled_conv\n") == 2
+        seen = traced.lower().compile()(*arguments)
+    jax.clear_caches()
+    with native.kernels(False):
+        return seen, jax.jit(function)(*arguments)
+
+
+def test_training_a_network(emulated, short):
+    model, variables, images = short
+
+    def loss(params, images):
+        output, updated = model.apply(
+            variables | {"params": params}, images, train=True, mutable=["batch_stats"], rngs={"dropout": key}
+        )
+        return jnp.square(output.logits).sum(), (output.logits, updated)
+
+    key = jax.random.key(2)
+    (seen, made), (expected, plainly) = run_both(jax.grad(loss, has_aux=True), variables["params"], images)
+    close(made, plainly, 0.01)
+    close(seen, expected, 0.05)
+
+
+def test_a_network_for_inference(emulated, short):
+    model, variables, images = short
+    network = for_inference(model, variables, "tpu")
+    seen, expected = run_both(
+        lambda params, images: network.model.apply({"params": params}, images).logits, network.params, images
+    )
+    close(seen, expected, 0.01)
