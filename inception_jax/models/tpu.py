@@ -193,7 +193,10 @@ def gradients(
 
 
 def _gradient_rows(maps, kernel, norm, grads, others, by_maps, by_kernel, sums, *kept, height):
-    """Adds up gradients, in step h of height + 2: it reads row h, pools row h - 1 and writes row h - 2."""
+    """Adds up gradients, in step h of height + 2: it reads row h, pools row h - 1 and writes row h - 2.
+
+    Rows -2 and -1 are written where row 0 then is.
+    """
     above, here, pool, by_pool, to_above, to_here = kept
     width = len(pool)
     h = pl.program_id(2)
@@ -202,8 +205,7 @@ def _gradient_rows(maps, kernel, norm, grads, others, by_maps, by_kernel, sums, 
     @pl.when(h == 0)
     def _begin():
         above[...] = here[...] = jnp.full_like(here, -jnp.inf)
-        for total in (to_above, to_here, by_kernel, sums):
-            total[...] = jnp.zeros_like(total)
+        by_kernel[...], sums[...] = jnp.zeros_like(by_kernel), jnp.zeros_like(sums)
 
     @pl.when(pools)
     def _gradient_by_pool():

@@ -120,6 +120,7 @@ SHAPE = IMAGES, 14, 14, 480
         ({"parts": (472, 8)}, False),
         ({"shape": (IMAGES, 7, 1, 480)}, False),
         ({"shape": (IMAGES, 28, 28, 480)}, False),  # more than the memory of a chip
+        ({"shape": (IMAGES, 28, 28, 384)}, False),  # the backward pass would take its parts
         ({"shape": (IMAGES, 7, 7, 1072)}, False),  # its parts would be too small, or one too large
         ({"dtype": jnp.float32}, False),
     ],
