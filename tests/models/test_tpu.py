@@ -158,9 +158,8 @@ def short(monkeypatch):
     images = jax.random.normal(jax.random.key(0), (IMAGES, 16, 16, 3))
 
     def spread(path, leaf):
-        if path[-1].key not in ("scale", "bias"):
-            return leaf
-        return leaf + (-1.5 if path[-1].key == "scale" else 0.2) * (jnp.arange(leaf.size) % 3 == 1)
+        third = jnp.arange(leaf.size).reshape(leaf.shape) % 3
+        return leaf + {"scale": -1.5 * (third == 1), "bias": 0.2 * (third - 1)}.get(path[-1].key, 0)
 
     variables = jax.jit(model.init)(jax.random.key(1), images[:1])
     return model, jax.tree_util.tree_map_with_path(spread, variables), images
