@@ -11,6 +11,7 @@ from inception_jax.models import layers, spec
 from inception_jax.models.spec import Pool
 
 SIZES = range(15, 65)
+STRIDED = [Pool("max", 3, 2), Pool("max", 2, 2), Pool("max", 5, 3)]
 LRN_PIXEL = np.arange(10.0, 90.0, 10.0)
 LRN_EXPECTED = [9.795016, 19.144790, 27.741441, 35.330394, 41.794315, 47.123977, 55.953933, 65.786074]
 
@@ -44,17 +45,27 @@ def _pool(maps, row, rule, count_padding):
 
 
 @pytest.mark.parametrize("rule", ["ceil", "symmetric", "tf"])
-@pytest.mark.parametrize(
-    "row", [Pool("max", 3, 2), Pool("max", 2, 2), Pool("max", 5, 3)], ids="k{0.window}s{0.stride}".format
-)
-def test_strided_max_pools_of_all_sizes(row, rule):
+@pytest.mark.parametrize("row", STRIDED, ids="k{0.window}s{0.stride}".format)
+def test_borders_of_strided_pools_of_all_sizes(row, rule):
     numerics = spec.TORCH._replace(pool_same=rule)
     for size in SIZES:
+        starts = _starts(size, row.window, row.stride, rule)
+        low, high = spec.border(size, row.window, row.stride, row.padding, rule)
+        assert spec.output_size(row, size, numerics) == len(starts)
+        assert low == -starts[0], size
+        assert starts[-1] + row.window <= size + high < starts[-1] + row.window + row.stride, size
+
+
+@pytest.mark.parametrize("rule", ["ceil", "symmetric", "tf"])
+@pytest.mark.parametrize("row", STRIDED, ids="k{0.window}s{0.stride}".format)
+def test_strided_max_pools(row, rule):
+    """Of six sizes behind one another, which every stride divides with every rest."""
+    numerics = spec.TORCH._replace(pool_same=rule)
+    for size in SIZES[:6]:
         # All values are below zero: padding by zeros would win.
         maps = np.random.default_rng(size).uniform(-2, -1, (1, size, size, 2)).astype(np.float32)
         expected = _pool(maps, row, rule, count_padding=True)
         np.testing.assert_array_equal(layers.pool(maps, row, numerics), expected, err_msg=f"size {size}")
-        assert spec.output_size(row, size, numerics) == expected.shape[1]
 
 
 @pytest.mark.parametrize("rule", ["symmetric", "tf"])
