@@ -16,9 +16,9 @@ IMAGES = 1003
 
 
 @pytest.fixture(scope="module")
-def network():
-    model = create_model("googlenet_cifar", width=0.05, num_classes=10, aux=False)
-    return model, model.init(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32), train=False)
+def network(short_network):
+    model = create_model("short", num_classes=10, aux=False)
+    return model, jax.jit(model.init)(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
 
 
 def evaluate(network, devices: int, batch_size: int) -> dict[str, float]:
@@ -26,7 +26,7 @@ def evaluate(network, devices: int, batch_size: int) -> dict[str, float]:
     mesh = jax.make_mesh((devices, 1), meshes.AXES, (jax.sharding.AxisType.Auto,) * 2, devices=jax.devices()[:devices])
     sharding, replicated = meshes.batch_sharding(mesh), meshes.replicated(mesh)
     eval_step = jax.jit(
-        functools.partial(step.eval_step, model=model, preprocess=model_card("googlenet_cifar").preprocess),
+        functools.partial(step.eval_step, model=model, preprocess=model_card("short").preprocess),
         in_shardings=(replicated, sharding),
         out_shardings=replicated,
     )
