@@ -1,5 +1,7 @@
 """Rewritten networks compute what the originals do, in fewer steps."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from inception_jax.weights.lineages import variable_shapes
 WIDTH, SIZE = 0.1, 96
 
 
+@functools.lru_cache(maxsize=2)
 def _network(name, **settings):
     model = zoo.create_model(name, 10, width=WIDTH, **settings)
     rng = np.random.default_rng(0)
@@ -23,6 +26,17 @@ def _network(name, **settings):
             leaf *= (2 / max(np.prod(shape[:-1]), 1)) ** 0.5
         flat[path] = np.abs(leaf) + 0.5 if path[-1] in ("var", "scale") else leaf * (1 if path[-1] == "kernel" else 0.1)
     return model, {"batch_stats": {}, **traverse_util.unflatten_dict(flat)}
+
+
+@functools.lru_cache(maxsize=1)
+def _original(name):
+    """Returns a network, its variables, images, and what it makes of them."""
+    model, variables = _network(name)
+    if name == "inception_resnet_v1":  # two blocks of each kind are enough
+        keep = [row for row in model.table if not row.startswith("block") or int(row.split("_")[1]) < 3]
+        model = model.clone(table={row: model.table[row] for row in keep})
+    images = np.random.default_rng(1).standard_normal((2, SIZE, SIZE, 3)).astype(np.float32)
+    return model, variables, images, jax.jit(model.apply)(variables, images)
 
 
 # A norm behind biases, a separable convolution, forks, residuals with scale, biases without norm, equal branches.
@@ -41,12 +55,7 @@ def _network(name, **settings):
     ],
 )
 def test_same_outputs(name, platform):
-    model, variables = _network(name)
-    if name == "inception_resnet_v1":  # two blocks of each kind are enough
-        keep = [row for row in model.table if not row.startswith("block") or int(row.split("_")[1]) < 3]
-        model = model.clone(table={row: model.table[row] for row in keep})
-    images = np.random.default_rng(1).standard_normal((2, SIZE, SIZE, 3)).astype(np.float32)
-    expected = jax.jit(model.apply)(variables, images)
+    model, variables, images, expected = _original(name)
     network = for_inference(model, variables, platform)
     found = jax.jit(network.model.apply)({"params": network.params}, images)
     assert found.endpoints.keys() == expected.endpoints.keys()
