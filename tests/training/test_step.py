@@ -61,6 +61,12 @@ def compile_step(step, **shardings):
     return jax.jit(step, compiler_options={"xla_backend_optimization_level": 0}, **shardings)
 
 
+@functools.cache
+def compiled(dtype="float32"):
+    """Returns the jitted step of `make` on one device."""
+    return compile_step(make(dtype)[1])
+
+
 def run(state, step_fn, batch, steps):
     losses = []
     for _ in range(steps):
@@ -71,7 +77,7 @@ def run(state, step_fn, batch, steps):
 
 @pytest.fixture(scope="module")
 def step_fn():
-    return compile_step(make()[1])
+    return compiled()
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +93,7 @@ def test_eight_devices_train_as_one(batch, monkeypatch, fsdp, dtype, rtol):
     with jax.enable_x64(dtype == "float64"):
         state, step = make(dtype)
         state = jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.dtype == jnp.float32 else leaf, state)
-        alone, losses_alone = run(state, compile_step(step), batch, steps=4)
+        alone, losses_alone = run(state, compiled(dtype), batch, steps=4)
         shardings = mesh.state_shardings(state, devices)
         step_fn = compile_step(
             step, in_shardings=(shardings, mesh.batch_sharding(devices)), out_shardings=(shardings, None)
