@@ -46,9 +46,15 @@ def _check(record, source, count, logits_of=Predictor.logits):
     np.testing.assert_allclose(alone, logits[:1], rtol=0, atol=1e-5 * np.abs(logits).max())
 
 
+def _strides_pad(name):
+    """Whether a strided row pads, as the parity of its map decides; those of v3 and later are VALID."""
+    return not name.startswith(("inception_v3", "inception_v4", "inception_resnet"))
+
+
 # 97 and 98 pixels: both parities reach the strided rows, whose padding they decide.
-@pytest.mark.parametrize("size", [97, 98])
-@pytest.mark.parametrize("name", zoo.MODELS)
+@pytest.mark.parametrize(
+    ("name", "size"), [(name, size) for name in zoo.MODELS for size in (97, 98) if size == 97 or _strides_pad(name)]
+)
 def test_narrow(record, name, size):
     _check(record, weights.adapt(tiny(name), aux=False, image_size=size), 3, _logits_of_maps)
 
