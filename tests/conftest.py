@@ -26,12 +26,15 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-LONGEST = ("test_interruptions.py", "test_pods.py", "test_loop.py", "test_network.py")
+LONGEST = (
+    *("test_network.py", "test_pods.py", "test_family_golden.py", "test_interruptions.py", "test_rewrite.py"),
+    *("test_bench.py", "test_originals.py", "test_torchvision.py"),  # of tests/parity
+)
 
 
 def pytest_collection_modifyitems(items):
     """Runs the longest files first, so that no worker is left alone with one of them."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
