@@ -42,7 +42,9 @@ class Inception(nn.Module):
         for i, branch in self._numbered():
             start, read = begun.get(i, (0, maps))
             ends.append(run_rows(branch[start:], read, train, self.conv, self.pool, f"branch{i}", start))
-        return pending.concatenate(ends)
+        if train:
+            return pending.concatenate(ends)
+        return pending.Parts(tuple(part for end in ends for part in pending.parts(end)))
 
     def _run_pools(self, maps: Maps, train: bool) -> tuple[Maps, dict[int, tuple[int, Maps]]]:
         """Runs the branches that `tpu` has kernels for; returns maps for the others, and by branch how far it came."""

@@ -73,22 +73,18 @@ def channels(maps: Maps, start: int, stop: int) -> Maps:
     return jax.tree.map(lambda leaf: leaf[..., start:stop], maps)
 
 
-def concatenate(ends: Sequence[Maps]) -> Maps:
+def concatenate(ends: Sequence[Maps]) -> jax.Array | Pending:
     """Returns maps side by side along the channel axis; pending if all are, and in the same way."""
     waiting = [end for end in ends if isinstance(end, Pending)]
     if len(waiting) == len(ends) and len({(end.relu, len(end.mean)) for end in waiting}) == 1:
         whole = [dataclasses.replace(end, part=False) for end in waiting]
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *whole)
-    return Parts(tuple(part for end in ends for part in parts(end)))
+    return jnp.concatenate([settle(end) for end in ends], axis=-1)
 
 
-def parts(maps: Maps) -> Sequence[jax.Array]:
+def parts(maps: Maps) -> tuple[jax.Array, ...]:
     """Returns maps with nothing pending, which side by side are the maps."""
-    return maps.parts if isinstance(maps, Parts) else [settle(maps)]
-
-
-def _waits_as(first: Pending, end: Maps) -> bool:
-    return isinstance(end, Pending) and (end.relu, len(end.mean)) == (first.relu, len(first.mean))
+    return maps.parts if isinstance(maps, Parts) else (settle(maps),)
 
 
 def max_pool(maps: Maps, window: int, stride: int, borders: ops.Borders) -> Maps:

@@ -113,9 +113,18 @@ def test_concatenation_stays_pending_where_all_parts_wait_alike():
     np.testing.assert_array_equal(settle(pending.channels(both, 1, 3)), settle(waits[1]))
     mixed = pending.concatenate([waits[0], settle(waits[1])])
     assert not isinstance(mixed, Pending)
-    assert [part.shape[3] for part in pending.parts(mixed)] == [1, 2]
-    np.testing.assert_array_equal(settle(mixed), settle(both))
-    assert mixed.shape == both.shape
+    np.testing.assert_array_equal(mixed, settle(both))
+
+
+def test_parts_are_maps():
+    maps = _draw(0, 2, 3, 3, 5)
+    parts = pending.Parts((maps[..., :2], maps[..., 2:]))
+    assert parts.shape == maps.shape
+    np.testing.assert_array_equal(settle(parts), maps)
+    np.testing.assert_array_equal(pending.channels(parts, 1, 4), maps[..., 1:4])
+    np.testing.assert_array_equal(pending.max_pool(parts, 3, 1, BORDERS), pending.max_pool(maps, 3, 1, BORDERS))
+    assert pending.parts(parts) is parts.parts
+    assert pending.parts(maps) == (maps,)
 
 
 def _program(platform, kernel_size=1, part=False):
