@@ -25,7 +25,7 @@ KINDS = (  # a step is of the first kind of which it holds an operation
     ("sum", ("reduce",)),
     ("concatenation", ("concatenate", "pad", "dynamic-update-slice")),
     ("slice, copy", (*SLICES, "copy", "transpose")),
-    ("kernel of `models.tpu`", ("custom-call",)),
+    ("kernel of `models.tpu`", ("tpu_custom_call",)),
 )
 
 K = TypeVar("K")
@@ -91,7 +91,8 @@ def layer(op_name: str) -> str:
 
 def _opcodes(module: Module, each: Instruction) -> set[str]:
     inside = module.computations[each.calls] if each.opcode == "fusion" else ()
-    return {each.opcode}.union(*(_opcodes(module, part) for part in inside))
+    name = each.target if each.opcode == "custom-call" else each.opcode
+    return {name}.union(*(_opcodes(module, part) for part in inside))
 
 
 def _moved(each: Instruction, results: dict[str, tuple[Array, ...]], module: Module) -> list[Array]:

@@ -35,6 +35,7 @@ class Inception(nn.Module):
     @nn.compact
     def __call__(self, maps: Maps, train: bool) -> Maps:
         maps, begun = self._run_pools(maps, train)
+        maps = settle(maps) if isinstance(maps, pending.Parts) else maps
         units = {i: self.conv(branch[0], name=f"branch{i}_0") for i, branch in self._numbered() if _is_1x1(branch[0])}
         together = run_as_one(list(units.values()), maps, train) if units else []
         begun |= {i: (1, made) for i, made in zip(units, together, strict=True)}

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from inception_jax.models import platforms
 from inception_jax.models.xla import Geometry
 
 try:
@@ -44,7 +45,7 @@ def is_wanted() -> bool:
     """
     choice = kernels.value
     if choice is None:
-        choice = jax.local_device_count() == 1 or bool(jax.sharding.get_abstract_mesh().manual_axes)
+        choice = jax.local_device_count() == 1 or platforms.is_split_by_hand()
     return choice and is_built()
 
 

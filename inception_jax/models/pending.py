@@ -255,4 +255,4 @@ def _statistics_dtype(maps: jax.Array) -> Any:
 
 
 def _dtype(maps: Maps) -> Any:
-    return (maps.maps if isinstance(maps, Pending) else settle(maps)).dtype
+    return jax.tree.leaves(maps)[0].dtype  # of pending ones, maps come first

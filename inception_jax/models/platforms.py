@@ -38,8 +38,13 @@ def kind_of_each(platform: str) -> str | None:
     target = _target.value
     if target is None or target.platform != platform:
         return None
-    is_whole = target.devices == 1 or bool(jax.sharding.get_abstract_mesh().manual_axes)
-    return target.kind if is_whole else None
+    return target.kind if target.devices == 1 or is_split_by_hand() else None
+
+
+def is_split_by_hand() -> bool:
+    """Returns whether what is traced stands in a `shard_map` over all axes of its mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return bool(mesh.axis_names) and set(mesh.manual_axes) == set(mesh.axis_names)
 
 
 @contextlib.contextmanager

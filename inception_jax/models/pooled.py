@@ -74,11 +74,11 @@ def _moments_backward(group_size, saved, cotangents):
     kernel_in_dtype = kernel.astype(maps.maps.dtype)
     by_maps, by_kernel, by_norm = tpu.gradients(maps.maps, kernel_in_dtype, pending.norm(maps), grads, others.maps)
     by_mean, by_scale, by_bias = (
-        other + own.reshape(other.shape)
+        other + own.reshape(other.shape).astype(other.dtype)
         for other, own in zip((others.mean, others.scale, others.bias), by_norm, strict=True)
     )
     by_pending = dataclasses.replace(others, maps=by_maps, mean=by_mean, scale=by_scale, bias=by_bias)
-    return by_pending, by_kernel, bias_grad, jnp.zeros_like(origin)
+    return by_pending, by_kernel.astype(kernel.dtype), bias_grad, jnp.zeros_like(origin)
 
 
 conv_moments.defvjp(_moments_forward, _moments_backward)

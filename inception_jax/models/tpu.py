@@ -24,9 +24,9 @@ from inception_jax.models import native, platforms
 
 LANES = 128  # images that a kernel takes at a time
 CHANNELS = 16  # that it pools at a time, in registers
-MEMORY = 14 * 2**20  # bytes on the chip for the arrays of a kernel, which is granted 16 MiB
+MEMORY = 15 * 2**20  # bytes on the chip for the arrays of a kernel, which is granted 16 MiB
 MOST_BLOCKS = 4  # that the backward pass may cut channels into: each reads the gradient by the output again
-TOO_OLD = ("TPU v2", "TPU v3")  # their matrix unit has no such products
+TOO_OLD = ("TPU v2", "TPU v3")  # Pallas has no products of bfloat16 for them
 
 
 def fits(shape: Sequence[int], features: int, dtype: Any, groups: int = 1, parts: Sequence[int] = ()) -> bool:
@@ -44,14 +44,14 @@ def fits(shape: Sequence[int], features: int, dtype: Any, groups: int = 1, parts
     images, _, width, channels = shape
     if images % (LANES * groups) or width < 2 or any(part % CHANNELS for part in (channels, *parts)):
         return False
-    forward = LANES * width * (10 * channels + 4 * features) + 4 * channels * features
+    forward = LANES * (width * (10 * channels + 4 * features) + 24 * channels) + 2 * channels * features
     return forward <= MEMORY and channels <= MOST_BLOCKS * _block(width, channels, features)
 
 
 def _block(width: int, channels: int, features: int) -> int:
     """Returns how many channels the backward pass takes at a time: as many as fit, in equal parts; 0: none do."""
     for block in range(channels, 0, -CHANNELS):
-        held = LANES * (width * (28 * block + 4 * features) + 8 * block) + 12 * block * features
+        held = LANES * (width * (28 * block + 4 * features) + 40 * block) + 12 * block * max(features, LANES)
         if channels % block == 0 and held <= MEMORY:
             return block
     return 0
@@ -123,15 +123,15 @@ def _conv_rows(*refs, parts, relu):
 
     def pool_some(i: int, some: pl.Slice) -> None:
         row = _columns(maps[i].at[0], some)
-        norm = [_constants(norms[i], some)] if norms else []
+        norm = _constants(norms[i], some) if norms else None
         for column in range(made.shape[1]):
             wide = _widest(row, column)
             last, last_two = (kept[i][column, some].astype(jnp.float32) for kept in (above, two_above))
             above[i][column, some] = wide.astype(made.dtype)
             two_above[i][column, some] = jnp.maximum(last, wide).astype(made.dtype)
             pooled = jnp.maximum(last_two, wide)
-            for mean, scale, offset in norm:
-                pooled = jnp.maximum((pooled - mean) * scale + offset, 0)
+            if norm is not None:
+                pooled = jnp.maximum((pooled - norm[0]) * norm[1] + norm[2], 0)
             pools[i][column, some] = pooled.astype(made.dtype)
 
     for i, part in enumerate(maps):
@@ -195,24 +195,24 @@ def gradients(
 def _gradient_rows(maps, kernel, norm, grads, others, by_maps, by_kernel, sums, *kept, height):
     """Adds up gradients, in step h of height + 2: it reads row h, pools row h - 1 and writes row h - 2.
 
-    Rows -2 and -1 are written where row 0 then is.
+    What it makes of rows -2 and -1, from what was in memory, is written where row 0 then is.
     """
     above, here, pool, by_pool, to_above, to_here = kept
     width = len(pool)
     h = pl.program_id(2)
-    pools = (h > 0) & (h <= height)
+    has_pool = (h > 0) & (h <= height)
 
     @pl.when(h == 0)
     def _begin():
         above[...] = here[...] = jnp.full_like(here, -jnp.inf)
         by_kernel[...], sums[...] = jnp.zeros_like(by_kernel), jnp.zeros_like(sums)
 
-    @pl.when(pools)
+    @pl.when(has_pool)
     def _gradient_by_pool():
         for column in range(width):
             by_pool[column] = _dot(kernel[...], grads[0, column]).astype(by_pool.dtype)
 
-    @pl.when(~pools)
+    @pl.when(~has_pool)
     def _no_gradient():
         by_pool[...] = jnp.zeros_like(by_pool)
 
@@ -248,7 +248,7 @@ def _gradient_rows(maps, kernel, norm, grads, others, by_maps, by_kernel, sums, 
 
     _for_some_channels(maps.shape[2], add_some)
 
-    @pl.when(pools)
+    @pl.when(has_pool)
     def _gradient_by_kernel():
         by_kernel[0] += sum(_dot(pool[column], grads[0, column], over=1) for column in range(width))
 

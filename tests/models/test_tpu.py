@@ -1,6 +1,8 @@
 """The kernels for TPUs, run by Pallas's emulation of one, against XLA's pools, convolutions and gradients."""
 
+import collections
 import dataclasses
+import re
 from typing import NamedTuple
 
 import jax
@@ -68,20 +70,24 @@ def test_a_convolution_of_a_pool(emulated, height, width, parts, relu):
     exact(seen, plain(maps, kernel, bias.astype(jnp.float32), relu=relu))
 
 
-def test_each_group_of_images_has_its_norm(emulated):
-    maps, kernel, norm = draw(0, (2 * IMAGES, 3, 3, 16)), draw(1, (1, 1, 16, FEATURES), [-1, 0, 1]), draw_norm(2, 16)
-    exact(tpu.conv([maps], kernel, norm=norm), plain(maps, kernel, norm=norm))
+@pytest.mark.parametrize(("groups", "lanes"), [(2, 2), (2, 4), (1, 2)])
+def test_each_group_of_images_has_its_norm(emulated, groups, lanes):
+    maps, kernel = draw(0, (lanes * IMAGES, 1, 2, 32)), draw(1, (1, 1, 32, FEATURES), [-1, 0, 1])
+    norm = draw_norm(groups, 32)
+    exact(tpu.conv([maps[..., :16], maps[..., 16:]], kernel, norm=norm), plain(maps, kernel, norm=norm))
 
 
 @pytest.mark.parametrize(
-    ("shape", "groups", "blocks"), [((1, 2, 16), 1, 1), ((4, 5, 32), 1, 2), ((2, 3, 16), 2, 1)], ids=str
+    ("shape", "groups", "lanes", "blocks"),
+    [((1, 2, 16), 1, 1, 1), ((4, 5, 32), 1, 1, 2), ((2, 3, 16), 2, 2, 1), ((1, 2, 16), 2, 4, 1), ((1, 2, 16), 1, 2, 1)],
+    ids=str,
 )
 def test_gradients_go_to_the_first_maximum_and_are_added_to_those_of_others(
-    emulated, monkeypatch, shape, groups, blocks
+    emulated, monkeypatch, shape, groups, lanes, blocks
 ):
     channels = shape[2]
     monkeypatch.setattr(tpu, "_block", lambda *_: channels // blocks)
-    maps, kernel = draw(0, (groups * IMAGES, *shape)), draw(1, (1, 1, channels, FEATURES), [-1, 0, 1])
+    maps, kernel = draw(0, (lanes * IMAGES, *shape)), draw(1, (1, 1, channels, FEATURES), [-1, 0, 1])
     norm, others = draw_norm(groups, channels), draw(3, maps.shape)
     grads = draw(4, (*maps.shape[:3], FEATURES), [-2, -1, 0, 1])
     seen = tpu.gradients(maps, kernel, norm, grads, others)
@@ -139,13 +145,14 @@ def test_what_fits(changed, fitting):
 
 
 def errors(seen, expected):
-    """Returns how far each array is off, as a vector, by the length of the right one, or a tenth of all of them."""
-    pairs = [
-        (np.asarray(one, np.float64).ravel(), np.asarray(other, np.float64).ravel())
-        for one, other in zip(jax.tree.leaves(seen), jax.tree.leaves(expected), strict=True)
-    ]
-    whole = np.linalg.norm(np.concatenate([other for _, other in pairs]))
-    return np.array([np.linalg.norm(one - other) / max(np.linalg.norm(other), 0.1 * whole) for one, other in pairs])
+    """Returns how far each array is off, as a vector, by the length of the right one.
+
+    But for gradients by a bias before a batch norm, which are 0.
+    """
+    pairs = zip(jax.tree_util.tree_leaves_with_path(seen), jax.tree.leaves(expected), strict=True)
+    pairs = [(one, other) for (path, one), other in pairs if "['conv']['bias']" not in jax.tree_util.keystr(path)]
+    vectors = [[np.asarray(leaf, np.float64).ravel() for leaf in pair] for pair in pairs]
+    return np.array([np.linalg.norm(one - other) / np.linalg.norm(other) for one, other in vectors])
 
 
 @pytest.fixture
@@ -153,7 +160,7 @@ def short(monkeypatch):
     """A network with two pools before 1x1 convolutions, its variables, and images; biases and gains of both signs."""
     card = dataclasses.replace(SHORT, numerics=SHORT.numerics._replace(conv_bias=True))
     monkeypatch.setitem(zoo.MODELS, "short", card)
-    model = zoo.create_model("short", num_classes=10, aux=False, dtype=jnp.bfloat16)
+    model = zoo.create_model("short", num_classes=10, dtype=jnp.bfloat16)
     images = jax.random.normal(jax.random.key(0), (IMAGES, 16, 16, 3))
 
     def spread(path, leaf):
@@ -164,32 +171,33 @@ def short(monkeypatch):
     return model, jax.tree_util.tree_map_with_path(spread, variables), images
 
 
-def assert_as_exact(function, *arguments):
-    """A program of a dtype by the kernels is no further from that in float32 than XLA's alone."""
+def assert_as_exact(function, kernels, *arguments):
+    """A program of a dtype by the kernels is nearly as near to that in float32 as by XLA alone."""
     with tracing_for([Tpu()]):
         traced = jax.jit(function, static_argnums=0).trace(jnp.bfloat16, *arguments)
-        assert str(traced.jaxpr).count("name=pooled_conv\n") == 2
+        assert collections.Counter(re.findall(r"name=(pooled_conv\w*)", str(traced.jaxpr))) == kernels
         seen = traced.lower().compile()(*arguments)
-    jax.clear_caches()
     with native.kernels(False):
         plain, exact = (jax.jit(function, static_argnums=0)(dtype, *arguments) for dtype in (jnp.bfloat16, jnp.float32))
-    assert (errors(seen, exact) <= 1.3 * errors(plain, exact) + 0.002).all()
+    assert (errors(seen, exact) <= 2 * errors(plain, exact) + 0.002).all()
 
 
 def test_training_a_network(emulated, short):
+    """A head reads maps that the next block hands through its kernel."""
     model, variables, images = short
 
     def run(dtype, params, images):
         def loss(params):
-            output, updated = model.clone(dtype=dtype).apply(
+            output, updated = model.clone(dtype=dtype, dropout=0.0).apply(
                 variables | {"params": params}, images, train=True, mutable=["batch_stats"], rngs={"dropout": key}
             )
-            return jnp.square(output.logits).sum(), (output.logits, updated)
+            total = jnp.square(output.logits).sum() + jnp.square(output.aux["4a"]).sum()
+            return total, (output.logits, output.aux, updated)
 
         return jax.grad(loss, has_aux=True)(params)
 
     key = jax.random.key(2)
-    assert_as_exact(run, variables["params"], images)
+    assert_as_exact(run, {"pooled_conv": 2, "pooled_conv_gradients": 2}, variables["params"], images)
 
 
 def test_a_network_for_inference(emulated, short):
@@ -199,4 +207,4 @@ def test_a_network_for_inference(emulated, short):
     def run(dtype, params, images):
         return network.model.clone(dtype=dtype).apply({"params": params}, images).logits
 
-    assert_as_exact(run, network.params, images)
+    assert_as_exact(run, {"pooled_conv": 2}, network.params, images)

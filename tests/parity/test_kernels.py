@@ -1,4 +1,4 @@
-"""The kernels for TPUs, compiled for them: they fit the memory of every chip, and the programs of a run hold them."""
+"""The kernels for TPUs, compiled for them: what fits the memory of a chip compiles; programs of a run hold them."""
 
 import jax
 import jax.numpy as jnp
@@ -15,32 +15,36 @@ from tests.short import SHORT
 
 pytestmark = pytest.mark.parity
 
-LARGEST = [(28, 320, 64), (14, 528, 128), (7, 1024, 384), (64, 128, 64), (2, 2048, 512)]
-OTHERS = ["v4:2x2x1", "v5p:1x1x1", "v6e:1x1", "tpu7x:2x2x1"]
+IMAGES = 2 * kernels.LANES
 
 
-@pytest.mark.parametrize(
-    ("topology", "shape"),
-    [*(("v5e:1x1", shape) for shape in LARGEST), *((name, LARGEST[0]) for name in OTHERS)],
-    ids=str,
-)
-def test_what_fits_compiles(topology, shape):
-    size, channels, features = shape
-    device = tpu.devices(parse_slice(topology))[0]
-    sharding = jax.sharding.SingleDeviceSharding(device)
-    images = 2 * kernels.LANES
-
+def assert_both_compile(device, size, channels, features):
     def array(*shape, dtype=jnp.bfloat16):
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.sharding.SingleDeviceSharding(device))
 
-    with tracing_for([device]):
-        assert kernels.fits((images, size, size, channels), features, jnp.bfloat16, groups=2)
-    maps, kernel = array(images, size, size, channels), array(1, 1, channels, features)
-    norm, grads = array(3, 2, channels, dtype=jnp.float32), array(images, size, size, features)
+    maps, kernel = array(IMAGES, size, size, channels), array(1, 1, channels, features)
+    norm, grads = array(3, 2, channels, dtype=jnp.float32), array(IMAGES, size, size, features)
     forward = jax.jit(lambda maps, *rest: kernels.conv([maps], *rest)).trace(maps, kernel, array(features), norm)
     backward = jax.jit(kernels.gradients).trace(maps, kernel, norm, grads, maps)
     for traced in (forward, backward):
         assert tpu.compile_for_tpu(traced).text.count('custom_call_target="tpu_custom_call"') == 1
+
+
+@pytest.mark.parametrize(("size", "features"), [(28, 64), (14, 128), (8, 160), (3, 16), (64, 64)])
+def test_the_most_channels_that_fit_compile(size, features):
+    (device,) = tpu.devices(parse_slice("v5e:1x1"))
+    with tracing_for([device]):
+        fitting = [
+            channels
+            for channels in range(kernels.CHANNELS, 8192, kernels.CHANNELS)
+            if kernels.fits((IMAGES, size, size, channels), features, jnp.bfloat16, groups=2)
+        ]
+    assert_both_compile(device, size, fitting[-1], features)
+
+
+@pytest.mark.parametrize("topology", ["v4:2x2x1", "v5p:1x1x1", "v6e:1x1", "tpu7x:2x2x1"])
+def test_other_chips_take_them(topology):
+    assert_both_compile(tpu.devices(parse_slice(topology))[0], 28, 256, 64)
 
 
 def test_the_programs_of_a_run_hold_them(monkeypatch):
