@@ -24,7 +24,7 @@ def decodes_parts() -> bool:
 
 
 def decodes_huffman() -> bool:
-    """Returns whether that takes our function for Huffman codes, which suits the installed libjpeg-turbo."""
+    """Returns whether parts are decoded with our function for Huffman codes; it suits versions of libjpeg-turbo."""
     return decodes_parts() and bool(_jpeg.SPEEDS_UP)
 
 
