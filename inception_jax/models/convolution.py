@@ -14,7 +14,6 @@ from inception_jax.models import fence, ops, pooled, spec, tpu
 from inception_jax.models.pending import Maps, Pending, conv_moments, parts, settle
 
 LEFT_BY_CUT = 0.87962566103423978  # standard deviation of a normal distribution cut at two of them
-NO_BORDERS = ((0, 0), (0, 0))
 
 
 class BatchNorm(nn.Module):
@@ -138,7 +137,7 @@ class ConvNormAct(nn.Module):
             for size, window in zip(maps.shape[1:3], row.kernel, strict=True)
         )
         if isinstance(row, spec.SeparableConv):
-            return self.depthwise(settle(maps), row.stride, (high, wide)), 1, NO_BORDERS
+            return self.depthwise(settle(maps), row.stride, (high, wide)), 1, ops.NO_BORDERS
         return maps, row.stride, (high, wide)
 
     def settled(self, maps: Maps) -> jax.Array:

@@ -23,7 +23,7 @@ except ImportError:  # no compiler, when this package was installed
 PREFIX = "inception_jax."
 
 kernels = jax.make_user_context(None)
-"""A context, `with kernels(False)`, that decides whether what is traced inside may hold these kernels.
+"""A context, `with kernels(False)`: whether what is traced inside may hold kernels, these or those of `tpu`.
 
 `jax.export` asks for programs without them. None leaves it to the number of devices.
 """

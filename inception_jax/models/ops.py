@@ -28,6 +28,8 @@ from inception_jax.models import cpu, native, platforms, xla
 from inception_jax.models.xla import Borders as Borders
 from inception_jax.models.xla import Geometry as Geometry
 
+NO_BORDERS: Borders = ((0, 0), (0, 0))
+
 
 def conv(
     maps: jax.Array,

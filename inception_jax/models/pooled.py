@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from inception_jax.models import ops, pending, tpu
 from inception_jax.models.pending import Pending
 
-NO_BORDERS = ((0, 0), (0, 0))
 POOL = 3, 1, ((1, 1), (1, 1))  # window, stride, borders
 
 
@@ -35,7 +34,7 @@ def _conv_forward(relu, parts, kernel, bias):
 def _conv_backward(relu, saved, grads):
     def plain(parts, kernel, bias):
         pool = ops.max_pool(jnp.concatenate(parts, axis=-1), *POOL)
-        return ops.conv(pool, kernel, 1, NO_BORDERS, bias=bias, relu=relu)
+        return ops.conv(pool, kernel, 1, ops.NO_BORDERS, bias=bias, relu=relu)
 
     return jax.vjp(plain, *saved)[1](grads)
 
@@ -58,7 +57,7 @@ def conv_moments(
     """
     features = tpu.conv([maps.maps], kernel.astype(maps.maps.dtype), bias, pending.norm(maps))
     groups = len(features) // group_size
-    return maps, (features, *pending.mean_and_variance(features, origin, groups, ops.geometry(1, NO_BORDERS)))
+    return maps, (features, *pending.mean_and_variance(features, origin, groups, ops.geometry(1, ops.NO_BORDERS)))
 
 
 def _moments_forward(group_size, maps, kernel, bias, origin):

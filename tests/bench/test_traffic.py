@@ -36,7 +36,9 @@ def test_kinds_of_steps_that_are_no_fusion():
     kinds = {each.opcode: kind(module, each) for each in module.entry}
     assert kinds["copy-start"] == kinds["slice-start"] == "copy beside other steps"
     assert kinds["all-reduce"] == "collective"
-    assert kinds["fusion"] == "other"
+    assert kinds["fusion"] == kinds["custom-call"] == "other"
+    ours = hlo.parse(program.TEXT.replace('custom_call_target="ConcatBitcast"', 'custom_call_target="tpu_custom_call"'))
+    assert [kind(ours, each) for each in ours.entry if each.opcode == "custom-call"] == ["kernel of `models.tpu`"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from inception_jax.models.pending import Pending, settle
 TOLERANCE = {"float64": 1e-11, "float32": 2e-4, "bfloat16": 0.1}
 BORDERS = ((1, 1), (0, 1))
 KERNELS = {"conv", "conv_kernel_gradient", "moments", "pending_gradient", "max_pool_winners", "max_pool_gradient"}
-NO_BORDERS = ((0, 0), (0, 0))
 
 
 def _plain_conv(maps, kernel, bias, stride):
@@ -130,7 +129,7 @@ def test_parts_are_maps():
 def _program(platform, kernel_size=1, part=False):
     def loss(maps, kernel):
         waits = Pending(maps, *(jnp.ones((1, 1, 1, 1, 3)),) * 3, relu=True, part=part)
-        return pending.conv_moments(ops.geometry(1, NO_BORDERS), 2, waits, kernel, None, jnp.zeros(4))[0].sum()
+        return pending.conv_moments(ops.geometry(1, ops.NO_BORDERS), 2, waits, kernel, None, jnp.zeros(4))[0].sum()
 
     traced = jax.jit(jax.grad(loss, (0, 1))).trace(_draw(0, 2, 5, 5, 3), _draw(1, kernel_size, kernel_size, 3, 4))
     return traced.lower(lowering_platforms=(platform,)).as_text()
