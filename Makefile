@@ -8,7 +8,7 @@ NATIVE := setup.py $(wildcard inception_jax/data/native/*.[ch] inception_jax/mod
 SITE := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
 .DELETE_ON_ERROR:
-.PHONY: train test lint unit parity docs clean
+.PHONY: train test test-slow lint unit parity docs clean
 
 train: $(VENV)/installed
 	$(VENV)/bin/python train.py --config configs/digits.py --workdir runs/digits
@@ -22,6 +22,10 @@ lint: $(VENV)/installed-dev
 
 unit: $(VENV)/installed-dev
 	$(VENV)/bin/python $(PYTEST)
+
+test-slow: $(VENV)/installed-dev
+	$(VENV)/bin/python $(PYTEST) -m slow
+	$(VENV)/bin/python -m pytest -m faults -s tests/pods
 
 parity: $(PARITY_VENV)/installed
 	$(PARITY_VENV)/bin/python $(PYTEST) -m parity tests/parity

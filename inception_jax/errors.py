@@ -28,3 +28,28 @@ class Interrupted(Exception):
 
 EXPECTED = (UserError, NonFiniteLossError, Interrupted)
 """What entry points print without a traceback."""
+
+
+def printable(text: object, keep: str = "") -> str:
+    r"""Returns text that a terminal can show as it is: control characters, line breaks and lone surrogates are escaped.
+
+    Names of files, classes and tensors come from strangers. Written raw, "\x1b]0;..." changes the terminal, a line
+    break forges a line of a log, and a name that is no UTF-8 ends the program.
+
+    Args:
+      text: anything; `str` of it is taken.
+      keep: characters that stay although they do not print, such as "\n" for a text of several lines.
+    """
+    return "".join(each if each.isprintable() or each in keep else _escaped(each) for each in str(text))
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, printable, without a full stop; without a message, its type."""
+    lines = str(error).strip().splitlines()
+    return printable(lines[0] if lines else type(error).__name__).rstrip(".")
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte of a file name that is no UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")

@@ -22,7 +22,8 @@ from inception_jax.inference.rewrite import for_inference
 from inception_jax.models.inputs import normalise
 from inception_jax.models.native import kernels
 from inception_jax.models.network import ModelOutput
-from inception_jax.weights.files import Info, Weights, from_json, to_json, write_whole
+from inception_jax.paths import write_bytes
+from inception_jax.weights.files import Info, Weights, from_json, to_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM, INFO = "program.bin", "info.json"
@@ -70,7 +71,7 @@ def export_stablehlo(path: str | os.PathLike, weights: Weights) -> None:
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(INFO, json.dumps(info, indent=2) + "\n")
         archive.writestr(PROGRAM, program)
-    write_whole(Path(path), buffer.getvalue())
+    write_bytes(Path(path), buffer.getvalue())
 
 
 def lower(weights: Weights) -> export.Exported:

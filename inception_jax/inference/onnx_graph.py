@@ -15,8 +15,9 @@ from inception_jax.inference.rewrite import Params, for_inference
 from inception_jax.models import layers, spec
 from inception_jax.models.inputs import Preprocess
 from inception_jax.models.network import InceptionNet
+from inception_jax.paths import write_bytes
 from inception_jax.version import __version__
-from inception_jax.weights.files import Weights, to_json, write_whole
+from inception_jax.weights.files import Weights, to_json
 
 if TYPE_CHECKING:
     import onnx
@@ -38,7 +39,7 @@ def export_onnx(path: str | os.PathLike, weights: Weights) -> None:
     Raises:
       UserError: `onnx` is not installed, the weights have no classifier, or the file cannot be written.
     """
-    write_whole(Path(path), onnx_model(weights).SerializeToString())
+    write_bytes(Path(path), onnx_model(weights).SerializeToString())
 
 
 def onnx_model(weights: Weights) -> onnx.ModelProto:

@@ -6,7 +6,6 @@ import dataclasses
 import io
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from flax import traverse_util
 from inception_jax.errors import UserError
 from inception_jax.models import spec, zoo
 from inception_jax.models.network import InceptionNet
+from inception_jax.paths import write_bytes
 from inception_jax.weights.lineages import variable_shapes
 
 FORMAT = "inception_jax"
@@ -120,7 +120,7 @@ def save(path: str | Path, weights: Weights) -> None:
         raise UserError(f"{path}: weights are written as .safetensors files.")
     arrays = {name: np.ascontiguousarray(array) for name, array in weights.flat().items()}
     metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "layout": "NHWC, HWIO"}
-    write_whole(path, safetensors.numpy.save(arrays, metadata | {"info": to_json(weights.info)}))
+    write_bytes(path, safetensors.numpy.save(arrays, metadata | {"info": to_json(weights.info)}))
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -131,7 +131,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        return write_whole(path, safetensors.numpy.save(dict(tensors), {"format": "pt"}))
+        return write_bytes(path, safetensors.numpy.save(dict(tensors), {"format": "pt"}))
     if path.suffix != ".pth":
         raise UserError(f"{path}: tensors for others are written as .safetensors or .pth files.")
     try:
@@ -140,24 +140,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
         raise UserError(f"{path}: writing .pth files needs PyTorch; .safetensors files do not.") from error
     buffer = io.BytesIO()
     torch.save({name: torch.from_numpy(tensor) for name, tensor in tensors.items()}, buffer)
-    write_whole(path, buffer.getvalue())
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file that appears complete or not at all.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        try:
-            partial.write_bytes(data)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}.") from error
+    write_bytes(path, buffer.getvalue())
 
 
 def is_ours(path: Path) -> bool:
