@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from inception_jax.classes import check_same_classes
 from inception_jax.data.sources import ImageSource
 from inception_jax.data.transforms import BrokenImage
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
 from inception_jax.inference.predictor import Predictor, log_mean, log_softmax
 from inception_jax.inference.wsol import Localiser
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,14 +139,21 @@ def _unbroken(found: dict[str, np.ndarray] | BrokenImage, source: ImageSource, i
 
 
 def _check_classes(member: Predictor, source: ImageSource) -> None:
-    """Raises a `UserError` if the classes of the data are others than those of a network, or in another order."""
+    """Checks that the classes of the data are those of a network; where it does not name them, warns.
+
+    Raises:
+      UserError: they are others, or in another order.
+    """
     what, info = member.info.source or member.info.model, member.info
     if info.num_classes != len(source.class_names):
         raise UserError(f"{source.name} has {len(source.class_names)} classes; {what} has {info.num_classes}.")
-    theirs, ours = tuple(source.class_names), tuple(member.class_names)
-    if theirs != ours and sorted(theirs) == sorted(ours):
-        i = next(i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
-        raise UserError(
-            f"{source.name} and {what} order the same classes differently: class {i} is {theirs[i]!r} of the data, "
-            f"and {ours[i]!r} of the network."
-        )
+    if any(member.class_names):
+        way_out = "Evaluate on data with the classes of the network, in its order."
+        check_same_classes(source.name, source.class_names, what, member.class_names, way_out)
+        return
+    logger.warning(
+        "%s does not say what its %d classes are; they are taken for those of %s, in order.",
+        printable(what),
+        info.num_classes,
+        printable(source.name),
+    )

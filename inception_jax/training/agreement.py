@@ -36,7 +36,10 @@ def prepare_together(config: TrainConfig, workdir: Folder) -> Experiment:
     print(f"{describe_process()}; {', '.join(f'{name} {number}' for name, number in versions.items())}", flush=True)
     check_devices()
     experiment = together(lambda: prepare(config, workdir))
-    images = {"training images": len(experiment.train_source), "evaluation images": len(experiment.eval_source)}
+    source = experiment.train_source
+    images = {"training images": len(source), "evaluation images": len(experiment.eval_source)}
+    names = hashlib.sha256("\n".join(source.class_names).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    images["classes"] = f"{len(source.class_names)}, names {names}"
     settings = {f"config.{name}": value for name, value in flatten(config.model_dump(mode="json"))}
     check_same({**versions, "code": _code(), **images, "saved steps": saved_steps(workdir), **settings})
     return experiment

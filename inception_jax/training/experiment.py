@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from inception_jax.classes import check_same_classes
 from inception_jax.data.loader import Batch, Reading, eval_batches, train_batches
 from inception_jax.data.sources import ImageSource, open_source
 from inception_jax.data.transforms import CropFlip, InceptionCrop, Transform, eval_transform
@@ -24,7 +25,7 @@ from inception_jax.models.spec import last_frozen
 from inception_jax.models.zoo import Preprocess, create_model, model_card
 from inception_jax.parallel.mesh import create_mesh, place, state_shardings
 from inception_jax.training.config import DataConfig, TrainConfig, steps
-from inception_jax.training.finetune import Start, check_frozen, starting_point
+from inception_jax.training.finetune import Start, check_classes, check_frozen, starting_point
 from inception_jax.training.optimizers import frozen_parameters, make_optimizer, make_schedule
 from inception_jax.training.room import check_room
 from inception_jax.training.state import TrainState, create_state, init_variables
@@ -112,7 +113,15 @@ def prepare(config: TrainConfig, workdir: Folder) -> Experiment:
     check_platform(config.platform)
     train_source = open_source(config.data.name, config.data.train_split, config.data.data_dir)
     eval_source = open_source(config.data.name, config.data.eval_split, config.data.data_dir)
+    check_same_classes(
+        train_source.name,
+        train_source.class_names,
+        eval_source.name,
+        eval_source.class_names,
+        "Training and evaluation need the same classes.",
+    )
     start = starting_point(config, len(train_source.class_names), workdir)
+    check_classes(config, start, train_source.class_names, workdir)
     mesh = create_mesh(config.mesh.data, config.mesh.fsdp)
     setup = build(config, start, len(train_source.class_names), len(train_source), mesh)
     check_room(workdir, config.keep_checkpoints, setup.abstract_state)

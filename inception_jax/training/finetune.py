@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from inception_jax import weights
+from inception_jax.classes import check_same_classes, one_line_each
 from inception_jax.errors import UserError
 from inception_jax.models.network import InceptionNet
 from inception_jax.models.zoo import ModelCard, model_card
@@ -16,6 +18,8 @@ from inception_jax.training.config import TrainConfig
 from inception_jax.training.saved import is_run, read_variables
 from inception_jax.training.workdir import Folder, resolve_workdir, saved_steps
 from inception_jax.weights.files import from_json, to_json
+
+logger = logging.getLogger(__name__)
 
 RECORD = "finetune.json"
 CLASSES = "classes.txt"
@@ -108,17 +112,75 @@ def write_record(workdir: Path, started: weights.Weights) -> None:
 
 def write_classes(workdir: Path, class_names: Sequence[str]) -> None:
     """Keeps in `workdir` what the classes are called, one a line."""
-    (workdir / CLASSES).write_text("".join(" ".join(name.splitlines()) + "\n" for name in class_names))
+    text = "".join(f"{name}\n" for name in one_line_each(class_names))
+    (workdir / CLASSES).write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
-def _read_classes(workdir: Folder, num_classes: int) -> tuple[str, ...]:
+def read_classes(workdir: Folder) -> tuple[str, ...]:
     """Returns the class names of a run; none if it kept none, as the runs of earlier versions."""
     path = workdir / CLASSES
     if not path.exists():
         return ()
-    class_names = tuple(path.read_text().split("\n")[:-1])
-    if len(class_names) != num_classes:
-        raise UserError(f"{path} holds {len(class_names)} class names, and the run in {workdir} has {num_classes}.")
+    return tuple(path.read_bytes().decode("utf-8", "surrogateescape").split("\n")[:-1])
+
+
+def check_classes(config: TrainConfig, start: Start, class_names: Sequence[str], workdir: Folder | None) -> None:
+    """Checks that the classes of the data are those of the run that goes on, or of the classifier that is kept.
+
+    Where one side does not know its names, a warning says what is assumed.
+
+    Raises:
+      UserError: they are others, or in another order.
+    """
+    if workdir is not None and saved_steps(workdir):
+        _check_resumed(config, class_names, workdir)
+        return
+    settings = config.finetune
+    if start.weights is None or settings.reset_head or start.info.num_classes != len(class_names):
+        return  # the classifiers are drawn
+    if not any(start.info.class_names):
+        logger.warning(
+            "%s does not say what its %d classes are; they are taken for those of %s in order. If they are others, "
+            "set config.finetune.reset_head=True, which draws new classifiers.",
+            settings.weights,
+            len(class_names),
+            config.data.name,
+        )
+        return
+    check_same_classes(
+        f"config.data.name {config.data.name}",
+        class_names,
+        f"config.finetune.weights {settings.weights}",
+        start.info.class_names,
+        "Set config.finetune.reset_head=True: it draws new classifiers for the classes of the data.",
+    )
+
+
+def _check_resumed(config: TrainConfig, class_names: Sequence[str], workdir: Folder) -> None:
+    before = read_classes(workdir)
+    if not before:
+        logger.warning(
+            "%s holds a run without %s; the classes that it learned are taken for those of %s, in order.",
+            workdir,
+            CLASSES,
+            config.data.name,
+        )
+        return
+    check_same_classes(
+        f"config.data.name {config.data.name}",
+        class_names,
+        f"the run in {workdir}",
+        before,
+        f"Give the class folders the names that {workdir / CLASSES} holds, or use another workdir.",
+    )
+
+
+def _read_classes(workdir: Folder, num_classes: int) -> tuple[str, ...]:
+    class_names = read_classes(workdir)
+    if class_names and len(class_names) != num_classes:
+        raise UserError(
+            f"{workdir / CLASSES} holds {len(class_names)} class names, and the run in {workdir} has {num_classes}."
+        )
     return class_names
 
 

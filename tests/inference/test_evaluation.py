@@ -85,8 +85,11 @@ def test_more_views_than_a_batch_holds(predictor, data):
 def test_what_is_refused(predictor, data):
     with pytest.raises(UserError, match=r"noise\[all\] has 3 classes; a test has 10"):
         evaluate([predictor], noise_source(3))
-    with pytest.raises(UserError, match="order the same classes differently: class 0 is 'class 9' of the data"):
+    with pytest.raises(UserError, match="order the same classes differently: class 0 is 'class 9' in the first"):
         evaluate([predictor], dataclasses.replace(data, class_names=NAMES[::-1]))
+    other = (*NAMES[:2], "airplane", *NAMES[3:])
+    with pytest.raises(UserError, match="have 10 classes each, but other ones: class 2 is 'airplane' in the first and"):
+        evaluate([predictor], dataclasses.replace(data, class_names=other))
     broken = dataclasses.replace(data, records=[*data.records[:13], {"image": b"x", "label": 0}])
     with pytest.raises(UserError, match=r"Broken image, record 13 of noise\[all\]: not an image"):
         evaluate([predictor], broken)
