@@ -6,9 +6,19 @@
 #
 # Each worker gets the same commit of this repository, an environment, and the same flags. JAX finds the workers itself.
 set -euo pipefail
-: "${PROJECT:?}" "${ZONE:?}" "${TPU:?}"
-REPOSITORY=${REPOSITORY:-$(git config --get remote.origin.url)}
-COMMIT=${COMMIT:-$(git rev-parse HEAD)}
+
+fail() {
+  printf 'error: %s\n' "$1" >&2
+  exit 2
+}
+
+for name in PROJECT ZONE TPU; do
+  [ -n "${!name:-}" ] || fail "$name is not set: PROJECT=... ZONE=... TPU=... launch/tpu_vm.sh --config FILE --workdir DIR."
+done
+[ $# -gt 0 ] || fail "no flags of train.py: launch/tpu_vm.sh --config FILE --workdir gs://BUCKET/DIR."
+command -v gcloud > /dev/null || fail "gcloud was not found: install the Google Cloud CLI."
+REPOSITORY=${REPOSITORY:-$(git config --get remote.origin.url)} || fail "git knows no remote named origin: set REPOSITORY."
+COMMIT=${COMMIT:-$(git rev-parse HEAD)} || fail "git knows no commit here: set COMMIT."
 FLAGS=$(printf '%q ' "$@")
 
 on_all_workers() {
