@@ -17,6 +17,8 @@ from inception_jax.parallel.processes import start_processes
 from inception_jax.training import TrainConfig, prepare_together, resolve_workdir, train_and_evaluate
 from inception_jax.training.compilation import use_compilation_cache, use_deterministic_kernels
 from inception_jax.training.flags import parse_flags
+from inception_jax.training.preview import describe
+from inception_jax.training.workdir import saved_steps
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.FIELD=VALUE changes a field.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, curves.", required=True)
@@ -35,7 +37,9 @@ def main(_: list[str]) -> None:
     use_compilation_cache(COMPILE_CACHE.value)
     config = TrainConfig.parse(CONFIG.value)
     if DRY_RUN.value:
-        prepare_together(config, resolve_workdir(WORKDIR.value))
+        workdir = resolve_workdir(WORKDIR.value)
+        experiment = prepare_together(config, workdir)
+        print(describe(experiment, max(saved_steps(workdir), default=0)))
         print("Config, data, devices and disk are as the run needs them.")
     else:
         train_and_evaluate(config, WORKDIR.value)

@@ -37,6 +37,8 @@ def _model() -> ml_collections.ConfigDict:
     config.dtype = "float32"  # of the computation: float32, bfloat16; parameters and statistics are float32
     # Images that share batch statistics: a number, "global" (the whole batch), or None: those of one device.
     config.bn_group_size = placeholder(object)
+    # Of batch norm's running statistics, what a step keeps; None: the model's own, up to 0.9997, for long runs.
+    config.bn_decay = placeholder(float)
     return config
 
 

@@ -13,7 +13,13 @@ import inception_jax
 
 ROOT = pathlib.Path(inception_jax.__file__).parent.parent
 PACKAGE = ROOT / "inception_jax"
-LEAVES = {"classes", "errors", "imagenet", "paths", "version"}  # import next to nothing, and may be imported by all but the models
+LEAVES = {
+    "classes",
+    "errors",
+    "imagenet",
+    "paths",
+    "version",
+}  # import next to nothing, and may be imported by all but the models
 ALLOWED = {  # what each package may import of ours
     "models": {"models"},
     "data": {"data"} | LEAVES,

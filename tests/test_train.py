@@ -67,6 +67,11 @@ def test_dry_run_checks_and_stops(tmp_path, digits_dir):
     result = train(*flags, "--config.loss.aux_weights.aux_4a=0.2")
     assert (result.returncode, result.stderr) == (0, "")
     assert "as the run needs them" in result.stdout
+    first, second, *_ = result.stdout.splitlines()
+    assert first == ("googlenet_cifar on digits: 10 classes, 1,437 images, 16 x 16 pixels; 360 evaluation images"), (
+        "what is learned, from how much, and at which size"
+    )
+    assert second.startswith("starts of 269 steps of 64 images (12 epochs); ")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,6 +15,7 @@ from inception_jax.errors import UserError
 from inception_jax.parallel.processes import check_devices, check_same, describe_process, exchange, is_main, together
 from inception_jax.training.config import TrainConfig, flatten
 from inception_jax.training.experiment import Experiment, check_platform, prepare
+from inception_jax.training.preview import warn
 from inception_jax.training.workdir import LOCK, Folder, locked, saved_steps
 from inception_jax.version import __version__
 
@@ -31,7 +32,9 @@ def prepare_together(config: TrainConfig, workdir: Folder) -> Experiment:
     """
     check_platform(config.platform)
     if jax.process_count() == 1:
-        return prepare(config, workdir)
+        experiment = prepare(config, workdir)
+        warn(experiment)
+        return experiment
     versions = {"inception_jax": __version__} | {name: version(name) for name in ("jax", "jaxlib", "flax")}
     print(f"{describe_process()}; {', '.join(f'{name} {number}' for name, number in versions.items())}", flush=True)
     check_devices()
@@ -42,6 +45,8 @@ def prepare_together(config: TrainConfig, workdir: Folder) -> Experiment:
     images["classes"] = f"{len(source.class_names)}, names {names}"
     settings = {f"config.{name}": value for name, value in flatten(config.model_dump(mode="json"))}
     check_same({**versions, "code": _code(), **images, "saved steps": saved_steps(workdir), **settings})
+    if is_main():
+        warn(experiment)
     return experiment
 
 

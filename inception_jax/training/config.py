@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -16,10 +15,19 @@ import pydantic
 
 from inception_jax.errors import UserError
 
-Count = Annotated[int, pydantic.Field(ge=0)]
-Positive = Annotated[int, pydantic.Field(ge=1)]
-NonNegative = Annotated[float, pydantic.Field(ge=0)]
+MAX_STEPS = 2**31 - 1  # the step is an int32
+MAX_COUNT = 2**20  # of images in a step, processes, threads: far above what runs, far below what overflows
+MAX_PIXELS = 8192  # of a side
+MAX_FLOAT = 1e30  # float32 ends at 3e38
+SHOWN = 200  # characters of a value in a message
+
+Count = Annotated[int, pydantic.Field(ge=0, le=MAX_COUNT)]
+Positive = Annotated[int, pydantic.Field(ge=1, le=MAX_COUNT)]
+Pixels = Annotated[int, pydantic.Field(ge=1, le=MAX_PIXELS)]
+NonNegative = Annotated[float, pydantic.Field(ge=0, le=MAX_FLOAT)]
+AboveZero = Annotated[float, pydantic.Field(gt=0, le=MAX_FLOAT)]
 Share = Annotated[float, pydantic.Field(ge=0, lt=1)]
+Text = Annotated[str, pydantic.AfterValidator(lambda text: _checked_text(text))]
 Duration = Annotated[str, pydantic.AfterValidator(lambda text: _checked_duration(text))]
 
 
@@ -28,30 +36,31 @@ class _Config(pydantic.BaseModel):
 
 
 class ModelConfig(_Config):
-    name: str
-    width: Annotated[float, pydantic.Field(gt=0)]
+    name: Text
+    width: Annotated[float, pydantic.Field(gt=0, le=64)]
     aux: bool
     dropout: Share | None
     dtype: Literal["float32", "bfloat16"]
     bn_group_size: Positive | Literal["global"] | None
+    bn_decay: Share | None
 
 
 class FinetuneConfig(_Config):
-    weights: str | None
+    weights: Text | None
     freeze: Annotated[str, pydantic.Field(pattern="^(none|backbone|up_to:.+)$")]
     reset_head: bool
     unverified: bool
 
 
 class DataConfig(_Config):
-    name: str
-    data_dir: str | None
-    train_split: str
-    eval_split: str
-    image_size: Positive | None
+    name: Text
+    data_dir: Text | None
+    train_split: Text
+    eval_split: Text
+    image_size: Pixels | None
     augmentation: Literal["inception", "crop_flip", "none"]
     crop_area: tuple[NonNegative, NonNegative]
-    crop_pad: Count
+    crop_pad: Annotated[int, pydantic.Field(ge=0, le=MAX_PIXELS)]
     flip: bool
     photometric: bool
     mixup: NonNegative
@@ -78,20 +87,20 @@ class OptimizerConfig(_Config):
     beta1: Share
     beta2: Share
     weight_decay: NonNegative
-    clip_norm: Annotated[float, pydantic.Field(gt=0)] | None
+    clip_norm: AboveZero | None
 
 
 class ScheduleConfig(_Config):
     name: Literal["constant", "exponential", "poly", "cosine"]
     warmup: Duration
-    decay_rate: Annotated[float, pydantic.Field(gt=0)]
+    decay_rate: AboveZero
     decay_every: Duration
     power: NonNegative
     end_factor: Share
 
 
 class MeshConfig(_Config):
-    data: Annotated[int, pydantic.Field(ge=-1)]
+    data: Annotated[int, pydantic.Field(ge=-1, le=MAX_COUNT)]
     fsdp: Positive
 
 
@@ -132,11 +141,24 @@ class TrainConfig(_Config):
           UserError: as `parse`.
         """
         with _named_faults():
-            return cls.model_validate_json(json.dumps(_ADDED | dict(saved)))
+            return cls.model_validate_json(json.dumps(_completed(saved)))
 
 
 # What a config meant before it had these fields.
-_ADDED = {"finetune": {"weights": None, "freeze": "none", "reset_head": False, "unverified": False}}
+_ADDED: dict[str, dict[str, Any]] = {
+    "model": {"bn_decay": None},
+    "finetune": {"weights": None, "freeze": "none", "reset_head": False, "unverified": False},
+}
+
+
+def _completed(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a saved config with the fields that its version did not have."""
+    added = {}
+    for section, fields in _ADDED.items():
+        held = saved.get(section, {})
+        added[section] = fields | held if isinstance(held, Mapping) else held
+    return {**saved, **added}
+
 
 # What a checkpoint is bound to: with another value the state would not fit, or the images would be other ones.
 BOUND_TO_CHECKPOINT = (
@@ -154,6 +176,10 @@ BOUND_TO_CHECKPOINT = (
     "optimizer.name",
     "ema_decay",
 )
+
+
+DURATIONS = ("duration", "log_every", "eval_every", "checkpoint_every", "schedule.warmup", "schedule.decay_every")
+"""The fields that hold a duration."""
 
 
 def steps(duration: str, steps_per_epoch: float) -> int:
@@ -176,7 +202,7 @@ def check_fields(names: Iterable[str]) -> None:
 
 def changes_that_forbid_resuming(saved: Mapping[str, Any], config: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """Returns {field: (saved value, value now)} where a checkpoint's `model_dump(mode="json")` binds the config."""
-    before, now = dict(flatten(_ADDED | dict(saved))), dict(flatten(config.model_dump(mode="json")))
+    before, now = dict(flatten(_completed(saved))), dict(flatten(config.model_dump(mode="json")))
     return {name: (before.get(name), now[name]) for name in BOUND_TO_CHECKPOINT if before.get(name) != now[name]}
 
 
@@ -192,13 +218,19 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def _checked_duration(text: str) -> str:
     number, _, unit = text.partition(" ")
     try:
-        valid = 0 <= float(number) < math.inf and (
+        valid = 0 <= float(number) <= MAX_STEPS and (
             unit in ("epoch", "epochs") or (unit in ("step", "steps") and number.isdigit())
         )
     except ValueError:
         valid = False
     if not valid:
-        raise ValueError('must be "<number> steps" or "<number> epochs"')
+        raise ValueError(f'must be "<number> steps" or "<number> epochs", a number from 0 to {MAX_STEPS:,}')
+    return text
+
+
+def _checked_text(text: str) -> str:
+    if not text.strip() or "\0" in text:
+        raise ValueError("must hold a name, and no NUL")
     return text
 
 
@@ -220,7 +252,8 @@ def _fault(error: Mapping[str, Any]) -> str:
     if error["type"] == "missing":
         return f"{path} is missing; start from configs/default.py"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{path} is {error['input']!r}: {message[0].lower()}{message[1:]}"
+    given = repr(error["input"])
+    return f"{path} is {given if len(given) <= SHOWN else given[:SHOWN] + '...'}: {message[0].lower()}{message[1:]}"
 
 
 def _unknown(path: Sequence[str | int]) -> str:

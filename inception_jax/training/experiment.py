@@ -18,13 +18,13 @@ from inception_jax.classes import check_same_classes
 from inception_jax.data.loader import Batch, Reading, eval_batches, train_batches
 from inception_jax.data.sources import ImageSource, open_source
 from inception_jax.data.transforms import CropFlip, InceptionCrop, Transform, eval_transform
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
 from inception_jax.models import native
 from inception_jax.models.network import InceptionNet
 from inception_jax.models.spec import last_frozen
 from inception_jax.models.zoo import Preprocess, create_model, model_card
 from inception_jax.parallel.mesh import create_mesh, place, state_shardings
-from inception_jax.training.config import DataConfig, TrainConfig, steps
+from inception_jax.training.config import DURATIONS, MAX_STEPS, DataConfig, TrainConfig, flatten, steps
 from inception_jax.training.finetune import Start, check_classes, check_frozen, starting_point
 from inception_jax.training.optimizers import frozen_parameters, make_optimizer, make_schedule
 from inception_jax.training.room import check_room
@@ -113,6 +113,10 @@ def prepare(config: TrainConfig, workdir: Folder) -> Experiment:
     check_platform(config.platform)
     train_source = open_source(config.data.name, config.data.train_split, config.data.data_dir)
     eval_source = open_source(config.data.name, config.data.eval_split, config.data.data_dir)
+    if len(train_source.class_names) < 2:
+        raise UserError(
+            f"{printable(train_source.name)} has one class, {train_source.class_names[0]!r}: a classifier needs two."
+        )
     check_same_classes(
         train_source.name,
         train_source.class_names,
@@ -224,7 +228,9 @@ def _draw_state(
 
 
 def _build_model(config: TrainConfig, num_classes: int, info: Info) -> InceptionNet:
-    settings = config.model
+    settings, numerics = config.model, info.numerics
+    if settings.bn_decay is not None and numerics.norm is not None:
+        numerics = numerics._replace(norm=numerics.norm._replace(decay=settings.bn_decay))
     with _named("config.finetune"):
         frozen_up_to = last_frozen(model_card(settings.name).table, config.finetune.freeze)
     with _named("config.model"):
@@ -235,7 +241,7 @@ def _build_model(config: TrainConfig, num_classes: int, info: Info) -> Inception
             aux=settings.aux,
             width=settings.width,
             dropout=settings.dropout,
-            numerics=info.numerics,
+            numerics=numerics,
             bn_group_size=None if settings.bn_group_size == "global" else settings.bn_group_size,
         ).clone(frozen_up_to=frozen_up_to)
     return model
@@ -303,6 +309,10 @@ def _check_sizes(config: TrainConfig, model: InceptionNet, image_size: int, devi
 
 
 def _check_durations(config: TrainConfig, steps_per_epoch: float) -> None:
+    durations = {name: value for name, value in flatten(config.model_dump()) if name in DURATIONS}
+    for name, value in durations.items():
+        if steps(value, steps_per_epoch) > MAX_STEPS:
+            raise UserError(f"config.{name} is {value!r}, over {MAX_STEPS:,} steps of {config.batch_size:,} images.")
     total = steps(config.duration, steps_per_epoch)
     warmup = steps(config.schedule.warmup, steps_per_epoch)
     if not total:

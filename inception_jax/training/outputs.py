@@ -14,6 +14,7 @@ import rich.console
 from inception_jax.parallel.processes import exchange, is_main
 from inception_jax.training.experiment import Experiment
 from inception_jax.training.finetune import write_classes, write_record
+from inception_jax.training.preview import describe, devices
 from inception_jax.training.report import draw_curves, print_summary, summarise
 from inception_jax.training.workdir import Folder, LocalCopy
 from inception_jax.training.writers import Console, MetricsFile, TensorBoard, Writer, read_metrics
@@ -42,13 +43,7 @@ class Outputs:
             self.files.publish()
             tensorboard = TensorBoard(self.files.path / "tensorboard", self.first_step)
             self.writers = [MetricsFile(self.metrics_path, self.first_step), tensorboard, self.console]
-        start = f"resumes after step {self.first_step:,}" if self.first_step else "starts"
-        mesh = ", ".join(f"{axis} {size}" for axis, size in self.experiment.mesh.shape.items())
-        images = len(self.experiment.train_source), len(self.experiment.eval_source)
-        self.console.print(
-            f"{self.config.model.name} on {self.config.data.name} {start} of {total:,} steps; "
-            f"{images[0]:,} training and {images[1]:,} evaluation images; {_devices()}, mesh {mesh}"
-        )
+        self.console.print(describe(self.experiment, self.first_step))
         if self.experiment.weights is not None:
             self.console.print(str(self.experiment.weights.report))
         return self
@@ -99,7 +94,7 @@ class Outputs:
                 "skipped": skipped,
                 "versions": {"inception_jax": __version__}
                 | {package: version(package) for package in ("jax", "jaxlib", "flax", "optax")},
-                "devices": _devices(),
+                "devices": devices(),
                 "processes": jax.process_count(),
                 "xla_flags": os.environ.get("XLA_FLAGS", ""),
             }
@@ -111,7 +106,3 @@ class Outputs:
             )
             self.publish()
         print_summary(self.console.console, json.loads(path.read_text()), self.workdir)
-
-
-def _devices() -> str:
-    return f"{jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})"

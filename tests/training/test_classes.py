@@ -51,7 +51,7 @@ def test_a_run_does_not_go_on_with_a_class_renamed(short, tmp_path):
 def test_a_run_does_not_go_on_with_a_class_more(short, tmp_path):
     data = fill(tmp_path / "images", "ant", "bee", "cat")
     workdir = begun(tmp_path / "run", ["ant", "bee"])
-    with pytest.raises(UserError, match="has 3 classes and .* has 2: class 2 is 'cat' in the first and missing in"):
+    with pytest.raises(UserError, match=r"has 3 classes and .* has 2: class 2 is 'cat' in the first and missing in"):
         prepare(short(data=data), workdir)
 
 

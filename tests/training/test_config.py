@@ -51,6 +51,8 @@ def test_shipped_configs_are_all_there():
         "default",
         "digits",
         "digits_finetune",
+        "finetune",
+        "folder",
         "imagenet_googlenet",
         "imagenet_googlenet_paper",
         "overfit",
@@ -71,6 +73,24 @@ def test_shipped_configs_are_all_there():
         ({"optimizer": {"name": "adam"}}, "config.optimizer.name is 'adam'"),
         ({"optimizer": {"learning_rate": float("nan")}}, "config.optimizer.learning_rate is nan"),
         ({"mesh": {"data": -2}}, "config.mesh.data is -2"),
+        ({"duration": "-1 epochs"}, "config.duration is '-1 epochs': must be"),
+        ({"duration": "nan epochs"}, "config.duration is 'nan epochs': must be"),
+        ({"duration": "1e300 epochs"}, "config.duration is '1e300 epochs': must be"),
+        ({"eval_every": f"{2**31} steps"}, "config.eval_every is '2147483648 steps': must be"),
+        ({"seed": -1}, "config.seed is -1"),
+        ({"batch_size": 10**21}, "config.batch_size is 1000000000000000000000: input should be less than or equal to"),
+        ({"grad_accum_steps": 10**21}, "config.grad_accum_steps is 1000000000000000000000"),
+        ({"keep_checkpoints": 10**9}, "config.keep_checkpoints is 1000000000"),
+        ({"model": {"width": 1e9}}, "config.model.width is 1000000000.0"),
+        ({"model": {"bn_decay": 1.0}}, "config.model.bn_decay is 1.0"),
+        ({"data": {"image_size": 10**6}}, "config.data.image_size is 1000000"),
+        ({"data": {"crop_pad": 10**6}}, "config.data.crop_pad is 1000000"),
+        ({"data": {"threads": 10**9}}, "config.data.threads is 1000000000"),
+        ({"data": {"workers": 10**9}}, "config.data.workers is 1000000000"),
+        ({"data": {"train_split": ""}}, "config.data.train_split is '': must hold a name, and no NUL"),
+        ({"data": {"name": "folder:a\0b"}}, "config.data.name is 'folder:a\\x00b': must hold a name, and no NUL"),
+        ({"optimizer": {"learning_rate": 1e300}}, "config.optimizer.learning_rate is 1e+300"),
+        ({"batch_size": "9" * 5000}, "config.batch_size is '" + "9" * 199 + "...: input should be"),
     ],
 )
 def test_faults_name_field_value_and_what_is_allowed(changes, message):
@@ -114,6 +134,15 @@ def test_bound_fields_exist_and_forbid_resuming():
     assert changes_that_forbid_resuming(saved, parse(seed=5)) == {"seed": (0, 5)}
     assert changes_that_forbid_resuming(saved, parse(model={"width": 0.5})) == {"model.width": (1.0, 0.5)}
     assert changes_that_forbid_resuming(saved, parse(duration="9 steps", log_every="3 steps")) == {}
+
+
+def test_configs_of_before_lack_fields_that_meant_nothing():
+    """Of versions without fine-tuning, and without a decay of batch norm in the config."""
+    config = parse()
+    saved = config.model_dump(mode="json")
+    del saved["finetune"], saved["model"]["bn_decay"]
+    assert TrainConfig.parse_saved(saved) == config
+    assert changes_that_forbid_resuming(saved, config) == {}
 
 
 @pytest.mark.parametrize("name", ["imagenet_googlenet", "imagenet_googlenet_paper", "cifar10"])

@@ -169,6 +169,9 @@ def test_numbers_that_are_not_finite_name_the_step_and_are_not_saved(short, tmp_
         ),
         ({"data": {"eval_split": "validation"}}, r"no split 'validation'"),
         ({"data": {"crop_area": (0.5, 0.2)}}, r"config\.data\.crop_area is \(0\.5, 0\.2\)"),
+        ({"duration": "2e9 epochs"}, r"config\.duration is '2e9 epochs', over 2,147,483,647 steps of 32 images"),
+        ({"log_every": "2e9 epochs"}, r"config\.log_every is '2e9 epochs', over 2,147,483,647 steps of 32 images"),
+        ({"duration": "0 epochs"}, r"config\.duration is '0 epochs'; it must be above 0"),
         ({"duration": "0 steps"}, r"config\.duration is '0 steps'; it must be above 0"),
     ],
 )

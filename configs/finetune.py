@@ -1,0 +1,22 @@
+"""Photographs of your own, from weights or from a run: PATH/train/<class>/ and PATH/test/<class>/, at 224 pixels.
+
+The model, and its width, are those of the weights: name them by --config.model.name and --config.model.width.
+Hardware: one GPU or TPU chip, or a few CPU cores.
+Command: python train.py --config configs/finetune.py --workdir runs/mine --config.data.name=folder:PATH
+  --config.finetune.weights=WEIGHTS --config.model.name=MODEL
+Status: not run yet.
+"""
+
+import ml_collections
+
+from configs import folder
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = folder.get_config()
+    config.duration = "30 epochs"
+    config.model.aux = False  # the other heads are new, and the weights do not need them
+    config.finetune.reset_head = True  # as many classes may be other ones
+    config.optimizer.learning_rate = 2e-4
+    config.schedule.warmup = "2 epochs"
+    return config
