@@ -40,11 +40,14 @@ def prepare_together(config: TrainConfig, workdir: Folder) -> Experiment:
     check_devices()
     experiment = together(lambda: prepare(config, workdir))
     source = experiment.train_source
-    images = {"training images": len(source), "evaluation images": len(experiment.eval_source)}
     names = hashlib.sha256("\n".join(source.class_names).encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    images["classes"] = f"{len(source.class_names)}, names {names}"
+    data = {
+        "training images": len(source),
+        "evaluation images": len(experiment.eval_source),
+        "classes": f"{len(source.class_names)}, names {names}",
+    }
     settings = {f"config.{name}": value for name, value in flatten(config.model_dump(mode="json"))}
-    check_same({**versions, "code": _code(), **images, "saved steps": saved_steps(workdir), **settings})
+    check_same({**versions, "code": _code(), **data, "saved steps": saved_steps(workdir), **settings})
     if is_main():
         warn(experiment)
     return experiment

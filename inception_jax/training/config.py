@@ -153,10 +153,10 @@ _ADDED: dict[str, dict[str, Any]] = {
 
 def _completed(saved: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a saved config with the fields that its version did not have."""
-    added = {}
+    added: dict[str, Any] = {}
     for section, fields in _ADDED.items():
         held = saved.get(section, {})
-        added[section] = fields | held if isinstance(held, Mapping) else held
+        added[section] = fields | dict(held) if isinstance(held, Mapping) else held
     return {**saved, **added}
 
 
