@@ -16,6 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = folder.get_config()
     config.duration = "30 epochs"
     config.model.aux = False  # the other heads are new, and the weights do not need them
+    config.finetune.weights = "WEIGHTS"  # a file, an id of `inception-jax weights`, or the workdir of a run
     config.finetune.reset_head = True  # as many classes may be other ones
     config.optimizer.learning_rate = 2e-4
     config.schedule.warmup = "2 epochs"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +23,9 @@ from inception_jax.models.network import InceptionNet
 from inception_jax.models.spec import last_frozen
 from inception_jax.models.zoo import Preprocess, create_model, model_card
 from inception_jax.parallel.mesh import create_mesh, place, state_shardings
-from inception_jax.training.config import DURATIONS, MAX_STEPS, DataConfig, TrainConfig, flatten, steps
+from inception_jax.training.config import DataConfig, TrainConfig, steps
 from inception_jax.training.finetune import Start, check_classes, check_frozen, starting_point
+from inception_jax.training.limits import check_durations, check_sizes, named
 from inception_jax.training.optimizers import frozen_parameters, make_optimizer, make_schedule
 from inception_jax.training.room import check_room
 from inception_jax.training.state import TrainState, create_state, init_variables
@@ -111,8 +111,7 @@ def prepare(config: TrainConfig, workdir: Folder) -> Experiment:
         needed.
     """
     check_platform(config.platform)
-    train_source = open_source(config.data.name, config.data.train_split, config.data.data_dir)
-    eval_source = open_source(config.data.name, config.data.eval_split, config.data.data_dir)
+    train_source, eval_source = (_open(config.data, field) for field in ("train_split", "eval_split"))
     if len(train_source.class_names) < 2:
         raise UserError(
             f"{printable(train_source.name)} has one class, {train_source.class_names[0]!r}: a classifier needs two."
@@ -147,9 +146,9 @@ def build(config: TrainConfig, start: Start, num_classes: int, num_images: int, 
     info, weights = start
     model = _build_model(config, num_classes, info)
     preprocess = dataclasses.replace(info.preprocess, size=config.data.image_size or info.preprocess.size)
-    _check_sizes(config, model, preprocess.size, devices=mesh.size)
+    check_sizes(config, model, preprocess.size, devices=mesh.size)
     steps_per_epoch = num_images / config.batch_size
-    _check_durations(config, steps_per_epoch)
+    check_durations(config, steps_per_epoch)
     if weights is not None:
         weights = adapt(
             weights,
@@ -193,6 +192,15 @@ def make_abstract_state(
     )
 
 
+def _open(config: DataConfig, field: str) -> ImageSource:
+    """Opens the split that a field of the config names; an error tells the field."""
+    split = getattr(config, field)
+    try:
+        return open_source(config.name, split, config.data_dir)
+    except UserError as error:
+        raise UserError(f"{error} (config.data.name is {config.name!r}, config.data.{field} is {split!r})") from error
+
+
 def train_transform(config: DataConfig, preprocess: Preprocess) -> Transform:
     """Returns the augmentation that the config names, to images of `preprocess.size` pixels."""
     match config.augmentation:
@@ -231,9 +239,9 @@ def _build_model(config: TrainConfig, num_classes: int, info: Info) -> Inception
     settings, numerics = config.model, info.numerics
     if settings.bn_decay is not None and numerics.norm is not None:
         numerics = numerics._replace(norm=numerics.norm._replace(decay=settings.bn_decay))
-    with _named("config.finetune"):
+    with named("config.finetune"):
         frozen_up_to = last_frozen(model_card(settings.name).table, config.finetune.freeze)
-    with _named("config.model"):
+    with named("config.model"):
         model = create_model(
             settings.name,
             num_classes=num_classes,
@@ -260,15 +268,6 @@ def _aux_weights(config: TrainConfig, model: InceptionNet) -> dict[str, float]:
     return own | named
 
 
-@contextlib.contextmanager
-def _named(section: str) -> Iterator[None]:
-    """Turns the ValueErrors by which models refuse their arguments into errors that name the section of the config."""
-    try:
-        yield
-    except ValueError as error:
-        raise UserError(f"{section}: {error}") from error
-
-
 def check_platform(platform: str | None) -> None:
     """Starts JAX; raises a `UserError` if it cannot, or runs on another platform than asked."""
     try:
@@ -283,44 +282,3 @@ def check_platform(platform: str | None) -> None:
         raise UserError(f"config.platform is {platform!r}, but JAX runs on {found!r} ({kinds}): {hint}.")
     if found == "cpu" and not native.is_built():
         logger.warning("Convolutions are XLA's, which are slower: this package was installed without a C++ compiler.")
-
-
-def _check_sizes(config: TrainConfig, model: InceptionNet, image_size: int, devices: int) -> None:
-    minimum = model.minimum_input(train=True)
-    if image_size < minimum:
-        raise UserError(f"config.data.image_size is {image_size}; {config.model.name} trains on {minimum} or more.")
-    with _named("config.data.image_size"):
-        model.check_size(image_size, image_size, heads=True)
-    if config.data.crop_area[0] > config.data.crop_area[1] or not 0 < config.data.crop_area[1] <= 1:
-        raise UserError(f"config.data.crop_area is {config.data.crop_area}; it must be (low, high) within 0 ... 1.")
-    parts, group = config.grad_accum_steps, config.model.bn_group_size
-    unit = devices * parts
-    if config.batch_size % unit:
-        nearest = max(round(config.batch_size / unit), 1) * unit
-        raise UserError(
-            f"config.batch_size is {config.batch_size}; it must be a multiple of {unit} ({devices} devices x "
-            f"{parts} grad_accum_steps), such as {nearest}."
-        )
-    if isinstance(group, int) and config.batch_size // parts % group:
-        raise UserError(
-            f"config.model.bn_group_size is {group}; it must divide the {config.batch_size // parts} images that "
-            "are normalised together (batch_size / grad_accum_steps)."
-        )
-
-
-def _check_durations(config: TrainConfig, steps_per_epoch: float) -> None:
-    durations = {name: value for name, value in flatten(config.model_dump()) if name in DURATIONS}
-    for name, value in durations.items():
-        if steps(value, steps_per_epoch) > MAX_STEPS:
-            raise UserError(f"config.{name} is {value!r}, over {MAX_STEPS:,} steps of {config.batch_size:,} images.")
-    total = steps(config.duration, steps_per_epoch)
-    warmup = steps(config.schedule.warmup, steps_per_epoch)
-    if not total:
-        raise UserError(f"config.duration is {config.duration!r}; it must be above 0.")
-    if warmup >= total:
-        raise UserError(
-            f"config.schedule.warmup is {config.schedule.warmup!r}, {warmup} steps; "
-            f"it must end before the run, after {total} steps ({config.duration!r})."
-        )
-    if config.schedule.name == "exponential" and not steps(config.schedule.decay_every, steps_per_epoch):
-        raise UserError(f"config.schedule.decay_every is {config.schedule.decay_every!r}; it must be above 0.")

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from configs import default
+from inception_jax.data.transforms import InceptionCrop
 from inception_jax.errors import UserError
 from inception_jax.training.config import (
     BOUND_TO_CHECKPOINT,
@@ -143,6 +144,22 @@ def test_configs_of_before_lack_fields_that_meant_nothing():
     del saved["finetune"], saved["model"]["bn_decay"]
     assert TrainConfig.parse_saved(saved) == config
     assert changes_that_forbid_resuming(saved, config) == {}
+
+
+def test_configs_for_photographs_read_them_as_such(tmp_path):
+    for split, name in ((split, name) for split in ("train", "test") for name in ("ant", "bee")):
+        (tmp_path / split / name).mkdir(parents=True)
+        Image.new("RGB", (400, 300)).save(tmp_path / split / name / "a.jpg")
+    configs = {name: importlib.import_module(f"configs.{name}").get_config() for name in ("folder", "finetune")}
+    for config in configs.values():
+        config.data.name = f"folder:{tmp_path}"
+        config.batch_size = 8
+    experiment = prepare(TrainConfig.parse(configs["folder"]), tmp_path / "run")
+    assert experiment.preprocess.size == 224
+    assert isinstance(train_transform(experiment.config.data, experiment.preprocess), InceptionCrop)
+    with pytest.raises(UserError, match=r"config\.finetune\.weights: .*WEIGHTS"):
+        prepare(TrainConfig.parse(configs["finetune"]), tmp_path / "run")
+    assert configs["finetune"].optimizer.learning_rate < configs["folder"].optimizer.learning_rate
 
 
 @pytest.mark.parametrize("name", ["imagenet_googlenet", "imagenet_googlenet_paper", "cifar10"])
