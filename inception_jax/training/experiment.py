@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import os
 from collections.abc import Callable, Generator, Iterator
 
 import jax
@@ -22,6 +21,7 @@ from inception_jax.models import native
 from inception_jax.models.network import InceptionNet
 from inception_jax.models.spec import last_frozen
 from inception_jax.models.zoo import Preprocess, create_model, model_card
+from inception_jax.parallel.devices import start_devices
 from inception_jax.parallel.mesh import create_mesh, place, state_shardings
 from inception_jax.training.config import DataConfig, TrainConfig, steps
 from inception_jax.training.finetune import Start, check_frozen, starting_point
@@ -256,11 +256,7 @@ def _named(section: str) -> Iterator[None]:
 
 def check_platform(platform: str | None) -> None:
     """Starts JAX; raises a `UserError` if it cannot, or runs on another platform than asked."""
-    try:
-        found = jax.default_backend()
-    except (RuntimeError, AssertionError) as error:
-        wanted = os.environ.get("JAX_PLATFORMS", "")
-        raise UserError(f"JAX cannot start (JAX_PLATFORMS={wanted!r}): {error or 'no such device'}.") from error
+    found = start_devices()
     if platform not in (None, found):
         kinds = ", ".join(sorted({device.device_kind for device in jax.devices()}))
         extra = {"gpu": "cuda", "tpu": "tpu"}.get(platform or "")

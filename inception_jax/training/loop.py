@@ -55,22 +55,17 @@ def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | o
         explained_disk_errors(workdir),
         claimed(workdir),
         CompilationLog() as compilation,
-        Checkpoints(workdir / "checkpoints", config.keep_checkpoints, best_metric(config)) as checkpoints,
+        Checkpoints(workdir / "checkpoints", config.keep_checkpoints) as checkpoints,
     ):
         state = checkpoints.restore(experiment.abstract_state, config)
         if state is None:
             state = experiment.init_state()
-        with Outputs(experiment, workdir, int(state.step), best_metric(config)) as outputs:
+        with Outputs(experiment, workdir, int(state.step)) as outputs:
             run = Run(experiment, outputs, checkpoints)
             state = run.train(state)
         checkpoints.wait()
-        outputs.finish(int(state.step), run.clock.seconds, str(compilation), len(run.skipped))
+        outputs.finish(int(state.step), run.clock.seconds, str(compilation), len(run.skipped), checkpoints.metrics())
     return state
-
-
-def best_metric(config: TrainConfig) -> str:
-    """Returns the metric that picks the best checkpoint: the accuracy of the averaged parameters where they exist."""
-    return "eval/top1" if config.ema_decay is None else "eval_ema/top1"
 
 
 class Run:
@@ -92,7 +87,7 @@ class Run:
           NonFiniteLossError, Interrupted, UserError: see `train_and_evaluate`.
         """
         total = self.experiment.total_steps
-        owed = self._is_due(self.first_step, "eval_every") and not self.outputs.evaluated(self.first_step)
+        owed = self._owes_evaluation()
         if self.first_step >= total and not owed:
             self.outputs.console.print("Nothing is left to do: raise config.duration, or use another workdir.")
             return state
@@ -100,8 +95,8 @@ class Run:
         running: tuple[int, Any] | None = None  # the step whose sums are still on the device
         with stop_signal(self.experiment.mesh) as self.stop:
             step_fn, self.eval_fn = compile_steps(self.experiment)
-            if owed and self.first_step:  # a signal came between the step and its evaluation
-                self._evaluate(self.first_step, state)
+            if owed:
+                self._make_up_evaluation(state)
             batches = self.experiment.train_batches(self.first_step)
             with contextlib.closing(batches), jax.transfer_guard("disallow"):
                 self.clock.lap()
@@ -119,6 +114,30 @@ class Run:
                         self._write_train(step)
                         self._evaluate_and_save(step, state)
         return state
+
+    def _owes_evaluation(self) -> bool:
+        """Returns whether the step of the checkpoint was to be evaluated, and a signal or a kill came before that.
+
+        If only the checkpoint does not know its metrics, and metrics.jsonl does, it gets them here.
+        """
+        if not self.first_step or not self._is_due(self.first_step, "eval_every"):
+            return False
+        found = self.outputs.evaluation(self.first_step)
+        if found:
+            self._keep_metrics(found)
+        return not found
+
+    def _make_up_evaluation(self, state: TrainState) -> None:
+        results = self._evaluate(self.first_step, state)
+        if results:
+            self._keep_metrics(results)
+
+    def _keep_metrics(self, results: dict[str, float]) -> None:
+        """Keeps the metrics of the first step with its checkpoint, which could be the best, if it lacks them."""
+        saved = self.checkpoints.metrics()
+        if self.first_step in saved and saved[self.first_step] is None:
+            self.checkpoints.add_metrics(self.first_step, results)
+            self.outputs.publish()
 
     def _due(self, step: int) -> bool:
         return any(self._is_due(step, every) for every in ("log_every", "eval_every", "checkpoint_every"))
