@@ -13,6 +13,7 @@ import jax
 
 from inception_jax.data.loader import Batch, skipped
 from inception_jax.errors import Interrupted, NonFiniteLossError, UserError
+from inception_jax.parallel import signals
 from inception_jax.parallel.mesh import batch_sharding, shard_batch
 from inception_jax.parallel.processes import exchange
 from inception_jax.training import metrics
@@ -60,6 +61,7 @@ def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | o
         state = checkpoints.restore(experiment.abstract_state, config)
         if state is None:
             state = experiment.init_state()
+        signals.resumes_after(int(state.step))
         with Outputs(experiment, workdir, int(state.step)) as outputs:
             run = Run(experiment, outputs, checkpoints)
             state = run.train(state)
@@ -93,8 +95,8 @@ class Run:
             return state
         sharding = batch_sharding(self.experiment.mesh)
         running: tuple[int, Any] | None = None  # the step whose sums are still on the device
+        step_fn, self.eval_fn = compile_steps(self.experiment)
         with stop_signal(self.experiment.mesh) as self.stop:
-            step_fn, self.eval_fn = compile_steps(self.experiment)
             if owed:
                 self._make_up_evaluation(state)
             batches = self.experiment.train_batches(self.first_step)

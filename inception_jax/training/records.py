@@ -169,7 +169,7 @@ def _read_json(path: Folder, what: str) -> dict[str, Any]:
     try:
         values = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise DamagedCheckpoint(f"{what} is no JSON") from error
+        raise DamagedCheckpoint(f"{what} cannot be parsed") from error
     if not isinstance(values, dict):
         raise DamagedCheckpoint(f"{what} is no record")
     return values

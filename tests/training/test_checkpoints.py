@@ -207,7 +207,7 @@ def test_damaged_metrics_of_any_step_are_set_aside(saved, config, caplog):
     with caplog.at_level(logging.WARNING), Checkpoints(saved, 3) as checkpoints:
         assert int(checkpoints.restore(abstract(state_at(0)), config).step) == 3
         assert checkpoints.steps() == [2, 3]
-    assert "checkpoint 1 is damaged (its evaluation is no JSON); it is now 1.damaged." in caplog.text
+    assert "checkpoint 1 is damaged (its evaluation cannot be parsed); it is now 1.damaged." in caplog.text
     assert (saved / "1.damaged" / "state").is_dir()
 
 
