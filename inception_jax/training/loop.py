@@ -6,12 +6,14 @@ import contextlib
 import logging
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 from inception_jax.data.loader import Batch, skipped
+from inception_jax.data.unguarded import UnguardedScriptError, leave_worker_that_trains
 from inception_jax.errors import Interrupted, NonFiniteLossError, UserError
 from inception_jax.parallel import signals
 from inception_jax.parallel.mesh import batch_sharding, shard_batch
@@ -26,7 +28,7 @@ from inception_jax.training.experiment import Experiment
 from inception_jax.training.outputs import Outputs
 from inception_jax.training.state import TrainState
 from inception_jax.training.stopping import Stop, stop_signal
-from inception_jax.training.workdir import explained_disk_errors, resolve_workdir
+from inception_jax.training.workdir import Folder, explained_disk_errors, resolve_workdir
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +50,17 @@ def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | o
       UserError: bad config, data, folder or disk; nothing has been compiled yet, or an earlier checkpoint is whole.
       NonFiniteLossError: the loss, its gradient or a parameter became NaN or infinite.
       Interrupted: SIGTERM or SIGINT; the state is saved.
+      SystemExit: the script that called this does so again in each data worker; one line says what to do.
     """
-    workdir = resolve_workdir(workdir)
+    leave_worker_that_trains()
+    try:
+        return _train_and_evaluate(config, resolve_workdir(workdir))
+    except UnguardedScriptError as error:  # the traceback of a script would hide the one line that helps
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+def _train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: Folder) -> TrainState:
     config = config if isinstance(config, TrainConfig) else TrainConfig.parse(config)
     experiment = prepare_together(config, workdir)
     with (
