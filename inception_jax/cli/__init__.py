@@ -14,7 +14,7 @@ from inception_jax.cli import views as views
 from inception_jax.cli import weights as weights
 from inception_jax.cli import zoo as zoo
 from inception_jax.cli.app import app
-from inception_jax.errors import EXPECTED
+from inception_jax.errors import EXPECTED, UserError
 
 
 def main() -> None:
@@ -24,3 +24,11 @@ def main() -> None:
     except EXPECTED as error:
         print(f"inception-jax: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except RuntimeError as error:
+        from inception_jax.parallel.devices import explain
+
+        meant = explain(error)
+        if not isinstance(meant, UserError):
+            raise
+        print(f"inception-jax: {meant}", file=sys.stderr)
+        sys.exit(meant.exit_code)

@@ -20,6 +20,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from inception_jax.data import unguarded
 from inception_jax.data.parts import decodes_parts, open_image
 from inception_jax.data.sources import ImageSource
 from inception_jax.data.transforms import BrokenImage, InceptionCrop, Transform, decode
@@ -190,6 +191,7 @@ def _iterate(batches: grain.IterDataset) -> Generator[Batch, None, None]:
     except RuntimeError as error:
         if "Worker process was terminated" not in str(error):
             raise
+        unguarded.check(error)
         raise UserError(
             f"A data worker died ({error}) If memory ran out, lower data.workers, data.threads or data.buffer."
         ) from error

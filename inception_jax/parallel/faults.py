@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import jax
 from jax._src.distributed import global_state  # JAX has no public way to the store; Orbax, too, takes this one
 
+from inception_jax.parallel import signals
+
 KEY = "inception_jax/fault"
 PERIOD = 0.5  # seconds between two looks for a fault of others
 LINGER = 2  # seconds that process 0 stays, so that all have looked: without it JAX aborts the others
@@ -42,6 +44,7 @@ def listen() -> None:
     """From now on ends this process soon after another one has told a fault, with its text and its exit code."""
     listener = threading.Thread(target=_listen, name="faults", daemon=True)
     listener.start()
+    signals.tell_others(_tell_of_end)
 
     def stop() -> None:  # before JAX disconnects: it has registered its own end earlier
         _ending.set()
@@ -65,7 +68,7 @@ def leave(error: Exception, code: int) -> None:
     _ending.set()
     fault = _told()
     if fault is not None and code == 1:
-        _end(fault.code, f"error: {fault}")
+        _end(fault.code, _line(fault))
     if code == 1:
         traceback.print_exception(error)
     if fault is None:
@@ -78,7 +81,20 @@ def _listen() -> None:
     while not _ending.wait(PERIOD):
         fault = _told()
         if fault is not None:
-            _end(fault.code, f"error: {fault}")
+            _end(fault.code, _line(fault))
+
+
+def _line(fault: Fault) -> str:
+    """Returns what this process says of another's end, which is no error where a signal stopped that in order."""
+    return str(fault) if fault.code == signals.STOPPED else f"error: {fault}"
+
+
+def _tell_of_end(code: int, text: str) -> None:
+    """Tells that a signal ends this process at once; process 0 stays until the others have looked."""
+    _ending.set()
+    _tell(Fault(global_state.process_id, socket.gethostname(), code, text))
+    if global_state.process_id == 0:
+        time.sleep(LINGER)
 
 
 def _told() -> Fault | None:

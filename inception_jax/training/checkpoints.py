@@ -1,18 +1,17 @@
 """Checkpoints of a run: with `saved`, which reads them for others, the one place that talks to Orbax.
 
-A checkpoint is the whole `TrainState` and a record `meta` (format, step, config, and a checksum of every array). It is
-written in the background and appears under its final name only when complete. The last ones and the best one are kept.
+A checkpoint is the whole `TrainState` and a record `meta` (see `records`). It is written in the background and appears
+under its final name only when complete. The last ones and the best one are kept.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
+import itertools
 import logging
-import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -23,23 +22,28 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from orbax.checkpoint import checkpoint_managers
 
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
 from inception_jax.parallel.processes import exchange, is_main, together
 from inception_jax.training.config import TrainConfig, changes_that_forbid_resuming
+from inception_jax.training.records import (
+    FORMAT_VERSION,
+    DamagedCheckpoint,
+    Metrics,
+    best_step,
+    first_line,
+    read_error,
+    read_evaluation,
+    read_record,
+    sign,
+    write_evaluation,
+)
 from inception_jax.training.state import TrainState
 from inception_jax.training.workdir import Folder, is_local, saved_steps
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
 ODD = 0x9E3779B1  # of the checksums
-META_FIELDS = {"format_version", "config", "next_image", "arrays", "checksums"}
-
-
-class DamagedCheckpoint(Exception):
-    """A checkpoint that cannot be read, or reads as something else than was written."""
 
 
 class Checkpoints:
@@ -47,21 +51,15 @@ class Checkpoints:
 
     Args:
       folder: a local one, or one of a bucket.
-      keep: how many of the last checkpoints stay; the best one stays besides.
-      best_metric: the name of the metric whose highest value marks the best checkpoint.
+      keep: how many of the last checkpoints stay; the best one (`records.best_step`) stays besides.
     """
 
-    def __init__(self, folder: Folder, keep: int, best_metric: str):
-        self.folder, self.best_metric = epath.Path(folder), best_metric
-        policy = checkpoint_managers.AnyPreservationPolicy(
-            [
-                checkpoint_managers.LatestN(keep),
-                checkpoint_managers.BestN(get_metric_fn=lambda metrics: metrics[best_metric], n=1),
-            ]
-        )
+    def __init__(self, folder: Folder, keep: int):
+        self.folder = epath.Path(folder)
+        self._metrics: dict[int, Metrics | None] = {}  # of the checkpoints that were saved or read
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy,
-            best_fn=lambda metrics: metrics[best_metric],  # else Orbax keeps no metrics on disk
+            preservation_policy=_Preserve(keep, self._metrics_of),
+            lightweight_initialize=True,  # else Orbax reads the metrics of old ones, and fails at a damaged one
             cleanup_tmp_directories=True,  # a complete one is renamed into place: what else is there is waste
         )
         self._manager = ocp.CheckpointManager(folder, options=options)
@@ -83,6 +81,23 @@ class Checkpoints:
         """Returns the steps of the complete checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
+    def metrics(self) -> dict[int, Metrics | None]:
+        """Returns the metrics of each whole checkpoint by step; None where it was not evaluated."""
+        found = {}
+        for step in self.steps():
+            with contextlib.suppress(DamagedCheckpoint):
+                found[step] = self._metrics_of(step)
+        return found
+
+    def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Keeps with a complete checkpoint the metrics of an evaluation that came after its save.
+
+        Raises:
+          UserError: they cannot be written.
+        """
+        together(lambda: write_evaluation(self.folder / str(step), metrics) if is_main() else None)
+        self._metrics[step] = dict(metrics)
+
     def save(self, state: TrainState, config: TrainConfig, metrics: Mapping[str, float] | None) -> None:
         """Copies the state to the host and begins to write it in the background.
 
@@ -97,16 +112,19 @@ class Checkpoints:
         step = int(state.step)
         if step in self.steps():
             return
+        of_step = dict(metrics) if metrics else None
         meta = {
             "format_version": FORMAT_VERSION,
             "config": config.model_dump(mode="json"),
             "next_image": step * config.batch_size,  # where the endless stream of images goes on
             "arrays": _describe(state),
             "checksums": checksums(state),
+            "metrics": of_step,
         }
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sign(meta)))
+        self._metrics[step] = of_step
         with self._explained(f"step {step}"):
-            self._manager.save(step, args=args, metrics=dict(metrics or {self.best_metric: -math.inf}))
+            self._manager.save(step, args=args)
 
     def check(self) -> None:
         """Raises a `UserError` if a save in the background has failed."""
@@ -125,55 +143,72 @@ class Checkpoints:
     def restore(self, abstract_state: TrainState, config: TrainConfig) -> TrainState | None:
         """Returns the latest whole state, placed as `abstract_state` asks, or None if there is no checkpoint.
 
-        Where a damaged checkpoint gives way to the one before, it is renamed to `<step>.damaged`, with a warning.
+        Where a damaged checkpoint gives way to the one before, it is renamed to `<step>.damaged`, with a warning. So
+        are older ones whose record or metrics are damaged: nobody can say whether one of them is the best.
 
         Args:
           abstract_state: shapes, dtypes and shardings; any devices, whatever wrote the checkpoint.
           config: of the run that resumes.
 
         Raises:
-          UserError: the config is another one than the checkpoint can serve, or every checkpoint is damaged.
+          UserError: the config is another one than the checkpoint can serve, every checkpoint is damaged, or one cannot
+            be read for reasons outside it.
         """
         damages: dict[int, DamagedCheckpoint] = {}
+        state: TrainState | None = None
         for step in reversed(self.steps()):
             try:
-                state = self._restore_step(step, abstract_state, config)
+                record = together(functools.partial(self._read_record, step), DamagedCheckpoint)
+                if state is None:
+                    state = self._restore_step(step, record, abstract_state, config)
             except DamagedCheckpoint as damage:
                 damages[step] = damage
-                continue
-            for damaged_step, reason in damages.items():
-                self._set_aside(damaged_step, reason)
+        if state is not None:
+            for step, reason in damages.items():
+                self._set_aside(step, reason)
             return state
-        set_aside = [entry.name for entry in self.folder.glob("*.damaged")]
+        set_aside = [entry.name for entry in self.folder.glob("*.damaged*")]
         if damages or set_aside:
-            listed = "; ".join([*(f"{step}: {damage}" for step, damage in damages.items()), *set_aside])
+            listed = "; ".join([*(f"{step}: {reason}" for step, reason in damages.items()), *set_aside])
             raise UserError(f"No checkpoint in {self.folder} is whole ({listed}). Start in another workdir.")
         return None
 
     def _set_aside(self, step: int, damage: DamagedCheckpoint) -> None:
-        aside = self.folder / f"{step}.damaged"
         if is_main():
-            aside.rmtree(missing_ok=True)
+            names = itertools.chain([f"{step}.damaged"], (f"{step}.damaged.{n}" for n in itertools.count(2)))
+            aside = next(self.folder / name for name in names if not (self.folder / name).exists())
             (self.folder / str(step)).rename(aside)
-            logger.warning("checkpoint %s is damaged (%s); it is now %s.", step, damage, aside.name)
+            logger.warning("checkpoint %s is damaged (%s); it is now %s.", step, printable(damage), aside.name)
         exchange("renamed")  # the others wait for it
+        self._metrics.pop(step, None)
         self._manager.reload()
 
-    def _restore_step(self, step: int, abstract_state: TrainState, config: TrainConfig) -> TrainState:
-        meta = together(lambda: self._read_meta(step), DamagedCheckpoint)
-        self._check_meta(step, meta, abstract_state, config)
-        args = ocp.args.StandardRestore(abstract_state)
-        state = together(lambda: self._read(step, state=args)["state"], DamagedCheckpoint)
+    def _restore_step(
+        self, step: int, record: dict[str, Any], abstract_state: TrainState, config: TrainConfig
+    ) -> TrainState:
+        self._check_meta(step, record, abstract_state, config)
+        state = together(lambda: self._read(step, abstract_state), DamagedCheckpoint)
         now = checksums(state)
-        wrong = [name for name, value in meta["checksums"].items() if now[name] != value]
+        wrong = [name for name, value in record["checksums"].items() if now.get(name) != value]
         if wrong:
             raise DamagedCheckpoint(f"{len(wrong)} arrays read back changed, the first is {wrong[0]}")
         return state
 
-    def _read_meta(self, step: int) -> dict[str, Any]:
-        meta = self._read(step, meta=ocp.args.JsonRestore())["meta"]
-        check_format(self.folder / str(step), meta)
-        return meta
+    def _read_record(self, step: int) -> dict[str, Any]:
+        path = self.folder / str(step)
+        record = read_record(path)
+        self._metrics[step] = read_evaluation(path, record)
+        return record
+
+    def _metrics_of(self, step: int) -> Metrics | None:
+        """Returns the metrics of a checkpoint; reads those of runs before this one once.
+
+        Raises:
+          DamagedCheckpoint: its record or its metrics are damaged.
+        """
+        if step not in self._metrics:
+            self._read_record(step)
+        return self._metrics[step]
 
     def _check_meta(self, step: int, meta: dict[str, Any], abstract_state: TrainState, config: TrainConfig) -> None:
         """Raises a `UserError` if the checkpoint is another run's or another network's."""
@@ -191,15 +226,15 @@ class Checkpoints:
                 f"{first}: {meta['arrays'].get(first)} saved, {wanted.get(first)} now. Use another workdir."
             )
 
-    def _read(self, step: int, **items: Any) -> Any:
+    def _read(self, step: int, abstract_state: TrainState) -> TrainState:
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
-        except (MemoryError, PermissionError):
-            raise
-        except Exception as error:  # Orbax, TensorStore and JSON raise whatever they like on damaged files
-            if "RESOURCE_EXHAUSTED" in str(error):  # no memory on the device: the file may be whole
+            return self._manager.restore(step, args=args)["state"]
+        except Exception as error:  # Orbax and TensorStore raise whatever they like on damaged files
+            meant = read_error(error, self.folder / str(step))
+            if meant is error:
                 raise
-            raise DamagedCheckpoint(first_line(error)) from error
+            raise meant from error
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -215,19 +250,25 @@ class Checkpoints:
             ) from error
 
 
-def check_format(path: Folder, meta: Any) -> None:
-    """Checks the record of the checkpoint in `path`.
+class _Preserve:
+    """Which checkpoints stay: the last ones, the best one, and any of which nobody can say how good it is."""
 
-    Raises:
-      DamagedCheckpoint: it is no record.
-      UserError: it is one of another format.
-    """
-    if not isinstance(meta, dict) or not meta.keys() >= META_FIELDS:
-        raise DamagedCheckpoint(f"its record lacks one of {', '.join(sorted(META_FIELDS))}")
-    if meta["format_version"] != FORMAT_VERSION:
-        raise UserError(
-            f"Checkpoint {path} has format {meta['format_version']!r}; this version reads {FORMAT_VERSION}."
-        )
+    def __init__(self, keep: int, metrics_of: Callable[[int], Metrics | None]):
+        self._keep, self._metrics_of = keep, metrics_of
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """Orbax's `PreservationPolicy`, for checkpoints from old to new."""
+        del context
+        steps = [each.step for each in checkpoints]
+        metrics, stay = {}, set(steps[-self._keep :])
+        for step in steps:
+            try:
+                metrics[step] = self._metrics_of(step)
+            except (DamagedCheckpoint, UserError):
+                stay.add(step)
+        if metrics:
+            stay.add(best_step(metrics))
+        return [step in stay for step in steps]
 
 
 def checksums(tree: Any) -> dict[str, int]:
@@ -269,13 +310,3 @@ def _describe(tree: Any) -> dict[str, str]:
 def _flatten(tree: Any) -> dict[str, Any]:
     path_of = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
     return {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the first line of the error that started it all; a full disk in plain words."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = str(error).strip() or type(error).__name__
-    if "No space left" in text or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
-        return "no space left on the disk"
-    return text.splitlines()[0][:200].rstrip(".")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import os
 from collections.abc import Callable, Generator
 
 import jax
@@ -22,6 +21,7 @@ from inception_jax.models import native
 from inception_jax.models.network import InceptionNet
 from inception_jax.models.spec import last_frozen
 from inception_jax.models.zoo import Preprocess, create_model, model_card
+from inception_jax.parallel.devices import start_devices
 from inception_jax.parallel.mesh import create_mesh, place, state_shardings
 from inception_jax.training.config import DataConfig, TrainConfig, steps
 from inception_jax.training.finetune import Start, check_classes, check_frozen, starting_point
@@ -270,11 +270,7 @@ def _aux_weights(config: TrainConfig, model: InceptionNet) -> dict[str, float]:
 
 def check_platform(platform: str | None) -> None:
     """Starts JAX; raises a `UserError` if it cannot, or runs on another platform than asked."""
-    try:
-        found = jax.default_backend()
-    except (RuntimeError, AssertionError) as error:
-        wanted = os.environ.get("JAX_PLATFORMS", "")
-        raise UserError(f"JAX cannot start (JAX_PLATFORMS={wanted!r}): {error or 'no such device'}.") from error
+    found = start_devices()
     if platform not in (None, found):
         kinds = ", ".join(sorted({device.device_kind for device in jax.devices()}))
         extra = {"gpu": "cuda", "tpu": "tpu"}.get(platform or "")

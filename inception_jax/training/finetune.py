@@ -14,6 +14,7 @@ from inception_jax.classes import check_same_classes, one_line_each
 from inception_jax.errors import UserError
 from inception_jax.models.network import InceptionNet
 from inception_jax.models.zoo import ModelCard, model_card
+from inception_jax.paths import write_bytes
 from inception_jax.training.config import TrainConfig
 from inception_jax.training.saved import is_run, read_variables
 from inception_jax.training.workdir import Folder, resolve_workdir, saved_steps
@@ -107,13 +108,13 @@ def run_weights(workdir: str | Path, average: bool | None = None) -> weights.Wei
 def write_record(workdir: Path, started: weights.Weights) -> None:
     """Keeps in `workdir` what a checkpoint cannot say of the weights that the run started from."""
     record = {"report": str(started.report).splitlines(), "info": json.loads(to_json(started.info))}
-    (workdir / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    write_bytes(workdir / RECORD, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def write_classes(workdir: Path, class_names: Sequence[str]) -> None:
     """Keeps in `workdir` what the classes are called, one a line."""
     text = "".join(f"{name}\n" for name in one_line_each(class_names))
-    (workdir / CLASSES).write_bytes(text.encode("utf-8", "surrogateescape"))
+    write_bytes(workdir / CLASSES, text.encode(errors="surrogateescape"))  # names of folders need be no UTF-8
 
 
 def read_classes(workdir: Folder) -> tuple[str, ...]:

@@ -6,13 +6,16 @@ import contextlib
 import logging
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 from inception_jax.data.loader import Batch, skipped
+from inception_jax.data.unguarded import UnguardedScriptError, leave_worker_that_trains
 from inception_jax.errors import Interrupted, NonFiniteLossError, UserError
+from inception_jax.parallel import signals
 from inception_jax.parallel.mesh import batch_sharding, shard_batch
 from inception_jax.parallel.processes import exchange
 from inception_jax.training import metrics
@@ -25,7 +28,7 @@ from inception_jax.training.experiment import Experiment
 from inception_jax.training.outputs import Outputs
 from inception_jax.training.state import TrainState
 from inception_jax.training.stopping import Stop, stop_signal
-from inception_jax.training.workdir import explained_disk_errors, resolve_workdir
+from inception_jax.training.workdir import Folder, explained_disk_errors, resolve_workdir
 
 logger = logging.getLogger(__name__)
 
@@ -47,30 +50,35 @@ def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | o
       UserError: bad config, data, folder or disk; nothing has been compiled yet, or an earlier checkpoint is whole.
       NonFiniteLossError: the loss, its gradient or a parameter became NaN or infinite.
       Interrupted: SIGTERM or SIGINT; the state is saved.
+      SystemExit: the script that called this does so again in each data worker; one line says what to do.
     """
-    workdir = resolve_workdir(workdir)
+    leave_worker_that_trains()
+    try:
+        return _train_and_evaluate(config, resolve_workdir(workdir))
+    except UnguardedScriptError as error:  # the traceback of a script would hide the one line that helps
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+def _train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: Folder) -> TrainState:
     config = config if isinstance(config, TrainConfig) else TrainConfig.parse(config)
     experiment = prepare_together(config, workdir)
     with (
         explained_disk_errors(workdir),
         claimed(workdir),
         CompilationLog() as compilation,
-        Checkpoints(workdir / "checkpoints", config.keep_checkpoints, best_metric(config)) as checkpoints,
+        Checkpoints(workdir / "checkpoints", config.keep_checkpoints) as checkpoints,
     ):
         state = checkpoints.restore(experiment.abstract_state, config)
         if state is None:
             state = experiment.init_state()
-        with Outputs(experiment, workdir, int(state.step), best_metric(config)) as outputs:
+        signals.resumes_after(int(state.step))
+        with Outputs(experiment, workdir, int(state.step)) as outputs:
             run = Run(experiment, outputs, checkpoints)
             state = run.train(state)
         checkpoints.wait()
-        outputs.finish(int(state.step), run.clock.seconds, str(compilation), len(run.skipped))
+        outputs.finish(int(state.step), run.clock.seconds, str(compilation), len(run.skipped), checkpoints.metrics())
     return state
-
-
-def best_metric(config: TrainConfig) -> str:
-    """Returns the metric that picks the best checkpoint: the accuracy of the averaged parameters where they exist."""
-    return "eval/top1" if config.ema_decay is None else "eval_ema/top1"
 
 
 class Run:
@@ -92,16 +100,16 @@ class Run:
           NonFiniteLossError, Interrupted, UserError: see `train_and_evaluate`.
         """
         total = self.experiment.total_steps
-        owed = self._is_due(self.first_step, "eval_every") and not self.outputs.evaluated(self.first_step)
+        owed = self._owes_evaluation()
         if self.first_step >= total and not owed:
             self.outputs.console.print("Nothing is left to do: raise config.duration, or use another workdir.")
             return state
         sharding = batch_sharding(self.experiment.mesh)
         running: tuple[int, Any] | None = None  # the step whose sums are still on the device
+        step_fn, self.eval_fn = compile_steps(self.experiment)
         with stop_signal(self.experiment.mesh) as self.stop:
-            step_fn, self.eval_fn = compile_steps(self.experiment)
-            if owed and self.first_step:  # a signal came between the step and its evaluation
-                self._evaluate(self.first_step, state)
+            if owed:
+                self._make_up_evaluation(state)
             batches = self.experiment.train_batches(self.first_step)
             with contextlib.closing(batches), jax.transfer_guard("disallow"):
                 self.clock.lap()
@@ -119,6 +127,30 @@ class Run:
                         self._write_train(step)
                         self._evaluate_and_save(step, state)
         return state
+
+    def _owes_evaluation(self) -> bool:
+        """Returns whether the step of the checkpoint was to be evaluated, and a signal or a kill came before that.
+
+        If only the checkpoint does not know its metrics, and metrics.jsonl does, it gets them here.
+        """
+        if not self.first_step or not self._is_due(self.first_step, "eval_every"):
+            return False
+        found = self.outputs.evaluation(self.first_step)
+        if found:
+            self._keep_metrics(found)
+        return not found
+
+    def _make_up_evaluation(self, state: TrainState) -> None:
+        results = self._evaluate(self.first_step, state)
+        if results:
+            self._keep_metrics(results)
+
+    def _keep_metrics(self, results: dict[str, float]) -> None:
+        """Keeps the metrics of the first step with its checkpoint, which could be the best, if it lacks them."""
+        saved = self.checkpoints.metrics()
+        if self.first_step in saved and saved[self.first_step] is None:
+            self.checkpoints.add_metrics(self.first_step, results)
+            self.outputs.publish()
 
     def _due(self, step: int) -> bool:
         return any(self._is_due(step, every) for every in ("log_every", "eval_every", "checkpoint_every"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -12,10 +11,19 @@ import jax
 import rich.console
 
 from inception_jax.parallel.processes import exchange, is_main
+from inception_jax.paths import write_bytes
 from inception_jax.training.experiment import Experiment
 from inception_jax.training.finetune import write_classes, write_record
 from inception_jax.training.preview import describe, devices
-from inception_jax.training.report import draw_curves, print_summary, summarise
+from inception_jax.training.records import Metrics
+from inception_jax.training.report import (
+    draw_curves,
+    is_png,
+    is_whole_evaluation,
+    print_summary,
+    read_summary,
+    summarise,
+)
 from inception_jax.training.workdir import Folder, LocalCopy
 from inception_jax.training.writers import Console, MetricsFile, TensorBoard, Writer, read_metrics
 from inception_jax.version import __version__
@@ -24,19 +32,18 @@ from inception_jax.version import __version__
 class Outputs:
     """The files and the console of a run that goes on after `first_step`; use it as a context manager."""
 
-    def __init__(self, experiment: Experiment, workdir: Folder, first_step: int, best_metric: str):
+    def __init__(self, experiment: Experiment, workdir: Folder, first_step: int):
         self.experiment, self.config = experiment, experiment.config
-        self.workdir, self.first_step, self.best_metric = workdir, first_step, best_metric
+        self.workdir, self.first_step = workdir, first_step
         self.files = LocalCopy(workdir)
         self.metrics_path = self.files.path / "metrics.jsonl"
 
     def __enter__(self) -> Outputs:
-        total = self.experiment.total_steps
         silent = None if is_main() else rich.console.Console(quiet=True)
-        self.console = Console(total, self.first_step, self.config.batch_size, silent)
+        self.console = Console(self.experiment.total_steps, self.first_step, self.config.batch_size, silent)
         self.writers: list[Writer] = [self.console]
         if is_main():
-            self.files.fetch("metrics.jsonl", "summary.json")
+            self.files.fetch("metrics.jsonl", "summary.json", "curves.png")
             write_classes(self.files.path, self.experiment.train_source.class_names)
             if self.experiment.weights is not None:
                 write_record(self.files.path, self.experiment.weights)
@@ -49,9 +56,8 @@ class Outputs:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.ExitStack() as stack:  # closes all of them, even if one cannot write its rest
-            for writer in self.writers:
-                stack.callback(writer.close)
+        for writer in self.writers:
+            writer.close()
         self.publish()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -64,31 +70,43 @@ class Outputs:
         if is_main():
             self.files.publish()
 
-    def evaluated(self, step: int) -> bool:
-        """Returns whether the evaluation of a step is written, as process 0 sees it."""
+    def evaluation(self, step: int) -> Metrics | None:
+        """Returns the metrics of a step as process 0 has written them; None if its evaluation is not written."""
         records = read_metrics(self.metrics_path) if is_main() else []
-        found = any(record["step"] == step and self.best_metric in record for record in records)
-        return exchange("found" if found else "")[0] == "found"
+        of_step = [record for record in records if record["step"] == step and is_whole_evaluation(record)]
+        text = exchange(json.dumps(of_step[-1:]))[0]
+        return {name: value for each in json.loads(text) for name, value in each.items() if name != "step"} or None
 
-    def finish(self, step: int, seconds: float, compilation: str, skipped: int) -> None:
-        """Draws the curves, and writes and prints the summary; that of a run that had ended before is left as it is.
+    def finish(
+        self,
+        step: int,
+        seconds: float,
+        compilation: str,
+        skipped: int,
+        evaluations: Mapping[int, Metrics | None],
+    ) -> None:
+        """Draws the curves, and writes and prints the summary; those of a run that had ended before stay as they are.
 
         Args:
           step: the last one.
           seconds: since the start.
           compilation: what it took.
           skipped: broken images that this process left out.
+          evaluations: metrics of the checkpoints that are there, by step.
         """
         skipped = sum(map(int, exchange(str(skipped))))
         if not is_main():
             return
-        path = self.files.path / "summary.json"
-        if step > self.first_step or not path.exists():
+        path, picture = self.files.path / "summary.json", self.files.path / "curves.png"
+        ended_now = step > self.first_step
+        summary = None if ended_now else read_summary(path)
+        if summary is None or summary["best_step"] not in evaluations:
+            since = self.first_step if ended_now else 0
             summary = {
                 "model": self.config.model.name,
                 "data": self.config.data.name,
                 "step": step,
-                **summarise(read_metrics(self.metrics_path), self.best_metric, self.first_step),
+                **summarise(read_metrics(self.metrics_path), evaluations, since),
                 "seconds": round(seconds, 1),
                 "compilation": compilation,
                 "skipped": skipped,
@@ -98,11 +116,8 @@ class Outputs:
                 "processes": jax.process_count(),
                 "xla_flags": os.environ.get("XLA_FLAGS", ""),
             }
-            path.write_text(json.dumps(summary, indent=2) + "\n")
-            draw_curves(
-                self.metrics_path,
-                self.files.path / "curves.png",
-                f"{self.config.model.name} on {self.config.data.name}",
-            )
-            self.publish()
-        print_summary(self.console.console, json.loads(path.read_text()), self.workdir)
+            write_bytes(path, (json.dumps(summary, indent=2) + "\n").encode())
+        if ended_now or not is_png(picture):
+            draw_curves(self.metrics_path, picture, f"{self.config.model.name} on {self.config.data.name}")
+        self.publish()
+        print_summary(self.console.console, summary, self.workdir)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +13,9 @@ import rich.console
 import rich.table
 from matplotlib.figure import Figure  # not pyplot, which would choose a backend for the whole process
 
+from inception_jax.errors import UserError, printable
+from inception_jax.paths import read_bytes, write_bytes
+from inception_jax.training.records import best_step
 from inception_jax.training.workdir import Folder
 from inception_jax.training.writers import duration, read_metrics
 
@@ -23,6 +28,7 @@ PANELS = (  # title, axis label, logarithmic, metrics with their labels
     ("Speed", "images / s", False, {"train/images_per_second": ""}),
 )  # fmt: skip
 
+FIGURES = ("top1", "top5", "loss")  # of an evaluation, in the summary
 COLOURS = {"train": "C0", "eval": "C1", "eval_ema": "C2"}
 
 
@@ -53,30 +59,72 @@ def draw_curves(metrics_file: Path, picture: Path, title: str) -> None:
             axis.legend(fontsize="small")
     for axis in axes[1]:
         axis.set_xlabel("step")
-    figure.savefig(picture, dpi=120)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=120, format="png")
+    write_bytes(picture, content.getvalue())
 
 
-def summarise(records: Sequence[Mapping[str, Any]], metric: str, first_step: int) -> dict[str, Any]:
-    """Returns the last and the best evaluation by `metric`, as "eval/top1", and the median speed after `first_step`."""
-    evaluations = [record for record in records if metric in record]
-    best = max(evaluations, key=lambda record: (record[metric], record["step"]))  # of equals, the one Orbax keeps
+def is_png(picture: Path) -> bool:
+    """Returns whether a file is a whole PNG, from its signature to its last chunk."""
+    try:
+        content = read_bytes(picture)
+    except UserError:
+        return False
+    return content.startswith(b"\x89PNG\r\n\x1a\n") and content.endswith(b"IEND\xaeB`\x82")
+
+
+def summarise(
+    records: Sequence[Mapping[str, Any]], evaluations: Mapping[int, Mapping[str, float] | None], first_step: int
+) -> dict[str, Any]:
+    """Returns the last and the best evaluation of the checkpoints that are there, and the median speed.
+
+    Args:
+      records: lines of the metrics file.
+      evaluations: metrics by step; one of them at least is known.
+      first_step: from which on the speed counts.
+    """
+    known = {step: metrics for step, metrics in evaluations.items() if metrics}
+    best = best_step(known)
     speeds = [
         record["train/images_per_second"]
         for record in records
         if record["step"] > first_step and "train/images_per_second" in record
     ]
-    prefix = metric.partition("/")[0]
     return {
-        "last": {name: evaluations[-1][f"{prefix}/{name}"] for name in ("top1", "top5", "loss")},
-        "best": {name: best[f"{prefix}/{name}"] for name in ("top1", "top5", "loss")},
-        "best_step": best["step"],
+        "last": _figures(known[max(known)]),
+        "best": _figures(known[best]),
+        "best_step": best,
         "images_per_second": round(statistics.median(speeds), 1) if speeds else 0.0,
     }
 
 
+def is_whole_evaluation(metrics: Mapping[str, float]) -> bool:
+    """Returns whether metrics are those of an evaluation, with all that a summary tells."""
+    return {f"{_prefix(metrics)}/{name}" for name in FIGURES} <= metrics.keys()
+
+
+def _figures(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: metrics[f"{_prefix(metrics)}/{name}"] for name in FIGURES}
+
+
+def _prefix(metrics: Mapping[str, float]) -> str:
+    """Returns whose evaluation counts: that of the averaged parameters, if there are any."""
+    return "eval_ema" if "eval_ema/top1" in metrics else "eval"
+
+
+def read_summary(path: Path) -> dict[str, Any] | None:
+    """Returns the summary of a run that has ended; None if there is no whole one."""
+    try:
+        summary = json.loads(read_bytes(path))
+        print_summary(rich.console.Console(quiet=True), summary, path.parent)
+    except (UserError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return summary if isinstance(summary["best_step"], int) else None
+
+
 def print_summary(console: rich.console.Console, summary: Mapping[str, Any], workdir: Folder) -> None:
     """Prints the table that ends a run."""
-    title = f"{summary['model']} on {summary['data']}"
+    title = f"{summary['model']} on {printable(summary['data'])}"
     table = rich.table.Table(title=title, show_header=False, title_justify="left")
     table.add_row("accuracy, last", _accuracy(summary["last"]))
     table.add_row("accuracy, best", f"{_accuracy(summary['best'])} (step {summary['best_step']:,})")
@@ -87,7 +135,7 @@ def print_summary(console: rich.console.Console, summary: Mapping[str, Any], wor
     table.add_row("skipped images", f"{summary['skipped']:,}")
     table.add_row(
         "files",
-        f"{workdir}: curves.png, metrics.jsonl, summary.json, tensorboard/, checkpoints/",
+        f"{printable(workdir)}: curves.png, metrics.jsonl, summary.json, tensorboard/, checkpoints/",
     )
     console.print(table)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 from typing import Any, NamedTuple
 
@@ -11,10 +11,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
-from inception_jax.errors import UserError
-from inception_jax.training.checkpoints import DamagedCheckpoint, check_format, first_line, host_checksum
+from inception_jax.errors import UserError, printable
+from inception_jax.parallel.devices import start_devices
+from inception_jax.training.checkpoints import host_checksum
 from inception_jax.training.config import TrainConfig
+from inception_jax.training.records import DamagedCheckpoint, best_step, read_error, read_evaluation, read_record
 from inception_jax.training.workdir import Folder, resolve_workdir, saved_steps
+
+logger = logging.getLogger(__name__)
 
 
 class Saved(NamedTuple):
@@ -40,63 +44,81 @@ def read_variables(workdir: str | os.PathLike[str], average: bool | None = None,
     Args:
       workdir: of the run.
       average: whether to read the averaged ones (see `config.ema_decay`); None: if the run kept them.
-      step: of the checkpoint; None: the best, or the last if none was evaluated.
+      step: of the checkpoint; None: the best, or the last if none was evaluated. A damaged one is then left out, with a
+        warning, and the best of the others is read.
 
     Raises:
-      UserError: no such checkpoint, no average in it, another format, or it is damaged.
+      UserError: no such checkpoint, no average in it, another format, it is damaged, or it cannot be read for reasons
+        outside it, such as a device that does not start.
     """
+    start_devices()  # Orbax starts them, and what it says of one that fails looks like damage
     workdir = resolve_workdir(workdir)
-    path = _choose(workdir, step)
-    try:
-        meta = _read_meta(path)
-        kept = any(name.startswith("ema/") for name in meta["checksums"])
-        if average and not kept:
-            raise UserError(
-                f"The run in {workdir} kept no average of its parameters (its config.ema_decay is None); "
-                "average=False reads the parameters themselves."
+    steps = _wanted(workdir, step)
+    records, metrics = {}, {}
+    damages: dict[int, DamagedCheckpoint] = {}
+    for each in steps:
+        path = _folder(workdir, each)
+        try:
+            records[each] = read_record(path)
+            metrics[each] = read_evaluation(path, records[each])
+        except DamagedCheckpoint as damage:
+            damages[each] = damage
+            records.pop(each, None)
+    while records:
+        best = best_step({each: metrics[each] for each in records})
+        try:
+            saved = _read_step(workdir, best, records.pop(best), average)
+        except DamagedCheckpoint as damage:
+            damages[best] = damage
+            continue
+        for each, reason in sorted(damages.items()):
+            logger.warning(
+                "checkpoint %s is damaged (%s) and left out; step %s is read, the best of the others.",
+                *(printable(_folder(workdir, each)), printable(reason), best),
             )
-        averaged = kept if average is None else average
-        variables = _read_arrays(path, meta["checksums"], "ema/" if averaged else "")
-    except DamagedCheckpoint as damage:
-        raise UserError(_damaged(path, damage)) from damage
-    return Saved(variables, TrainConfig.parse_saved(meta["config"]), int(path.name), averaged)
+        return saved
+    first = max(damages)
+    others = [each for each in saved_steps(workdir) if each not in damages]
+    words = f"Checkpoint {printable(_folder(workdir, first))} is damaged ({printable(damages[first])})."
+    raise UserError(f"{words} Other steps: {others or 'none'}.") from damages[first]
 
 
-def _choose(workdir: Folder, step: int | None) -> Folder:
-    """Returns the folder of the checkpoint of a step, or of the best; of equals the last, as Orbax keeps it."""
-    steps = saved_steps(workdir)
-    if not steps:
-        raise UserError(f"{workdir} holds no complete checkpoint of a run (they would be in {workdir}/checkpoints).")
-    if step is None:
-        step = max(steps, key=lambda each: (_score(workdir / "checkpoints" / str(each)), each))
-    if step not in steps:
-        raise UserError(f"{workdir} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}.")
+def _folder(workdir: Folder, step: int) -> Folder:
     return workdir / "checkpoints" / str(step)
 
 
-def _score(path: Folder) -> float:
-    """Returns the metric by which the run picks its best checkpoint; -inf if this one was not evaluated."""
-    try:
-        metrics = json.loads((path / "metrics" / "metrics").read_text())
-        return float(metrics["eval_ema/top1" if "eval_ema/top1" in metrics else "eval/top1"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(_damaged(path, error)) from error
+def _wanted(workdir: Folder, step: int | None) -> list[int]:
+    """Returns the steps of the checkpoints of which one is to be read."""
+    steps = saved_steps(workdir)
+    shown = printable(workdir)
+    if not steps:
+        raise UserError(f"{shown} holds no complete checkpoint of a run (they would be in {shown}/checkpoints).")
+    if step is None:
+        return steps
+    if step not in steps:
+        raise UserError(f"{shown} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}.")
+    return [step]
 
 
-def _read_meta(path: Folder) -> dict[str, Any]:
-    try:
-        meta = json.loads((path / "meta" / "metadata").read_text())
-    except (OSError, ValueError) as error:
-        raise DamagedCheckpoint(first_line(error)) from error
-    check_format(path, meta)
-    return meta
+def _read_step(workdir: Folder, step: int, record: dict[str, Any], average: bool | None) -> Saved:
+    """Returns what `read_variables` does, of one checkpoint with its record."""
+    kept = any(name.startswith("ema/") for name in record["checksums"])
+    if average and not kept:
+        raise UserError(
+            f"The run in {printable(workdir)} kept no average of its parameters (its config.ema_decay is None); "
+            "average=False reads the parameters themselves."
+        )
+    averaged = kept if average is None else average
+    variables = _read_arrays(_folder(workdir, step), record["checksums"], "ema/" if averaged else "")
+    return Saved(variables, TrainConfig.parse_saved(record["config"]), step, averaged)
 
 
 def _read_arrays(path: Folder, checksums: dict[str, int], root: str) -> dict[str, Any]:
     """Returns the variables of a state whose paths begin with `root`: "" or "ema/".
 
     Raises:
-      DamagedCheckpoint: they cannot be read, or are not what was written.
+      DamagedCheckpoint: they are not what was written.
+      UserError: they cannot be read for reasons outside the files.
     """
     names = [name for name in checksums if name.startswith((f"{root}params/", f"{root}batch_stats/"))]
     item = traverse_util.unflatten_dict({tuple(name.split("/")): 0 for name in names})
@@ -105,17 +127,13 @@ def _read_arrays(path: Folder, checksums: dict[str, int], root: str) -> dict[str
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             tree = reader.restore(path / "state", args=args)
-    except (MemoryError, PermissionError):
-        raise
     except Exception as error:  # Orbax and TensorStore raise whatever they like on damaged files
-        raise DamagedCheckpoint(first_line(error)) from error
+        meant = read_error(error, path)
+        if meant is error:
+            raise
+        raise meant from error
     flat = traverse_util.flatten_dict(tree, sep="/")
     wrong = [name for name in names if host_checksum(flat[name]) != checksums[name]]
     if wrong:
         raise DamagedCheckpoint(f"{len(wrong)} arrays read back changed, the first is {wrong[0]}")
     return {"params": {}, "batch_stats": {}} | (tree["ema"] if root else tree)
-
-
-def _damaged(path: Folder, why: BaseException) -> str:
-    others = [step for step in saved_steps(path.parents[1]) if step != int(path.name)]
-    return f"Checkpoint {path} is damaged ({first_line(why)}). Other steps: {others or 'none'}."

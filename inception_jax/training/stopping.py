@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from inception_jax.parallel import signals
 from inception_jax.parallel.mesh import batch_sharding, replicated, shard_batch
 
 
@@ -53,8 +54,22 @@ class Stop:
 
 @contextlib.contextmanager
 def stop_signal(mesh: Mesh) -> Iterator[Stop]:
-    """Notes the first SIGTERM or SIGINT, for the loop to stop after its step; another one acts as usual."""
+    """Notes the first SIGTERM or SIGINT, for the loop to stop after its step.
+
+    In train.py `parallel.signals` hears of them. In a program of others, in its main thread, handlers are installed for
+    as long as this lasts, and a second signal acts as usual there.
+    """
     stop = Stop(mesh)
+    with signals.noted(stop.note) as watched:
+        if watched:
+            yield stop
+        else:
+            with _handlers(stop):
+                yield stop
+
+
+@contextlib.contextmanager
+def _handlers(stop: Stop) -> Iterator[None]:
     previous: dict[signal.Signals, Any] = {}
 
     def note(number: int, _frame: object) -> None:
@@ -68,7 +83,7 @@ def stop_signal(mesh: Mesh) -> Iterator[Stop]:
         except ValueError:  # not the main thread: signals are the caller's affair
             break
     try:
-        yield stop
+        yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from typing import TypeAlias
 
 from etils import epath
 
-from inception_jax.errors import UserError
+from inception_jax import paths
+from inception_jax.errors import UserError, printable
 
 Folder: TypeAlias = Path | epath.Path
 """A local folder, or one of a bucket."""
@@ -28,14 +30,26 @@ def resolve_workdir(workdir: str | os.PathLike[str]) -> Folder:
     """Returns the absolute path of a local folder, or the folder of a bucket, "gs://BUCKET/PATH".
 
     Raises:
-      UserError: another URL.
+      UserError: another URL, no name of a folder, or something there is no folder.
     """
     text = os.fspath(workdir)
+    if not text.strip():
+        raise UserError(f"workdir is {text!r}; it must name a folder, such as runs/first.")
     if text.startswith(BUCKET):
         return epath.Path(text)
+    shown = printable(text)
     if "://" in text:
-        raise UserError(f"workdir {text} is a URL; allowed are {BUCKET}... and folders, also of a mounted bucket.")
-    return Path(text).expanduser().absolute()
+        raise UserError(f"workdir {shown} is a URL; allowed are {BUCKET}... and folders, also of a mounted bucket.")
+    folder = paths.user_path(text).absolute()
+    try:
+        mode = folder.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):  # `check_room` creates it, or says why it cannot
+        return folder
+    except OSError as error:
+        raise UserError(f"workdir {shown} cannot be used: {error.strerror}.") from error
+    if not stat.S_ISDIR(mode):
+        raise UserError(f"workdir {shown} is no folder.")
+    return folder
 
 
 def is_local(folder: Folder) -> bool:
@@ -49,6 +63,18 @@ def saved_steps(workdir: Folder) -> list[int]:
     entries = [entry for entry in folder.iterdir() if entry.name.isdecimal()] if folder.is_dir() else []
     # A file system renames what is complete; in a bucket Orbax marks it.
     return sorted(int(entry.name) for entry in entries if is_local(workdir) or (entry / COMPLETE).exists())
+
+
+def write_whole(path: Folder, content: bytes) -> None:
+    """Writes a small file of a run, which appears complete or not at all: by a new name, or as one object of a bucket.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    if is_local(path):
+        paths.write_bytes(str(path), content)
+    else:
+        path.write_bytes(content)
 
 
 @contextlib.contextmanager
@@ -106,7 +132,7 @@ class LocalCopy:
         for file in sorted(file for file in self.path.rglob("*") if file.is_file()):
             version = file.stat().st_mtime_ns, file.stat().st_size
             if self._published.get(file) != version:
-                (self._workdir / file.relative_to(self.path).as_posix()).write_bytes(file.read_bytes())
+                write_whole(self._workdir / file.relative_to(self.path).as_posix(), file.read_bytes())
                 self._published[file] = version
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import socket
+import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,12 @@ from typing import Any, Protocol
 
 import rich.console
 import rich.progress
-import tensorboardX
+from tensorboardX.crc32c import crc32c
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+
+from inception_jax.errors import printable
+from inception_jax.paths import write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -32,44 +38,81 @@ class MetricsFile:
 
     def __init__(self, path: Path, first_step: int):
         kept = [line for line in read_metrics(path) if line["step"] <= first_step]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(partial, path)
-        self._file = path.open("a")
+        write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self._path = path
 
     def write(self, step: int, values: Values) -> None:
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        if not self._path.exists():
+            logger.warning("%s is gone; it begins again at step %s", printable(self._path), step)
+        with self._path.open("ab") as file:  # held open, a file that someone removes would take lines and lose them
+            file.write((json.dumps({"step": step, **values}) + "\n").encode())
 
     def close(self) -> None:
-        self._file.close()
+        pass
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a metrics file, without those that a killed run or a lost disk cut short."""
+    """Returns the lines of a metrics file, without those that a killed run or a lost disk damaged."""
     if not path.exists():
         return []
-    records = []
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(keepends=True), start=1):
+    records: list[dict[str, Any]] = []
+    damaged: list[int] = []
+    for number, line in enumerate(path.read_bytes().decode(errors="replace").split("\n"), start=1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            logger.warning("line %s of %s is damaged and left out", number, path)
+            record: Any = json.loads(line) if line else None
+        except (ValueError, RecursionError):
+            record = line
+        if _is_record(record):
+            records.append(record)
+        elif line:
+            damaged.append(number)
+    if damaged:
+        logger.warning("%s: damaged lines are left out: %s", printable(path), ", ".join(map(str, damaged)))
     return records
 
 
+def _is_record(line: Any) -> bool:
+    """Returns whether a line of a metrics file has its step and nothing but numbers."""
+    if not isinstance(line, dict) or type(line.get("step")) is not int or line["step"] < 0:
+        return False
+    return all(type(value) in (int, float) for value in line.values())
+
+
 class TensorBoard:
-    """TensorBoard scalars, without TensorFlow."""
+    """TensorBoard scalars, without TensorFlow.
+
+    It writes in the thread of the loop, so that a full disk is an error there; the writer of tensorboardX has a thread
+    and an end of its own, and each would print a traceback.
+    """
 
     def __init__(self, folder: Path, first_step: int):
-        self._writer = tensorboardX.SummaryWriter(str(folder), purge_step=first_step + 1, flush_secs=10)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / f"events.out.tfevents.{int(time.time()):010}.{socket.gethostname()}"
+        self._append(Event(file_version="brain.Event:2"))
+        # A reader drops what an earlier part of the run wrote for the steps that come again.
+        self._append(Event(step=first_step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, step: int, values: Values) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._append(Event(step=step, summary=Summary(value=scalars)))
 
     def close(self) -> None:
-        self._writer.close()
+        pass
+
+    def _append(self, event: Event) -> None:
+        """Appends a record: length, its checksum, the event, its checksum."""
+        event.wall_time = time.time()
+        content = event.SerializeToString()
+        length = struct.pack("<Q", len(content))
+        record = [length, _masked_checksum(length), content, _masked_checksum(content)]
+        with self._path.open("ab") as file:
+            file.write(b"".join(record))
+
+
+def _masked_checksum(content: bytes) -> bytes:
+    """Returns the CRC-32C of bytes as files of records hold it: turned by 15 bits, plus a constant."""
+    value = crc32c(content)
+    return struct.pack("<I", ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 class Console:

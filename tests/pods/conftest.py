@@ -73,7 +73,7 @@ def losses(workdir) -> dict[int, float]:
 def final_state(config, workdir):
     """Returns the last state of a run, read on the eight devices of this process."""
     experiment = prepare(config, workdir)
-    with Checkpoints(workdir / "checkpoints", config.keep_checkpoints, "eval_ema/top1") as checkpoints:
+    with Checkpoints(workdir / "checkpoints", config.keep_checkpoints) as checkpoints:
         state = checkpoints.restore(experiment.abstract_state, config)
     assert jax.tree.map(lambda leaf: leaf.sharding, state) == state_shardings(state, experiment.mesh)
     return state

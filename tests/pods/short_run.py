@@ -5,6 +5,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from inception_jax.parallel import signals
+
+if __name__ == "__main__":
+    signals.watch()
+
 from inception_jax.parallel import mesh
 from tests.short_train import train
 

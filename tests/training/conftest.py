@@ -1,6 +1,8 @@
 """A run small enough to repeat: narrow googlenet_cifar, or a shorter network, on 12 pixel digits."""
 
 import copy
+import json
+import math
 import shutil
 from pathlib import Path
 
@@ -70,7 +72,7 @@ def source(short, tmp_path_factory):
     config = short()
     state = prepare(config, workdir).abstract_state
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state)
-    with Checkpoints(workdir / "checkpoints", 3, "eval_ema/top1") as checkpoints:
+    with Checkpoints(workdir / "checkpoints", 3) as checkpoints:
         for step, top1 in ((1, 0.1), (2, 0.9), (3, 0.2)):
             values = zeros.replace(
                 step=np.array(step, np.int32),
@@ -87,6 +89,17 @@ def source(short, tmp_path_factory):
 @pytest.fixture
 def copied(source, tmp_path):
     return shutil.copytree(source, tmp_path / "copied")
+
+
+def to_format_1(checkpoint: Path) -> None:
+    """Turns a checkpoint into one of the first format: no checksum of its record, and its metrics in another file."""
+    path = checkpoint / "meta" / "metadata"
+    record = json.loads(path.read_text())
+    metrics = record.pop("metrics") or {"eval_ema/top1": -math.inf}
+    del record["checksum"]
+    path.write_text(json.dumps(record | {"format_version": 1}))
+    (checkpoint / "metrics").mkdir()
+    (checkpoint / "metrics" / "metrics").write_text(json.dumps(metrics))
 
 
 def flags(config: TrainConfig) -> list[str]:

@@ -51,7 +51,7 @@ def final_checksums(config, workdir):
     shapes = prepare(config, workdir).abstract_state
     shardings = state_shardings(shapes, mesh)
     target = jax.tree.map(lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings)
-    with Checkpoints(workdir / "checkpoints", config.keep_checkpoints, "eval_ema/top1") as checkpoints:
+    with Checkpoints(workdir / "checkpoints", config.keep_checkpoints) as checkpoints:
         state = checkpoints.restore(target, config)
     assert int(state.step) == STEPS
     return checksums(state)

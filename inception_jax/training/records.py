@@ -1,0 +1,185 @@
+"""What lies beside the arrays of a checkpoint: its record and the metrics of its evaluation, each with a checksum.
+
+Of a checkpoint in `checkpoints/<step>`:
+
+| file | what |
+|---|---|
+| `meta/metadata` | the record: format, config, arrays with their checksums, metrics, and a checksum of all that |
+| `evaluation.json` | metrics of an evaluation after the save, with a checksum; they count before those of the record |
+
+Format 1 has no checksum of the record, and its metrics are in `metrics/metrics`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from inception_jax.errors import UserError, printable
+from inception_jax.errors import first_line as words_of
+from inception_jax.training.workdir import Folder, write_whole
+
+FORMAT_VERSION = 2
+OLD_FORMAT = 1  # without a checksum of the record
+FIELDS = {"format_version", "config", "next_image", "arrays", "checksums"}
+CHECKSUM = "checksum"
+EVALUATION = "evaluation.json"
+
+Metrics: TypeAlias = dict[str, float]
+
+# What an error of reading means that says nothing about the bytes: no device, memory, permission, disk or network.
+_ENVIRONMENT_CODES = (
+    *("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"),
+    *("Unable to initialize backend", "Unknown backend", "Too many open files", "Cannot allocate memory"),
+)
+_DAMAGE_CODES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # a file is gone, or is another kind of thing
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint that cannot be read, or reads as something else than was written."""
+
+
+def sign(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns values of JSON with a checksum of them all."""
+    plain = json.loads(json.dumps(dict(values)))
+    return plain | {CHECKSUM: _digest(plain)}
+
+
+def read_record(path: Folder) -> dict[str, Any]:
+    """Returns the record of the checkpoint in `path`, checked against its checksum.
+
+    Raises:
+      DamagedCheckpoint: it is not what was written.
+      UserError: it has the format of another version, or the file cannot be read for reasons outside it.
+    """
+    record = _read_json(path / "meta" / "metadata", "its record")
+    if CHECKSUM in record:
+        _check_signature(record, "its record")
+        if record.get("format_version") != FORMAT_VERSION:
+            raise UserError(
+                f"Checkpoint {printable(path)} has format {record.get('format_version')!r}; this version reads "
+                f"{OLD_FORMAT} and {FORMAT_VERSION}."
+            )
+    elif record.get("format_version") != OLD_FORMAT:
+        raise DamagedCheckpoint("its record has no checksum")
+    if not record.keys() >= FIELDS:
+        raise DamagedCheckpoint(f"its record lacks one of {', '.join(sorted(FIELDS))}")
+    parts = [record[name] for name in ("config", "arrays", "checksums")]
+    if not all(isinstance(part, dict) for part in parts) or not record["arrays"].keys() >= record["checksums"].keys():
+        raise DamagedCheckpoint("its record does not list its arrays")
+    return record
+
+
+def read_evaluation(path: Folder, record: Mapping[str, Any]) -> Metrics | None:
+    """Returns the metrics of the checkpoint in `path`; None if it was not evaluated.
+
+    Args:
+      path: of the checkpoint.
+      record: of it.
+
+    Raises:
+      DamagedCheckpoint: they are not what was written.
+      UserError: as `read_record`.
+    """
+    if (path / EVALUATION).exists():
+        late = _read_json(path / EVALUATION, "its evaluation")
+        _check_signature(late, "its evaluation")
+        return dict(late["metrics"])
+    if record["format_version"] != OLD_FORMAT:
+        return record["metrics"]
+    metrics = _read_json(path / "metrics" / "metrics", "its metrics")
+    if not metrics or not all(isinstance(value, (int, float)) for value in metrics.values()):
+        raise DamagedCheckpoint("its metrics are no numbers")
+    return metrics if math.isfinite(score(metrics)) else None
+
+
+def write_evaluation(path: Folder, metrics: Mapping[str, float]) -> None:
+    """Adds the metrics of a late evaluation to the complete checkpoint in `path`.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    write_whole(path / EVALUATION, (json.dumps(sign({"metrics": dict(metrics)})) + "\n").encode())
+
+
+def score(metrics: Mapping[str, float] | None) -> float:
+    """Returns what the best checkpoint has most of: the top-1 accuracy, of the averaged parameters if there are any.
+
+    Without an evaluation it is -infinity.
+    """
+    if metrics is None:
+        return -math.inf
+    value = metrics.get("eval_ema/top1", metrics.get("eval/top1", -math.inf))
+    return value if math.isfinite(value) else -math.inf
+
+
+def best_step(metrics: Mapping[int, Mapping[str, float] | None]) -> int:
+    """Returns the step of the best of some checkpoints; of equals, and where none was evaluated, the last."""
+    return max(metrics, key=lambda step: (score(metrics[step]), step))
+
+
+def read_error(error: Exception, path: Folder) -> Exception:
+    """Returns what an error of a library that read the checkpoint in `path` means.
+
+    It is a `DamagedCheckpoint` only if nothing in it speaks of the machine: a checkpoint that is called damaged may be
+    deleted by someone. Errors of memory come back as they are.
+    """
+    causes = list(_causes(error))
+    if any(isinstance(each, MemoryError) or "RESOURCE_EXHAUSTED" in str(each) for each in causes):
+        return error
+    outside: list[BaseException] = [
+        each for each in causes if isinstance(each, OSError) and each.errno and each.errno not in _DAMAGE_CODES
+    ]
+    outside += [each for each in causes if any(code in str(each) for code in _ENVIRONMENT_CODES)]
+    if outside:
+        last = outside[-1]
+        why = last.strerror if isinstance(last, OSError) and last.strerror else words_of(last)
+        return UserError(f"Checkpoint {printable(path)} cannot be read: {why}.")
+    return DamagedCheckpoint(first_line(error))
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of the error that started it all; a full disk in plain words."""
+    first = list(_causes(error))[-1]
+    text = words_of(first)
+    if "No space left" in text or (isinstance(first, OSError) and first.errno == errno.ENOSPC):
+        return "no space left on the disk"
+    return text[:200].rstrip(".")
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Returns an error, its cause, the cause of that, and so on."""
+    found = [error]
+    while (cause := found[-1].__cause__) is not None and cause not in found:
+        found.append(cause)
+    return found
+
+
+def _read_json(path: Folder, what: str) -> dict[str, Any]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        if error.errno in _DAMAGE_CODES or isinstance(error, FileNotFoundError):
+            raise DamagedCheckpoint(f"{what} is missing") from error
+        raise UserError(f"{printable(path)} cannot be read: {error.strerror or error}.") from error
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DamagedCheckpoint(f"{what} cannot be parsed") from error
+    if not isinstance(values, dict):
+        raise DamagedCheckpoint(f"{what} is no record")
+    return values
+
+
+def _check_signature(values: Mapping[str, Any], what: str) -> None:
+    rest = {name: value for name, value in values.items() if name != CHECKSUM}
+    if values.get(CHECKSUM) != _digest(rest):
+        raise DamagedCheckpoint(f"{what} read back changed")
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
