@@ -14,16 +14,16 @@ import os
 import signal
 import threading
 from collections.abc import Generator, Sequence
-from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
-from inception_jax.data.parts import decodes_parts, open_image
-from inception_jax.data.sources import ImageSource
-from inception_jax.data.transforms import BrokenImage, InceptionCrop, Transform, decode
-from inception_jax.errors import UserError
+from inception_jax.data.parts import decodes_parts, opened
+from inception_jax.data.pixels import BrokenImage, decoded
+from inception_jax.data.sources import ImageSource, UnreadableRecord
+from inception_jax.data.transforms import InceptionCrop, Transform
+from inception_jax.errors import UserError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Reading:
       workers: processes that decode; 0 decodes in threads of this one.
       threads: threads that read and decode, per worker.
       buffer: batches kept ready, per worker; at least one a thread.
-      on_error: "raise" stops at a broken image; "skip" masks it out.
+      on_error: "raise" stops at an image that is broken or cannot be read; "skip" masks it out.
 
     Raises:
       UserError: a value out of range.
@@ -149,25 +149,35 @@ class LoadBatch(grain.transforms.Map):
         for row, position in enumerate(range(number * count, (number + 1) * count)):
             index, pixels = self.order[position], None
             if index < len(self.source):
-                record = self.source[index]
-                pixels = self._pixels(record, position)
-                batch["label"][row], batch["index"][row] = record["label"], index
+                batch["index"][row] = index
+                pixels, batch["label"][row] = self._read(index, position)
             batch["image"][row] = 0 if pixels is None else pixels
             batch["mask"][row] = pixels is not None
         return batch
 
-    def _pixels(self, record: dict[str, Any], position: int) -> np.ndarray | None:
-        rng = np.random.Generator(np.random.Philox(key=[self.seed, position]))
+    def _read(self, index: int, position: int) -> tuple[np.ndarray | None, int]:
+        """Returns the transformed pixels of a record and its label; no pixels for what is skipped."""
+        label = 0
         try:
-            if isinstance(self.transform, InceptionCrop):  # needs a part alone
-                return self.transform(open_image(record["image"]), rng)
-            return self.transform(decode(record["image"]), rng)
+            record = self.source[index]
+            label = record["label"]
+            return self._pixels(record["image"], position), label
+        except UnreadableRecord as error:
+            failure: BrokenImage = error
+            message = first_line(error)
         except BrokenImage as error:
-            message = f"{self.source.describe(record['index'])}: {error}"
-            if self.on_error == "raise":
-                raise BrokenImage(f'Broken image, {message}. data.on_error="skip" leaves such out.') from error
-            logger.warning("skipped broken image, %s", message)
-            return None
+            failure, message = error, f"broken image, {self.source.describe(index)}: {error}"
+        if self.on_error == "raise":
+            raise BrokenImage(f'{message[0].upper()}{message[1:]}. data.on_error="skip" leaves such out.') from failure
+        logger.warning("skipped %s", message)
+        return None, label
+
+    def _pixels(self, encoded: bytes, position: int) -> np.ndarray:
+        rng = np.random.Generator(np.random.Philox(key=[self.seed, position]))
+        # The first needs a part of the image alone.
+        open_it = opened if isinstance(self.transform, InceptionCrop) else decoded
+        with open_it(encoded, self.source.exif) as image:
+            return self.transform(image, rng)  # type: ignore[arg-type]
 
 
 def _read(load: LoadBatch, steps: range, reading: Reading) -> Generator[Batch, None, None]:

@@ -1,0 +1,68 @@
+"""The orientation that EXIF data state, and images turned as it says. Damaged data state nothing; nothing raises."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from PIL import Image
+
+UPRIGHT = 1
+_TAG = 0x0112
+_TYPES = {1: "B", 3: "H", 4: "I"}
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def orientation(exif: bytes) -> int:
+    """Returns the orientation 1 ... 8 in EXIF data, with or without their mark; 1 where there is none that is valid."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return UPRIGHT
+    try:
+        (first,) = struct.unpack_from(order + "I", exif, 4)
+        (count,) = struct.unpack_from(order + "H", exif, first)
+        for entry in range(first + 2, first + 2 + 12 * count, 12):
+            tag, kind, values = struct.unpack_from(order + "HHI", exif, entry)
+            if tag == _TAG and kind in _TYPES and values == 1:
+                (value,) = struct.unpack_from(order + _TYPES[kind], exif, entry + 8)
+                return value if value in _TURNS else UPRIGHT
+    except struct.error:  # it ends before it should
+        pass
+    return UPRIGHT
+
+
+def stated(image: Image.Image) -> int:
+    """Returns the orientation 1 ... 8 that the EXIF data of an image state.
+
+    Those of a PNG may follow its pixels, so these are loaded before. Pillow turns a TIFF by itself.
+    """
+    return UPRIGHT if image.format == "TIFF" else orientation(_exif_of(image.info))
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Returns the image turned, and mirrored, as an orientation asks; itself for 1."""
+    return image if orientation == UPRIGHT else image.transpose(_TURNS[orientation])
+
+
+def turns(orientation: int) -> bool:
+    """Returns whether an orientation exchanges width and height."""
+    return orientation >= 5
+
+
+def _exif_of(info: dict[str | tuple[int, int], Any]) -> bytes:
+    exif = info.get("exif", b"")
+    if not exif and isinstance(text := info.get("Raw profile type exif"), str):  # ImageMagick's, in a PNG
+        try:
+            return bytes.fromhex("".join(text.split("\n")[3:]))
+        except ValueError:
+            return b""
+    return exif if isinstance(exif, bytes) else b""
