@@ -19,6 +19,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from inception_jax.data import exif, jpeg
 from inception_jax.data.parts import decodes_parts, opened
 from inception_jax.data.pixels import BrokenImage, decoded
 from inception_jax.data.sources import ImageSource, UnreadableRecord
@@ -34,6 +35,7 @@ Batch = dict[str, np.ndarray]
 """
 
 PADDING = -1
+_said_ignored = threading.Event()
 ON_ERROR = ("raise", "skip")
 
 
@@ -174,10 +176,21 @@ class LoadBatch(grain.transforms.Map):
 
     def _pixels(self, encoded: bytes, position: int) -> np.ndarray:
         rng = np.random.Generator(np.random.Philox(key=[self.seed, position]))
+        if not self.source.exif:
+            _say_ignored(encoded)
         # The first needs a part of the image alone.
         open_it = opened if isinstance(self.transform, InceptionCrop) else decoded
         with open_it(encoded, self.source.exif) as image:
             return self.transform(image, rng)  # type: ignore[arg-type]
+
+
+def _say_ignored(encoded: bytes) -> None:
+    """Logs once in a process that an image asks to be turned and is not."""
+    if _said_ignored.is_set() or encoded.find(b"Exif\0\0", 0, 64) < 0:  # where cameras write it
+        return
+    if exif.orientation(jpeg.read_header(encoded).exif) != exif.UPRIGHT:
+        _said_ignored.set()
+        logger.warning("Images state an EXIF orientation, which is ignored; data.exif=True turns them.")
 
 
 def _read(load: LoadBatch, steps: range, reading: Reading) -> Generator[Batch, None, None]:

@@ -58,7 +58,7 @@ def open_untrusted(encoded: bytes, formats: Collection[str] = tuple(FORMATS)) ->
     Raises:
       BrokenImage: no image of these formats, or over a limit of pixels, memory or scans.
     """
-    with _broken(encoded):
+    with reading(encoded):
         _check_canvas(encoded)
         image = Image.open(io.BytesIO(encoded), formats=[each for each in formats if each in _readable()])
         _check_pixels(*image.size, MAX_PIXELS, "")
@@ -83,7 +83,7 @@ def decode(encoded: bytes, upright: bool = False) -> Image.Image:
       BrokenImage: not an image, cut short, over a limit, or with pixels that have no fixed range.
     """
     image = open_untrusted(encoded)
-    with _broken(encoded):
+    with reading(encoded):
         return _to_rgb(image, upright)
 
 
@@ -95,7 +95,7 @@ def decoded(encoded: bytes, upright: bool = False) -> Iterator[Image.Image]:
     """
     image = open_untrusted(encoded)
     with memory.IMAGES.reserve(_cost(image)):
-        with _broken(encoded):
+        with reading(encoded):
             image = _to_rgb(image, upright)
         yield image
 
@@ -126,6 +126,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(np.ascontiguousarray(pixels.view(np.uint8)[:, upper::2])).convert("RGB")
     if image.mode in ("I", "F"):
         raise BrokenImage(f"pixels of mode {image.mode!r} (32 bits) have no fixed range")
+    if image.mode == "RGB" and "transparency" not in image.info:
+        image.load()
+        return image  # `convert` would copy it
     if "transparency" in image.info:  # a transparent colour, on its way to RGB only through RGBA
         image = image.convert("RGBA")
     return image.convert("RGB")
@@ -144,23 +147,23 @@ def cost_of_scans(scans: int, width: int, height: int) -> int:
     return _BYTES_OF_SCANS * width * height if scans > 1 else 0
 
 
-def _to_rgb(image: Image.Image, upright: bool) -> Image.Image:
-    """Returns the pixels of an image that has been opened, as RGB."""
-    if not upright:
-        return to_rgb(image)
-    image.load()
-    return exif.upright(to_rgb(image), exif.stated(image))
+def from_pillow(image: Image.Image, upright: bool) -> Image.Image:
+    """Returns an image that a caller has opened as RGB; turned, if asked for, as the EXIF data it still carries say.
 
-
-@functools.cache
-def _readable() -> frozenset[str]:
-    """Returns the formats that this build of Pillow knows."""
-    Image.init()
-    return frozenset(FORMATS) & Image.OPEN.keys()
+    Raises:
+      BrokenImage: it cannot be decoded.
+    """
+    with reading(b""):
+        rgb = to_rgb(image)
+        turned = exif.upright(rgb, exif.stated(image)) if upright else rgb
+    if turned is not rgb:
+        turned.info = {}  # its EXIF data would turn it again
+    return turned
 
 
 @contextlib.contextmanager
-def _broken(encoded: bytes) -> Iterator[None]:
+def reading(encoded: bytes) -> Iterator[None]:
+    """Turns whatever a decoder raises on an image into a `BrokenImage` of one line."""
     try:
         yield
     except BrokenImage:
@@ -169,6 +172,21 @@ def _broken(encoded: bytes) -> Iterator[None]:
         raise BrokenImage(f"not an image ({len(encoded):,} bytes)") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise BrokenImage(first_line(error)) from error
+
+
+def _to_rgb(image: Image.Image, upright: bool) -> Image.Image:
+    """Returns the pixels of an image that `open_untrusted` has opened, as RGB, and nothing else of its file."""
+    image.load()  # of a PNG, also what follows the pixels
+    rgb = exif.upright(to_rgb(image), exif.stated(image) if upright else exif.UPRIGHT)
+    rgb.info = {}
+    return rgb
+
+
+@functools.cache
+def _readable() -> frozenset[str]:
+    """Returns the formats that this build of Pillow knows."""
+    Image.init()
+    return frozenset(FORMATS) & Image.OPEN.keys()
 
 
 def _check_pixels(width: int, height: int, limit: int, what: str) -> None:

@@ -124,8 +124,8 @@ def open_source(
 
 def _open_folder(root: Path, split: str, class_names: Sequence[str] | None) -> ImageSource:
     folder = root / split
-    if not folder.is_dir():
-        what = f"it holds {_listed(folders.subfolders(root)[0])}" if root.is_dir() else "it does not exist"
+    if not os.path.isdir(folder):
+        what = f"it holds {_listed(folders.subfolders(root)[0])}" if os.path.isdir(root) else _why_no_folder(root)
         place = printable(root)
         raise UserError(
             f"No folder {printable(folder)}: images belong in {place}/<split>/<class>/, and of {place}: {what}."
@@ -182,6 +182,16 @@ def _labels(folder: Path, files: Mapping[str, Sequence[str]], class_names: Seque
         counts = f"{len(missing):,} of {len(class_names):,}"
         logger.warning("folder:%s has no images of %s classes: %s.", printable(folder), counts, _listed(missing))
     return labels
+
+
+def _why_no_folder(path: Path) -> str:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return "it does not exist"
+    except OSError as error:
+        return str(error.strerror).lower()
+    return "it is no folder"
 
 
 def _listed(names: Sequence[str]) -> str:

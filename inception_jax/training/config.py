@@ -49,6 +49,7 @@ class DataConfig(_Config):
     train_split: str
     eval_split: str
     image_size: Positive | None
+    exif: bool
     augmentation: Literal["inception", "crop_flip", "none"]
     crop_area: tuple[NonNegative, NonNegative]
     crop_pad: Count
@@ -132,11 +133,24 @@ class TrainConfig(_Config):
           UserError: as `parse`.
         """
         with _named_faults():
-            return cls.model_validate_json(json.dumps(_ADDED | dict(saved)))
+            return cls.model_validate_json(json.dumps(_completed(saved)))
 
 
 # What a config meant before it had these fields.
-_ADDED = {"finetune": {"weights": None, "freeze": "none", "reset_head": False, "unverified": False}}
+_ADDED: dict[str, dict[str, Any]] = {
+    "data": {"exif": False},
+    "finetune": {"weights": None, "freeze": "none", "reset_head": False, "unverified": False},
+}
+
+
+def _completed(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a saved config with the fields that its version did not have."""
+    added = {}
+    for section, fields in _ADDED.items():
+        held = saved.get(section, {})
+        added[section] = {**fields, **held} if isinstance(held, Mapping) else held
+    return {**saved, **added}
+
 
 # What a checkpoint is bound to: with another value the state would not fit, or the images would be other ones.
 BOUND_TO_CHECKPOINT = (
@@ -176,7 +190,7 @@ def check_fields(names: Iterable[str]) -> None:
 
 def changes_that_forbid_resuming(saved: Mapping[str, Any], config: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """Returns {field: (saved value, value now)} where a checkpoint's `model_dump(mode="json")` binds the config."""
-    before, now = dict(flatten(_ADDED | dict(saved))), dict(flatten(config.model_dump(mode="json")))
+    before, now = dict(flatten(_completed(saved))), dict(flatten(config.model_dump(mode="json")))
     return {name: (before.get(name), now[name]) for name in BOUND_TO_CHECKPOINT if before.get(name) != now[name]}
 
 

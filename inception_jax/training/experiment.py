@@ -110,8 +110,10 @@ def prepare(config: TrainConfig, workdir: Folder) -> Experiment:
         needed.
     """
     check_platform(config.platform)
-    train_source = open_source(config.data.name, config.data.train_split, config.data.data_dir)
-    eval_source = open_source(config.data.name, config.data.eval_split, config.data.data_dir)
+    name, data_dir, exif = config.data.name, config.data.data_dir, config.data.exif
+    train_source = open_source(name, config.data.train_split, data_dir, exif=exif)
+    classes = train_source.class_names
+    eval_source = open_source(name, config.data.eval_split, data_dir, class_names=classes, exif=exif)
     start = starting_point(config, len(train_source.class_names), workdir)
     mesh = create_mesh(config.mesh.data, config.mesh.fsdp)
     setup = build(config, start, len(train_source.class_names), len(train_source), mesh)
