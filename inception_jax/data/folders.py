@@ -43,13 +43,15 @@ class Found:
         self.left_out += other.left_out
         self.examples = (self.examples + other.examples)[:NAMED]
 
-    def warn(self, where: str, wanted: Collection[str] = IMAGE_SUFFIXES) -> None:
-        """Logs in one line what was left out, if anything was."""
+    def warn(self, folder: str | os.PathLike[str], wanted: Collection[str] = IMAGE_SUFFIXES) -> None:
+        """Logs in one line what was left out of a folder, if anything was."""
         if self.left_out:
             count = f"{self.left_out:,} file{' is' if self.left_out == 1 else 's are'} left out"
-            names = ", ".join(self.examples) + (", ..." if self.left_out > len(self.examples) else "")
+            where = printable(os.fspath(folder))
+            names = ", ".join(each.removeprefix(f"{where}/") for each in self.examples)
+            names += ", ..." if self.left_out > len(self.examples) else ""
             allowed = ", ".join(sorted(wanted))
-            logger.warning("%s: %s: %s; regular files in %s are taken.", printable(where), count, names, allowed)
+            logger.warning("%s: %s: %s; regular files in %s are taken.", where, count, names, allowed)
 
 
 def find_files(folder: str | os.PathLike[str], suffixes: Collection[str] = IMAGE_SUFFIXES) -> Found:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import warnings
 from collections.abc import Collection, Iterator
 
 import numpy as np
@@ -15,6 +16,9 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from inception_jax.data import exif, jpeg, memory
 from inception_jax.errors import UserError, first_line
+
+# Pillow warns of each damaged tag of a TIFF or of EXIF data, up to thousands of lines for one file.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 FORMATS: dict[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),

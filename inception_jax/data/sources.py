@@ -140,7 +140,7 @@ def _open_folder(root: Path, split: str, class_names: Sequence[str] | None) -> I
         below = folders.find_files(folder / each)
         files[each], below.files = below.files, []
         found.add(below)
-    found.warn(f"folder:{folder}")
+    found.warn(folder)
     if class_names is None:
         names, labels = imagenet.readable(named), {each: label for label, each in enumerate(named)}
         if empty := next((each for each in named if not files[each]), None):

@@ -35,7 +35,7 @@ def _expand(name: str) -> list[Path]:
     path = user_path(name)
     if os.path.isdir(path):
         found = find_files(path)
-        found.warn(name)
+        found.warn(path)
         if not found.files:
             raise UserError(f"Folder {printable(name)} holds no image ({SUFFIXES}).")
         return [Path(each) for each in found.files]
