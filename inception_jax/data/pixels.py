@@ -20,6 +20,11 @@ from inception_jax.errors import UserError, first_line
 # Pillow warns of each damaged tag of a TIFF or of EXIF data, up to thousands of lines for one file.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
+# The C library gives blocks of over 32 MiB back when they are freed. It keeps those of Pillow's 16 MiB for the thread
+# that had them, so threads that take turns at large images would hold the memory of all of them.
+if hasattr(Image.core, "set_block_size"):
+    Image.core.set_block_size(64 << 20)
+
 FORMATS: dict[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "PNG": (".png", ".apng"),
