@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 from PIL import Image
 
+from inception_jax.data.tags import first_tags
+
 UPRIGHT = 1
 _TAG = 0x0112
-_TYPES = {1: "B", 3: "H", 4: "I"}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -23,20 +23,9 @@ _TURNS = {
 
 def orientation(exif: bytes) -> int:
     """Returns the orientation 1 ... 8 in EXIF data, with or without their mark; 1 where there is none that is valid."""
-    exif = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
-    if order is None:
-        return UPRIGHT
-    try:
-        (first,) = struct.unpack_from(order + "I", exif, 4)
-        (count,) = struct.unpack_from(order + "H", exif, first)
-        for entry in range(first + 2, first + 2 + 12 * count, 12):
-            tag, kind, values = struct.unpack_from(order + "HHI", exif, entry)
-            if tag == _TAG and kind in _TYPES and values == 1:
-                (value,) = struct.unpack_from(order + _TYPES[kind], exif, entry + 8)
-                return value if value in _TURNS else UPRIGHT
-    except struct.error:  # it ends before it should
-        pass
+    for tag in first_tags(exif.removeprefix(b"Exif\0\0")):
+        if tag.number == _TAG and tag.values == 1:
+            return tag.value if tag.value in _TURNS else UPRIGHT
     return UPRIGHT
 
 

@@ -12,9 +12,9 @@ import warnings
 from collections.abc import Collection, Iterator
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
-from inception_jax.data import exif, jpeg, memory
+from inception_jax.data import exif, jpeg, memory, tags
 from inception_jax.errors import UserError, first_line
 
 # Pillow warns of each damaged tag of a TIFF or of EXIF data, up to thousands of lines for one file.
@@ -22,8 +22,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImageP
 
 # The C library gives blocks of over 32 MiB back when they are freed. It keeps those of Pillow's 16 MiB for the thread
 # that had them, so threads that take turns at large images would hold the memory of all of them.
-if hasattr(Image.core, "set_block_size"):
-    Image.core.set_block_size(64 << 20)
+_imaging.set_block_size(64 << 20)
 
 FORMATS: dict[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -41,6 +40,7 @@ IMAGE_SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in
 MAX_FILE = 256 << 20  # bytes
 MAX_PIXELS = 89_000_000  # where Pillow begins to warn; the largest ImageNet image has about 60 million
 MAX_SCANNED = 20 * MAX_PIXELS  # scans of a JPEG, times its pixels
+MAX_STRIPS = 200_000  # of a TIFF, which Pillow decodes at 100,000 a second
 MAX_SLOW_PIXELS = 4_000_000  # decoded by Pillow's Python: about a second
 SLOW_DECODERS = frozenset({"ppm", "ppm_plain", "bmp_rle"})
 
@@ -69,6 +69,8 @@ def open_untrusted(encoded: bytes, formats: Collection[str] = tuple(FORMATS)) ->
     """
     with reading(encoded):
         _check_canvas(encoded)
+        if tags.most_values(encoded) > MAX_STRIPS:
+            raise BrokenImage(f"a TIFF of over {MAX_STRIPS:,} strips, tiles or values of a tag")
         image = Image.open(io.BytesIO(encoded), formats=[each for each in formats if each in _readable()])
         _check_pixels(*image.size, MAX_PIXELS, "")
         tile = getattr(image, "tile", None)

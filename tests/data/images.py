@@ -75,6 +75,20 @@ def many_scans(side: int, scans: int) -> bytes:
     return b"\xff\xd8" + tables + frame + first + again * (scans - 1) + b"\xff\xd9"
 
 
+def many_strips(strips: int, big: bool = False, kind: int = 4) -> bytes:
+    """Returns a grey TIFF of 8 x 8 pixels that names so many strips, all of them one row of zeros."""
+    head, entry, number = (20, "<HHQQ", "<Q") if big else (12, "<HHII", "<I")
+    values = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 277: 1, 278: 1}
+    start = 80
+    end = start + struct.calcsize(number) * 2 + head * 9  # behind the tags; the longer count of tags fits as well
+    entries = [struct.pack(entry, tag, 4, 1, value) for tag, value in values.items()]
+    entries += [struct.pack(entry, 273, kind, strips, end), struct.pack(entry, 279, 4, 8, end)]
+    magic = struct.pack("<HHHQ", 43, 8, 0, start) if big else struct.pack("<HI", 42, start)
+    count = struct.pack("<Q" if big else "<H", len(entries))
+    content = (b"II" + magic).ljust(start, b"\0") + count + b"".join(entries)
+    return content.ljust(end, b"\0") + struct.pack("<I", 16) * strips
+
+
 def truncated_jpeg() -> bytes:
     encoded = encode(noise(64, 64), "JPEG")
     return encoded[: len(encoded) // 2]

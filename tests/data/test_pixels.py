@@ -14,7 +14,7 @@ from PIL import Image, features
 
 from inception_jax.data import jpeg, memory, parts, pixels
 from inception_jax.data.pixels import BrokenImage, decode, open_untrusted
-from tests.data.images import bomb, encode, many_scans, noise, vast_webp
+from tests.data.images import bomb, encode, many_scans, many_strips, noise, vast_webp
 
 ROOT = pathlib.Path(__file__).parents[2]
 OPENERS = {"open", "imread", "Parser"}
@@ -116,6 +116,16 @@ def test_a_webp_that_would_take_gigabytes_is_refused_from_its_header(encoded, mo
     with pytest.raises(BrokenImage, match=r"pixels of WEBP are over the limit of 44,739,242"):
         decode(encoded)
     assert len(encoded) < 40
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("kind", [1, 3, 4])
+def test_a_tiff_of_many_strips_is_refused_before_pillow_lists_them(big, kind, monkeypatch):
+    if kind == 4:
+        assert decode(many_strips(8, big)).size == (8, 8)
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("it was opened, which takes a minute for 20 MB"))
+    with pytest.raises(BrokenImage, match=r"a TIFF of over 200,000 strips"):
+        decode(many_strips(200_001, big, kind))
 
 
 def test_what_pillow_decodes_in_python_has_a_limit_of_its_own(monkeypatch):
