@@ -59,6 +59,7 @@ def _data() -> ml_collections.ConfigDict:
     config.train_split = "train"
     config.eval_split = "test"
     config.image_size = placeholder(int)  # pixels; None: the model's own
+    config.exif = False  # turn images as their EXIF data say; False: as stored, as for ImageNet's published accuracies
     config.augmentation = "crop_flip"  # inception (GoogLeNet's sampling), crop_flip, none (as in evaluation)
     config.crop_area = (0.08, 1.0)  # inception: share of the image that a patch covers
     config.crop_pad = 4  # crop_flip: pixels of black border before the random crop

@@ -5,6 +5,7 @@ Every file of others is opened by `open_regular` or `read_bytes`, every result i
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import os
@@ -74,6 +75,48 @@ def read_bytes(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
     if limit is not None and len(content) > limit:
         raise UserError(f"{printable(path)} is over the limit of {limit:,} bytes.")
     return content
+
+
+def as_text(content: bytes, what: str) -> str:
+    """Returns the text of a file that a person or a spreadsheet wrote, without a byte order mark.
+
+    Args:
+      content: of the file.
+      what: its name, for the message.
+
+    Raises:
+      UserError: it is UTF-16 or no UTF-8.
+    """
+    _refuse_utf16(content, what)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{printable(what)}, line {line}: it is no UTF-8 text; save it as UTF-8.") from error
+
+
+def listed(content: bytes, what: str) -> list[str]:
+    """Returns the entries of a list of names, one a line, or each followed by a NUL (as `find -print0` writes them).
+
+    Lines may end as Windows ends them, and a byte order mark is taken off. Blank lines are no entries. Bytes that are
+    no UTF-8 stay in a name, as the functions of `os` take them.
+
+    Args:
+      content: of the list.
+      what: its name, for the message.
+
+    Raises:
+      UserError: it is UTF-16.
+    """
+    _refuse_utf16(content, what)
+    content = content.removeprefix(codecs.BOM_UTF8)
+    entries = content.split(b"\0") if b"\0" in content else content.splitlines()
+    return [os.fsdecode(entry) for entry in entries if entry.strip()]
+
+
+def _refuse_utf16(content: bytes, what: str) -> None:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"{printable(what)} is UTF-16 text; save it as UTF-8.")
 
 
 def check_output(path: str | os.PathLike[str], overwrite: bool, suffixes: tuple[str, ...] = ()) -> Path:

@@ -131,3 +131,32 @@ def test_text_of_several_lines_may_keep_its_breaks():
 def test_the_first_line_of_an_error_says_what_it_is():
     assert first_line(ValueError("shape\x1b.\nand more")) == r"shape\x1b"
     assert first_line(KeyboardInterrupt()) == "KeyboardInterrupt"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a.png\nb c.png\n",
+        b"a.png\r\n\r\nb c.png\r\n",
+        b"\xef\xbb\xbfa.png\n \nb c.png",
+        b"a.png\rb c.png\r",
+        b"a.png\0b c.png\0",
+    ],
+)
+def test_a_list_is_read_as_any_system_writes_it(content):
+    assert paths.listed(content, "list.txt") == ["a.png", "b c.png"]
+
+
+def test_what_is_in_a_list_stays_as_it_is():
+    assert paths.listed(b"caf\xe9.png\n", "list") == [os.fsdecode(b"caf\xe9.png")]
+    assert paths.listed(b"two\nlines.png\0", "list") == ["two\nlines.png"]
+    assert paths.listed("\u2028a\x0cb.png\n".encode(), "list") == ["\u2028a\x0cb.png"]  # no ends of lines
+    assert paths.listed(b"", "list") == []
+    with pytest.raises(UserError, match=r"^lis\\nt is UTF-16 text; save it as UTF-8\.$"):
+        paths.listed("a.png\n".encode("utf-16"), "lis\nt")
+
+
+def test_text_is_utf_8():
+    assert paths.as_text(b"\xef\xbb\xbfcaf\xc3\xa9\r\n", "names.txt") == "caf\u00e9\r\n"
+    with pytest.raises(UserError, match=r"^names\.txt, line 3: it is no UTF-8 text; save it as UTF-8\.$"):
+        paths.as_text(b"a\nb\n\xe9", "names.txt")

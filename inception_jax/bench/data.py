@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import io
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
@@ -22,8 +21,9 @@ from inception_jax.bench.records import Check, Row, find_flags, find_hardware, f
 from inception_jax.bench.timing import ratio, spread, take_turns, timed
 from inception_jax.data.loader import Batch, Reading, train_batches
 from inception_jax.data.parts import decodes_huffman, decodes_parts, open_image
+from inception_jax.data.pixels import decode, open_untrusted
 from inception_jax.data.sources import ImageSource
-from inception_jax.data.transforms import InceptionCrop, decode, resize_part, sample_box
+from inception_jax.data.transforms import InceptionCrop, resize_part, sample_box
 from inception_jax.errors import UserError
 
 OURS, DECODE = "inception-jax", "decode only"
@@ -155,7 +155,7 @@ def _check(name: str, engine: Engine, ours: Engine, images: list[bytes]) -> Chec
     rng = np.random.default_rng(0)
     differences, largest = [0.0], 0.0
     for encoded in images[:: max(len(images) // 8, 1)]:
-        box = sample_box(*Image.open(io.BytesIO(encoded)).size, rng, AREA, ASPECT)
+        box = sample_box(*open_untrusted(encoded).size, rng, AREA, ASPECT)
         expected: Any = np.asarray(ours.crop(encoded, box), np.float32)
         theirs: Any = np.asarray(engine.crop(encoded, box))
         if theirs.shape != expected.shape:

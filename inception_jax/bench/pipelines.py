@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 import itertools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from inception_jax.bench.originals import without_missing_operators
+from inception_jax.data.pixels import open_untrusted
 from inception_jax.data.transforms import Box, sample_box
 
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -44,11 +43,11 @@ def torchvision(images: list[bytes], size: int) -> Engine:
 
     def crop(encoded, box):
         left, top, right, bottom = box
-        image = Image.open(io.BytesIO(encoded)).convert("RGB")
+        image = open_untrusted(encoded).convert("RGB")
         return np.asarray(transforms.functional.resized_crop(image, top, left, bottom - top, right - left, [size] * 2))
 
     def read():
-        torch.stack([transform(Image.open(io.BytesIO(encoded)).convert("RGB")) for encoded in images])
+        torch.stack([transform(open_untrusted(encoded).convert("RGB")) for encoded in images])
 
     return Engine(read, crop, ROUNDING)
 
@@ -108,7 +107,7 @@ def tf_data(images: list[bytes], size: int, our_boxes: bool = False) -> Engine:
         return [top, left, bottom - top, right - left]
 
     def batches() -> Any:
-        windows = [window(sample_box(*Image.open(io.BytesIO(each)).size, rng, AREA, ASPECT)) for each in images]
+        windows = [window(sample_box(*open_untrusted(each).size, rng, AREA, ASPECT)) for each in images]
         examples = tf.data.Dataset.from_tensor_slices((images, np.array(windows, np.int32)))
         return examples.map(load, num_parallel_calls=1).batch(64).with_options(options)
 

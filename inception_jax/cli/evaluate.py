@@ -16,6 +16,7 @@ from inception_jax.cli.network import (
     Batch,
     Dtype,
     DtypeOption,
+    Exif,
     Model,
     Unverified,
     WeightsOption,
@@ -62,6 +63,7 @@ def evaluate(
     unverified: Unverified = False,
     batch: Batch = 32,
     dtype: DtypeOption = Dtype.FLOAT32,
+    exif: Exif = False,
 ) -> None:
     """Measure top-1, top-5 and loss on every image of a labelled set, and how well maps of the classes find objects."""
     from inception_jax.data.sources import open_source
@@ -71,9 +73,10 @@ def evaluate(
     from inception_jax.inference.wsol import Localiser
 
     check_kind(crops)
-    source = open_source(data, split, data_dir)
     members = {str(weights or workdir): load_predictor(weights, workdir, model, unverified, batch, dtype)}
     members |= {each: load_predictor(each, None, None, unverified, batch, dtype) for each in ensemble or ()}
+    names = next(iter(members.values())).class_names  # a folder may lack some, and labels are those of the network
+    source = open_source(data, split, data_dir, class_names=names if any(names) else None, exif=exif)
     boxes = None if localization is None else read_boxes(localization, source.class_names)
     looks = boxes is not None or masks is not None
     localiser = Localiser(next(iter(members.values())), boxes, masks, threshold) if looks else None

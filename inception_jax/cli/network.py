@@ -33,6 +33,10 @@ Unverified = Annotated[bool, typer.Option("--unverified", help="Take a file that
 Batch = Annotated[int, typer.Option("--batch", help="Images that are computed at once.", min=1)]
 DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Of the computation; bfloat16 for accelerators.")]
 
+Exif = Annotated[
+    bool, typer.Option("--exif/--no-exif", help="Turn images as their EXIF data say, or read their pixels as stored.")
+]
+
 
 def load_weights(weights: str | None, workdir: Path | None, model: str | None, unverified: bool) -> Weights:
     """Returns the weights of a file, a card or a run.
@@ -57,8 +61,9 @@ def load_predictor(
     unverified: bool,
     batch: int = 8,
     dtype: Dtype = Dtype.FLOAT32,
+    exif: bool = True,
 ) -> Predictor:
     """Returns the predictor of `load_weights`."""
     from inception_jax.inference.predictor import Predictor
 
-    return Predictor(load_weights(weights, workdir, model, unverified), max_batch=batch, dtype=dtype.value)
+    return Predictor(load_weights(weights, workdir, model, unverified), max_batch=batch, dtype=dtype.value, exif=exif)

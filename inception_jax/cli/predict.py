@@ -17,6 +17,7 @@ from inception_jax.cli.network import (
     Batch,
     Dtype,
     DtypeOption,
+    Exif,
     Model,
     Unverified,
     WeightsOption,
@@ -46,6 +47,7 @@ def predict(
     unverified: Unverified = False,
     batch: Batch = 32,
     dtype: DtypeOption = Dtype.FLOAT32,
+    exif: Exif = True,
 ) -> None:
     """Print the likeliest classes of images; exit code 1 if some cannot be read."""
     from inception_jax.data.transforms import BrokenImage
@@ -54,7 +56,7 @@ def predict(
     if as_json and as_csv:
         raise UserError("--json and --csv exclude each other.")
     paths = find_images(_named(images))
-    predictor = load_predictor(weights, workdir, model, unverified, batch, dtype)
+    predictor = load_predictor(weights, workdir, model, unverified, batch, dtype, exif)
     k = min(5, predictor.info.num_classes) if k is None else k
     show = _print_json if as_json else _csv_printer() if as_csv else _table_printer(paths)
     broken = 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from inception_jax.cli.app import app
-from inception_jax.cli.network import Model, Unverified, WeightsOption, Workdir, load_predictor
+from inception_jax.cli.network import Exif, Model, Unverified, WeightsOption, Workdir, load_predictor
 from inception_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def show_cam(
     masks: Annotated[
         Path | None, typer.Option("--masks", help="Also write a .png of labels: 0 background, i + 1 class i.")
     ] = None,
+    exif: Exif = True,
 ) -> None:
     """Draw where a network looks: heat and a box for a class over the image, and the likeliest classes."""
     from inception_jax.inference import heat, localisation, picture
@@ -44,8 +45,8 @@ def show_cam(
 
     if endpoint is not None and method != "gradcam":
         raise UserError(f"--endpoint is {endpoint!r}; it goes with --method gradcam, not with {method}.")
-    predictor = load_predictor(weights, workdir, model, unverified)
-    shown = open_image(image)
+    predictor = load_predictor(weights, workdir, model, unverified, exif=exif)
+    shown = open_image(image, exif)
     found = _explain(predictor, image, classes, method, endpoint)
     box = predictor.transform.box(*shown.size)
     heats = heat.on_image(heat.heat(found.maps[0]), box, *shown.size)
@@ -81,11 +82,12 @@ def show_views(
     workdir: Workdir = None,
     model: Model = None,
     unverified: Unverified = False,
+    exif: Exif = True,
 ) -> None:
     """Draw the filters of the first layer, the channels of an endpoint, or images that excite them most."""
     from inception_jax.inference import picture, views
 
-    predictor = load_predictor(weights, workdir, model, unverified)
+    predictor = load_predictor(weights, workdir, model, unverified, exif=exif)
     name = predictor.info.model
     if what != "filters" and endpoint is None:
         raise UserError(f"{what} needs --endpoint, one of {', '.join(predictor.model.table)}.")

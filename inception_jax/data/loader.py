@@ -14,17 +14,17 @@ import os
 import signal
 import threading
 from collections.abc import Generator, Sequence
-from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
-from inception_jax.data import unguarded
-from inception_jax.data.parts import decodes_parts, open_image
-from inception_jax.data.sources import ImageSource
-from inception_jax.data.transforms import BrokenImage, InceptionCrop, Transform, decode
-from inception_jax.errors import UserError
+from inception_jax.data import exif, jpeg, unguarded
+from inception_jax.data.parts import decodes_parts, opened
+from inception_jax.data.pixels import BrokenImage, decoded
+from inception_jax.data.sources import ImageSource, UnreadableRecord
+from inception_jax.data.transforms import InceptionCrop, Transform
+from inception_jax.errors import UserError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ Batch = dict[str, np.ndarray]
 """
 
 PADDING = -1
+_said_ignored = threading.Event()
 ON_ERROR = ("raise", "skip")
 
 
@@ -47,7 +48,7 @@ class Reading:
       workers: processes that decode; 0 decodes in threads of this one.
       threads: threads that read and decode, per worker.
       buffer: batches kept ready, per worker; at least one a thread.
-      on_error: "raise" stops at a broken image; "skip" masks it out.
+      on_error: "raise" stops at an image that is broken or cannot be read; "skip" masks it out.
 
     Raises:
       UserError: a value out of range.
@@ -150,25 +151,46 @@ class LoadBatch(grain.transforms.Map):
         for row, position in enumerate(range(number * count, (number + 1) * count)):
             index, pixels = self.order[position], None
             if index < len(self.source):
-                record = self.source[index]
-                pixels = self._pixels(record, position)
-                batch["label"][row], batch["index"][row] = record["label"], index
+                batch["index"][row] = index
+                pixels, batch["label"][row] = self._read(index, position)
             batch["image"][row] = 0 if pixels is None else pixels
             batch["mask"][row] = pixels is not None
         return batch
 
-    def _pixels(self, record: dict[str, Any], position: int) -> np.ndarray | None:
-        rng = np.random.Generator(np.random.Philox(key=[self.seed, position]))
+    def _read(self, index: int, position: int) -> tuple[np.ndarray | None, int]:
+        """Returns the transformed pixels of a record and its label; no pixels for what is skipped."""
+        label = 0
         try:
-            if isinstance(self.transform, InceptionCrop):  # needs a part alone
-                return self.transform(open_image(record["image"]), rng)
-            return self.transform(decode(record["image"]), rng)
+            record = self.source[index]
+            label = record["label"]
+            return self._pixels(record["image"], position), label
+        except UnreadableRecord as error:
+            failure: BrokenImage = error
+            message = first_line(error)
         except BrokenImage as error:
-            message = f"{self.source.describe(record['index'])}: {error}"
-            if self.on_error == "raise":
-                raise BrokenImage(f'Broken image, {message}. data.on_error="skip" leaves such out.') from error
-            logger.warning("skipped broken image, %s", message)
-            return None
+            failure, message = error, f"broken image, {self.source.describe(index)}: {error}"
+        if self.on_error == "raise":
+            raise BrokenImage(f'{message[0].upper()}{message[1:]}. data.on_error="skip" leaves such out.') from failure
+        logger.warning("skipped %s", message)
+        return None, label
+
+    def _pixels(self, encoded: bytes, position: int) -> np.ndarray:
+        rng = np.random.Generator(np.random.Philox(key=[self.seed, position]))
+        if not self.source.exif:
+            _say_ignored(encoded)
+        # The first needs a part of the image alone.
+        open_it = opened if isinstance(self.transform, InceptionCrop) else decoded
+        with open_it(encoded, self.source.exif) as image:
+            return self.transform(image, rng)  # type: ignore[arg-type]
+
+
+def _say_ignored(encoded: bytes) -> None:
+    """Logs once in a process that an image asks to be turned and is not."""
+    if _said_ignored.is_set() or encoded.find(b"Exif\0\0", 0, 64) < 0:  # where cameras write it
+        return
+    if exif.orientation(jpeg.read_header(encoded).exif) != exif.UPRIGHT:
+        _said_ignored.set()
+        logger.warning("Images state an EXIF orientation, which is ignored; data.exif=True turns them.")
 
 
 def _read(load: LoadBatch, steps: range, reading: Reading) -> Generator[Batch, None, None]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
 
-from inception_jax.data.transforms import MAX_PIXELS, Box, decode, resize_part
+from inception_jax.data import exif, jpeg, memory
+from inception_jax.data.pixels import MAX_PIXELS, check_scans, cost_of_scans, decode, decoded
+from inception_jax.data.transforms import Box, resize_part
 
 try:
     from inception_jax.data import _jpeg
@@ -33,10 +37,16 @@ class EncodedJpeg:
     """A JPEG that is decoded in part, when a part is asked for.
 
     The bytes before the part and those of it are checked for damage; those after it only for the mark of the end.
+
+    Attributes:
+      encoded: the bytes of the file.
+      size: width and height.
+      scans: how often a decoder passes over it.
     """
 
     encoded: bytes
     size: tuple[int, int]
+    scans: int = 1
 
     def resize_part(self, box: Box, size: int, interpolation: str, mirror: bool = False) -> np.ndarray:
         """Returns what `transforms.resize_part` does of the decoded image, to the last bit.
@@ -44,20 +54,44 @@ class EncodedJpeg:
         Raises:
           BrokenImage: the data are damaged.
         """
-        pixels = _jpeg.crop_resize(self.encoded, box, size, FILTERS[interpolation], mirror)
+        with memory.IMAGES.reserve(cost_of_scans(self.scans, *self.size)):
+            pixels = _jpeg.crop_resize(self.encoded, box, size, FILTERS[interpolation], mirror)
         if pixels is None:  # damaged: Pillow decides
-            return resize_part(decode(self.encoded), box, size, interpolation, mirror)
+            with decoded(self.encoded) as image:
+                return resize_part(image, box, size, interpolation, mirror)
         return np.frombuffer(pixels, np.uint8).reshape(size, size, 3)
 
 
-def open_image(encoded: bytes) -> Image.Image | EncodedJpeg:
+def open_image(encoded: bytes, upright: bool = False) -> Image.Image | EncodedJpeg:
     """Returns an image to take parts of: decoded, unless it is a JPEG and parts can be decoded.
+
+    Args:
+      encoded: the bytes of the file.
+      upright: see `decode`; what is to be turned is decoded whole.
 
     Raises:
       BrokenImage: see `decode`.
     """
-    if _jpeg is not None and encoded.endswith(END_OF_JPEG):
-        size = _jpeg.size(encoded)
-        if size is not None and size[0] * size[1] <= MAX_PIXELS:
-            return EncodedJpeg(encoded, size)
-    return decode(encoded)
+    return _open_jpeg(encoded, upright) or decode(encoded, upright)
+
+
+@contextlib.contextmanager
+def opened(encoded: bytes, upright: bool = False) -> Iterator[Image.Image | EncodedJpeg]:
+    """Gives what `open_image` returns; a large image that is decoded whole waits for its turn, as `decoded` says."""
+    if (in_parts := _open_jpeg(encoded, upright)) is not None:
+        yield in_parts
+        return
+    with decoded(encoded, upright) as image:
+        yield image
+
+
+def _open_jpeg(encoded: bytes, upright: bool) -> EncodedJpeg | None:
+    """Returns a JPEG that can be decoded in part; None for anything else."""
+    size = _jpeg.size(encoded) if _jpeg is not None and encoded.endswith(END_OF_JPEG) else None
+    if size is None or size[0] * size[1] > MAX_PIXELS:
+        return None
+    header = jpeg.read_header(encoded)
+    check_scans(header.scans, *size)
+    if upright and exif.orientation(header.exif) != exif.UPRIGHT:
+        return None
+    return EncodedJpeg(encoded, size, header.scans)

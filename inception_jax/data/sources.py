@@ -8,18 +8,30 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 import os
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from inception_jax import imagenet
-from inception_jax.errors import UserError
+from inception_jax.data import folders
+from inception_jax.data.pixels import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from inception_jax.data.pixels import MAX_FILE, BrokenImage
+from inception_jax.errors import UserError, first_line, printable
+from inception_jax.paths import read_bytes, user_path
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
+logger = logging.getLogger(__name__)
+
+NAMED_CLASSES = 5  # in messages
 IMAGENET_FILES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 NAME_KEYS = ("file_name", "id")  # of the features of TFDS
 TFDS_NEEDS = "(which, unlike training, needs `pip install tensorflow mlcroissant apache-beam importlib_resources`)"
+
+
+class UnreadableRecord(BrokenImage):
+    """A record that its storage does not give: a file that vanished, no permission, a damaged shard."""
 
 
 class FolderRecords(Sequence):
@@ -32,8 +44,9 @@ class FolderRecords(Sequence):
         return len(self.paths)
 
     def __getitem__(self, index):
-        path = Path(self.paths[index])
-        return {"image": path.read_bytes(), "label": self.labels[index], "file_name": path.name}
+        path = self.paths[index]
+        image = read_bytes(path, MAX_FILE)
+        return {"image": image, "label": self.labels[index], "file_name": os.path.basename(path)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +58,7 @@ class ImageSource:
       records: random-access mappings with an encoded image and a label.
       class_names: the name of each label; those of ImageNet in words, not by WordNet's ids.
       image_key, label_key: of the mappings.
+      exif: whether its images are turned as their EXIF data say.
     """
 
     name: str
@@ -52,79 +66,138 @@ class ImageSource:
     class_names: tuple[str, ...]
     image_key: str = "image"
     label_key: str = "label"
+    exif: bool = False
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns a record, with the name of its file, less the suffix; a UserError names one that cannot be read."""
+        """Returns a record, with the name of its file, less the suffix.
+
+        Raises:
+          UnreadableRecord: it cannot be read; the message names it.
+        """
         try:
             record = self.records[index]
+            image, label = record[self.image_key], int(record[self.label_key])
+        except UserError as error:  # it names the file
+            raise UnreadableRecord(f"Cannot read record {index} of {printable(self.name)}: {error}") from error
         except Exception as error:  # each storage has its own
-            raise UserError(f"Cannot read {self.describe(index)}: {_first_line(error)}.") from error
+            raise UnreadableRecord(f"Cannot read {self.describe(index)}: {first_line(error)}.") from error
         name = next((record[key] for key in NAME_KEYS if key in record), "")
-        return {
-            "image": record[self.image_key],
-            "label": int(record[self.label_key]),
-            "index": int(index),
-            "name": Path(name.decode() if isinstance(name, bytes) else str(name)).stem,
-        }
+        name = os.fsdecode(name) if isinstance(name, bytes) else str(name)
+        return {"image": image, "label": label, "index": int(index), "name": Path(name).stem}
 
     def describe(self, index: int) -> str:
         """Returns what a person needs to find a record."""
         path = f" ({self.records.paths[index]})" if isinstance(self.records, FolderRecords) else ""
-        return f"record {index} of {self.name}{path}"
+        return printable(f"record {index} of {self.name}{path}")
 
 
-def open_source(name: str, split: str, data_dir: str | None = None) -> ImageSource:
+def open_source(
+    name: str,
+    split: str,
+    data_dir: str | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    exif: bool = False,
+) -> ImageSource:
     """Opens a split of a data set.
 
     Args:
       name: "digits", any TFDS name ("cifar10", "imagenet2012", ...), or "folder:PATH" for PATH/<split>/<class>/<image>.
       split: a split of the data set; TFDS names may slice it ("train[:10%]").
       data_dir: where TFDS keeps prepared data; None is TFDS's default.
+      class_names: of a folder: the classes in the order of their labels, those of the training split or of a network.
+        None: the folders of this split, sorted.
+      exif: turn images as their EXIF data say; without it they are read as ImageNet's are for published accuracies.
 
     Raises:
       UserError: the data set, the split, or its files are missing or unusable; the message says what to run.
     """
     if name.startswith("folder:"):
-        return _open_folder(Path(name.removeprefix("folder:")).expanduser(), split)
-    return _open_tfds(name, split, data_dir)
+        source = _open_folder(user_path(name.removeprefix("folder:")), split, class_names)
+    else:
+        source = _open_tfds(name, split, data_dir)
+    return dataclasses.replace(source, exif=exif)
 
 
-def _open_folder(root: Path, split: str) -> ImageSource:
+def _open_folder(root: Path, split: str, class_names: Sequence[str] | None) -> ImageSource:
     folder = root / split
-    if not folder.is_dir():
-        found = f"it holds {', '.join(_subfolders(root)) or 'no folders'}" if root.is_dir() else "it does not exist"
-        raise UserError(f"No folder {folder}: images belong in {root}/<split>/<class>/, and of {root}: {found}.")
-    if not _subfolders(folder):
-        raise UserError(f"{folder} holds no class folders: move its images to {folder}/<class>/.")
-    # Over all splits, so that a class has the same label in each.
-    class_names = sorted({name for each in _subfolders(root) for name in _subfolders(root / each)})
-    paths, labels = [], []
-    for label, class_name in enumerate(class_names):
-        class_folder = folder / class_name
-        if not class_folder.is_dir():
-            continue
-        files = _image_files(class_folder)
-        if not files:
+    if not os.path.isdir(folder):
+        what = f"it holds {_listed(folders.subfolders(root)[0])}" if os.path.isdir(root) else _why_no_folder(root)
+        place = printable(root)
+        raise UserError(
+            f"No folder {printable(folder)}: images belong in {place}/<split>/<class>/, and of {place}: {what}."
+        )
+    named, found = folders.subfolders(folder)
+    if not named:
+        place = printable(folder)
+        raise UserError(f"{place} holds no class folders: move its images to {place}/<class>/.")
+    # The other folders of the root are not looked at: they may be runs, or archives.
+    files: dict[str, list[str]] = {}
+    for each in named:
+        below = folders.find_files(folder / each)
+        files[each], below.files = below.files, []
+        found.add(below)
+    found.warn(folder)
+    if class_names is None:
+        names, labels = imagenet.readable(named), {each: label for label, each in enumerate(named)}
+        if empty := next((each for each in named if not files[each]), None):
             suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-            raise UserError(f"Class folder {class_folder} holds no image ({suffixes}): add some or remove the folder.")
-        paths += files
-        labels += [label] * len(files)
-    return ImageSource(f"folder:{folder}", FolderRecords(paths, labels), imagenet.readable(class_names))
+            raise UserError(
+                f"Class folder {printable(folder / empty)} holds no image ({suffixes}): add some or remove the folder."
+            )
+    else:
+        names, labels = tuple(class_names), _labels(folder, files, class_names)
+    pairs = sorted((label, path) for each, label in labels.items() for path in files[each])
+    records = FolderRecords([path for _, path in pairs], [label for label, _ in pairs])
+    return ImageSource(f"folder:{folder}", records, names)
 
 
-def _subfolders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+def _labels(folder: Path, files: Mapping[str, Sequence[str]], class_names: Sequence[str]) -> dict[str, int]:
+    """Returns the label of each class folder, by given classes; folders may also be called by WordNet's ids.
+
+    Raises:
+      UserError: a folder with images is none of the classes, or no folder has images.
+    """
+    known = {unicodedata.normalize("NFC", name): label for label, name in enumerate(class_names)}
+    words = imagenet.classes()
+
+    def label(name: str) -> int | None:
+        composed = unicodedata.normalize("NFC", name)  # a Mac may have written one split, and Linux the other
+        return known.get(composed, known.get(words.get(composed, "")))
+
+    found = {each: label(each) for each in files if files[each]}
+    if unknown := [each for each, place in found.items() if place is None]:
+        raise UserError(
+            f"{printable(folder)} has class folders that the training data, or the network, do not know: "
+            f"{_listed(unknown)}; the {len(class_names)} known classes are {_listed(class_names)}."
+        )
+    labels = {each: place for each, place in found.items() if place is not None}
+    if not labels:
+        raise UserError(f"{printable(folder)} holds no image of any class ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+    missing = [name for place, name in enumerate(class_names) if place not in labels.values()]
+    if missing:
+        counts = f"{len(missing):,} of {len(class_names):,}"
+        logger.warning("folder:%s has no images of %s classes: %s.", printable(folder), counts, _listed(missing))
+    return labels
 
 
-def _image_files(folder: Path) -> list[str]:
-    return sorted(
-        entry.path
-        for entry in os.scandir(folder)
-        if not entry.name.startswith(".") and Path(entry.name).suffix.lower() in IMAGE_SUFFIXES
-    )
+def _why_no_folder(path: Path) -> str:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return "it does not exist"
+    except OSError as error:
+        return str(error.strerror).lower()
+    return "it is no folder"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Returns some names in words."""
+    more = f", ... ({len(names):,})" if len(names) > NAMED_CLASSES else ""
+    return ", ".join(printable(name) for name in names[:NAMED_CLASSES]) + more or "no folders"
 
 
 def _open_tfds(name: str, split: str, data_dir: str | None) -> ImageSource:
@@ -142,7 +215,7 @@ def _open_tfds(name: str, split: str, data_dir: str | None) -> ImageSource:
         records = builder.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()})
     except (ValueError, KeyError) as error:
         splits = ", ".join(builder.info.splits)
-        raise UserError(f"{name!r} has no split {split!r}; its splits: {splits} ({_first_line(error)}).") from error
+        raise UserError(f"{name!r} has no split {split!r}; its splits: {splits} ({first_line(error)}).") from error
     if not len(records):
         raise UserError(f"Split {split!r} of {name!r} is empty.")
     class_names = imagenet.readable(features[label_key].names)
@@ -193,8 +266,4 @@ def _find_builder(name: str, data_dir: str | None):
         hint = f" Nearest: {', '.join(nearest)}." if nearest else ""
         raise UserError(f"No data set {name!r}: expected digits, a TFDS name or folder:PATH.{hint}") from error
     except (AssertionError, ImportError, ValueError) as error:
-        raise UserError(f"TFDS cannot open {name!r}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(f"TFDS cannot open {name!r}: {first_line(error)}") from error

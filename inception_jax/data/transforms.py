@@ -1,4 +1,4 @@
-"""Images on the host: encoded bytes to uint8 [size, size, 3], for training and for evaluation. NumPy and Pillow only.
+"""Images on the host: decoded to uint8 [size, size, 3], for training and for evaluation. NumPy and Pillow only.
 
 Nothing here normalises: that happens on the device, from the model card.
 """
@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageEnhance, UnidentifiedImageError
+from PIL import Image, ImageEnhance
 
+from inception_jax.data.pixels import MAX_PIXELS
+from inception_jax.data.pixels import BrokenImage as BrokenImage  # also known from here, as are the next two
+from inception_jax.data.pixels import decode as decode
+from inception_jax.data.pixels import to_rgb as to_rgb
 from inception_jax.errors import UserError
 
-MAX_PIXELS = 89_000_000  # where Pillow begins to warn; the largest ImageNet image has about 60 million
 RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
     "area": Image.Resampling.BOX,
@@ -25,10 +27,6 @@ RESAMPLING = {
 # Principal components of the RGB values of ImageNet in 0 ... 1: eigenvalues, and eigenvectors as columns.
 PCA_VALUES = np.array([0.2175, 0.0188, 0.0045])
 PCA_VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
-
-# Not EPS and its like, which Pillow hands to other programs.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
-
 
 Box = tuple[int, int, int, int]
 """left, top, right, bottom, in pixels."""
@@ -50,45 +48,6 @@ class Transform(Protocol):
     def size(self) -> int: ...
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray: ...
-
-
-class BrokenImage(UserError):
-    """An image that cannot be read as RGB."""
-
-
-def decode(encoded: bytes) -> Image.Image:
-    """Decodes any image Pillow reads to RGB: the first frame, without alpha, EXIF rotation ignored (as in ImageNet).
-
-    Raises:
-      BrokenImage: not an image, cut short, over MAX_PIXELS, or with pixels that have no fixed range.
-    """
-    try:
-        image = Image.open(io.BytesIO(encoded), formats=FORMATS)  # reads the header, not the pixels
-        if image.width * image.height > MAX_PIXELS:
-            raise BrokenImage(f"{image.width} x {image.height} pixels are over the limit of {MAX_PIXELS:,}")
-        return to_rgb(image)
-    except BrokenImage:
-        raise
-    except UnidentifiedImageError as error:
-        raise BrokenImage(f"not an image ({len(encoded):,} bytes)") from error
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise BrokenImage(str(error) or type(error).__name__) from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Returns an image of any mode as RGB, without alpha.
-
-    Raises:
-      BrokenImage: its pixels have no fixed range.
-    """
-    if image.mode.startswith("I;16"):  # Pillow's own conversion clips 16-bit pixels to white
-        grey = np.asarray(image).astype(np.uint16)
-        return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise BrokenImage(f"pixels of mode {image.mode!r} (32 bits) have no fixed range")
-    if "transparency" in image.info:  # a transparent colour, on its way to RGB only through RGBA
-        image = image.convert("RGBA")
-    return image.convert("RGB")
 
 
 @dataclasses.dataclass(frozen=True)

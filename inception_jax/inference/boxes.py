@@ -7,21 +7,28 @@ evaluation takes them; here it is (left, top, right, bottom), the edges of pixel
 from __future__ import annotations
 
 import csv
+import io
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-from PIL import Image
 
 from inception_jax import imagenet
-from inception_jax.errors import UserError
+from inception_jax.data.folders import find_files
+from inception_jax.data.pixels import FORMATS, MAX_FILE, BrokenImage, open_untrusted, reading
+from inception_jax.errors import UserError, first_line, printable
 from inception_jax.inference.heat import Box
+from inception_jax.paths import as_text, read_bytes
 
 HEADER = ["ImageId", "PredictionString"]
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 CSV_OBJECT = re.compile(r"(\S+)" + r"\s+(-?\d+)" * 4 + r"(?:\s+|$)")
+MAX_TEXT = 256 << 20  # bytes of a .csv file
+MAX_XML = 4 << 20  # bytes of an .xml file: of one image
+MASK_FORMAT = "PNG"
 VOID = 255  # Pascal VOC's label of pixels that do not count
 
 Boxes = dict[str, list[tuple[int, Box]]]  # by the name of the image: (class, box) of its objects
@@ -44,20 +51,20 @@ def read_boxes(path: Path, class_names: Sequence[str]) -> Boxes:
     Raises:
       UserError: no such file, an object without meaning, or a class that is none of the data.
     """
-    if path.is_dir():
-        files = sorted(path.rglob("*.xml"))
-        found = {str(file): (file.stem, _read_xml(file)) for file in files}
-    elif path.suffix == ".csv":
+    if os.path.isdir(path):
+        files = [Path(each) for each in find_files(path, {".xml"}).files]
+        found = {printable(file): (file.stem, _read_xml(file)) for file in files}
+    elif path.suffix.lower() == ".csv":
         found = _read_csv(path)
     else:
-        raise UserError(f"Boxes are in a folder of .xml files or in a .csv file; {path} is neither.")
+        raise UserError(f"Boxes are in a folder of .xml files or in a .csv file; {printable(path)} is neither.")
     if not found:
-        raise UserError(f"{path} holds no boxes.")
+        raise UserError(f"{printable(path)} holds no boxes.")
     indices = {key: i for i, key in enumerate(keys(class_names))}
     boxes: Boxes = {}
     for where, (name, objects) in found.items():
         if name in boxes:
-            raise UserError(f"{where}: the boxes of {name} are given twice.")
+            raise UserError(f"{where}: the boxes of {printable(name)} are given twice.")
         for key, sides in objects:
             if key not in indices:
                 raise UserError(f"{where}: {key!r} is no class of the data, whose first is {next(iter(indices))!r}.")
@@ -84,30 +91,45 @@ def read_mask(folder: Path, name: str, size: tuple[int, int]) -> np.ndarray | No
     Raises:
       UserError: it is no image of labels, or its size (width, height) is another.
     """
-    path = folder / f"{name}.png"
-    if not path.is_file():
+    path = folder / f"{name}{FORMATS[MASK_FORMAT][0]}"
+    if not _exists(path):
         return None
+    encoded = read_bytes(path, MAX_FILE)
     try:
-        with Image.open(path) as image:
-            labels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} is no PNG: {error}.") from error
+        with reading(encoded):
+            labels = np.asarray(open_untrusted(encoded, [MASK_FORMAT]))
+    except BrokenImage as error:
+        raise UserError(f"{printable(path)} is no PNG of labels: {error}.") from error
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
-        raise UserError(f"{path} holds colours, not labels: one channel of integers or a palette is needed.")
+        raise UserError(f"{printable(path)} holds colours, not labels: one channel of integers or a palette is needed.")
     if labels.shape[::-1] != size:
-        raise UserError(f"{path} has {labels.shape[1]}x{labels.shape[0]} pixels; its image has {size[0]}x{size[1]}.")
+        raise UserError(
+            f"{printable(path)} has {labels.shape[1]}x{labels.shape[0]} pixels; its image has {size[0]}x{size[1]}."
+        )
     return labels.astype(np.int32)
 
 
-def _read_xml(path: Path) -> list[tuple[str, tuple[int, ...]]]:
+def _exists(path: Path) -> bool:
+    """Returns whether there is anything of that name, be it a link to nothing; a folder that hides it is an error."""
     try:
-        root = ElementTree.parse(path).getroot()
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise UserError(f"{printable(path)}: {error.strerror}.") from error
+    return True
+
+
+def _read_xml(path: Path) -> list[tuple[str, tuple[int, ...]]]:
+    content = read_bytes(path, MAX_XML)
+    try:
+        root = ElementTree.fromstring(content)
         return [
             (_text(each, "name"), tuple(round(float(_text(each, f"bndbox/{side}"))) for side in SIDES))
             for each in root.iter("object")
         ]
-    except (ElementTree.ParseError, ValueError) as error:
-        raise UserError(f"{path} is no annotation of Pascal VOC: {error}.") from error
+    except (ElementTree.ParseError, ValueError, OverflowError) as error:
+        raise UserError(f"{printable(path)} is no annotation of Pascal VOC: {first_line(error)}.") from error
 
 
 def _text(element: ElementTree.Element, tag: str) -> str:
@@ -119,18 +141,20 @@ def _text(element: ElementTree.Element, tag: str) -> str:
 
 def _read_csv(path: Path) -> dict[str, tuple[str, list[tuple[str, tuple[int, ...]]]]]:
     try:
-        with path.open(newline="") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
+        text = as_text(read_bytes(path, MAX_TEXT), str(path))
+        header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+    except csv.Error as error:
+        raise UserError(f"Cannot read {printable(path)}: {first_line(error)}.") from error
     if header != HEADER:
-        raise UserError(f"{path} starts with {','.join(header)!r}; its first line must be {','.join(HEADER)!r}.")
-    found = {}
+        raise UserError(
+            f"{printable(path)} starts with {','.join(header)!r}; its first line must be {','.join(HEADER)!r}."
+        )
+    found, shown = {}, printable(path)
     for line, row in enumerate(rows, 2):
         objects = CSV_OBJECT.findall(row[1]) if len(row) == 2 else []
         if len(row) != 2 or " ".join(word for each in objects for word in each) != " ".join(row[1].split()):
-            raise UserError(f"{path}, line {line}: not a name and `class xmin ymin xmax ymax` for each object.")
-        found[f"{path}, line {line}"] = (
+            raise UserError(f"{shown}, line {line}: not a name and `class xmin ymin xmax ymax` for each object.")
+        found[f"{shown}, line {line}"] = (
             Path(row[0]).stem,
             [(key, tuple(int(side) for side in sides)) for key, *sides in objects],
         )

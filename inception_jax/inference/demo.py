@@ -92,7 +92,7 @@ def open_upload(encoded: bytes) -> Image.Image:
     Raises:
       BrokenImage: it cannot be decoded, has too many pixels, or is too narrow.
     """
-    image = decode(encoded)
+    image = decode(encoded, upright=True)
     if max(image.size) > MAX_RATIO * min(image.size):
         raise BrokenImage(
             f"{image.width} x {image.height} pixels are too narrow: one side is over {MAX_RATIO} times the other"

@@ -112,7 +112,7 @@ def evaluate(
             yield record["image"]
 
     outputs = ("logits", localiser.endpoint) if localiser else ("logits",)
-    streams = [member.outputs(images(i == 0), outputs, crops) for i, member in enumerate(members)]
+    streams = [member.outputs(images(i == 0), outputs, crops, source.exif) for i, member in enumerate(members)]
     labels: list[int] = []
     top, probability, losses = [], [], []
     for said in zip(*streams, strict=True):
@@ -120,7 +120,7 @@ def evaluate(
         log_probabilities = log_mean(np.stack([log_mean(log_softmax(each["logits"])) for each in found]))
         order = np.argsort(-log_probabilities, kind="stable")[:5]
         if localiser:
-            localiser.see(record, found[0][localiser.endpoint][0], order)
+            localiser.see(record, found[0][localiser.endpoint][0], order, source.exif)
         labels.append(record["label"])
         top.append(order)
         probability.append(np.exp(log_probabilities[order[0]]))

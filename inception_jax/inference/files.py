@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from inception_jax.data.sources import IMAGE_SUFFIXES
-from inception_jax.errors import UserError
+from inception_jax.data.folders import find_files
+from inception_jax.data.pixels import IMAGE_SUFFIXES
+from inception_jax.errors import UserError, printable
+from inception_jax.paths import user_path
 
 SUFFIXES = ", ".join(sorted(IMAGE_SUFFIXES))
 
@@ -15,8 +18,9 @@ SUFFIXES = ", ".join(sorted(IMAGE_SUFFIXES))
 def find_images(named: Iterable[str]) -> list[Path]:
     """Returns the files that paths name, in their order.
 
-    A folder stands for the images below it, and a glob for the files that match it, both sorted. Any other path is
-    returned as it is, whether it exists or not.
+    A folder stands for the images below it, at any depth and through links, and a glob for the files that match it,
+    both sorted. What else a folder holds is counted and named in the log. Any other path is returned as it is, whether
+    it exists or not.
 
     Raises:
       UserError: a folder or a glob without images, or nothing is named.
@@ -28,17 +32,17 @@ def find_images(named: Iterable[str]) -> list[Path]:
 
 
 def _expand(name: str) -> list[Path]:
-    path = Path(name).expanduser()
-    if path.is_dir():
-        files = sorted(each for each in path.rglob("*") if each.suffix.lower() in IMAGE_SUFFIXES and each.is_file())
-        visible = [each for each in files if not any(part.startswith(".") for part in each.relative_to(path).parts)]
-        if not visible:
-            raise UserError(f"Folder {name} holds no image ({SUFFIXES}).")
-        return visible
-    if glob.has_magic(name) and not path.exists():
+    path = user_path(name)
+    if os.path.isdir(path):
+        found = find_files(path)
+        found.warn(path)
+        if not found.files:
+            raise UserError(f"Folder {printable(name)} holds no image ({SUFFIXES}).")
+        return [Path(each) for each in found.files]
+    if glob.has_magic(name) and not os.path.exists(path):
         matching = [Path(each) for each in sorted(glob.glob(str(path), recursive=True))]
-        files = [each for each in matching if each.is_file()]
+        files = [each for each in matching if not os.path.isdir(each)]
         if not files:
-            raise UserError(f"No file matches {name}.")
+            raise UserError(f"No file matches {printable(name)}.")
         return files
     return [path]

@@ -21,7 +21,7 @@ from inception_jax import weights
 from inception_jax.data.transforms import BrokenImage, eval_transform
 from inception_jax.errors import UserError
 from inception_jax.inference.crops import check_kind, crops
-from inception_jax.inference.images import Input, open_image
+from inception_jax.inference.images import Input, opened
 from inception_jax.inference.rewrite import for_inference
 from inception_jax.models.inputs import Preprocess, normalise
 from inception_jax.models.network import InceptionNet, ModelOutput
@@ -60,6 +60,7 @@ class Predictor:
       dtype: of the computation: float32, or bfloat16 on accelerators.
       class_names: one for each class; None: those that the weights bring along.
       threads: that decode images.
+      exif: turn images as their EXIF data say, so that a photograph is read as it is seen.
 
     Raises:
       UserError: the source cannot be loaded or has no classifier, or a number is out of range.
@@ -73,6 +74,7 @@ class Predictor:
         dtype: Any = jnp.float32,
         class_names: Sequence[str] | None = None,
         threads: int | None = None,
+        exif: bool = True,
     ):
         if max_batch < 1:
             raise UserError(f"max_batch is {max_batch}; it must be at least 1.")
@@ -82,7 +84,7 @@ class Predictor:
             raise UserError(f"{len(names)} class names were given; {self.info.model} has {self.info.num_classes}.")
         self.class_names = names or ("",) * self.info.num_classes
         self.transform = eval_transform(self.info.preprocess)
-        self.threads = threads or min(os.cpu_count() or 1, 16)
+        self.threads, self.exif = threads or min(os.cpu_count() or 1, 16), exif
 
         devices = jax.local_devices()
         network = for_inference(source.create_model(dtype, aux=False), source.variables, devices[0].platform)
@@ -133,7 +135,7 @@ class Predictor:
             yield result if isinstance(result, BrokenImage) else log_mean(log_softmax(result["logits"]))
 
     def outputs(
-        self, images: Iterable[Input], names: Sequence[str], crops: int = 1
+        self, images: Iterable[Input], names: Sequence[str], crops: int = 1, exif: bool | None = None
     ) -> Iterator[dict[str, np.ndarray] | BrokenImage]:
         """Yields for each image in order outputs [crops, ...] by name, or what is broken; decodes the next meanwhile.
 
@@ -141,11 +143,12 @@ class Predictor:
           images: what the predictor takes.
           names: "logits", "pooled" or endpoints.
           crops: 1, 10 or 144 views of each image.
+          exif: turn images as their EXIF data say; None: as the predictor does.
         """
         if not self.info.num_classes and "logits" in names:
             raise UserError(f"{self.info.source or self.info.model} has no classifier.")
         running: tuple[list[Views | BrokenImage], Started] | None = None
-        for chunk in self._decoded(images, crops):
+        for chunk in self._decoded(images, crops, self.exif if exif is None else exif):
             views = [each for each in chunk if not isinstance(each, BrokenImage)]
             started = chunk, self._start(views, tuple(names))
             if running:
@@ -185,7 +188,8 @@ class Predictor:
 
     def prepare(self, image: Input) -> np.ndarray:
         """Returns the uint8 pixels [size, size, 3] that the network normalises and reads."""
-        return self.transform(open_image(image))
+        with opened(image, self.exif) as rgb:
+            return self.transform(rgb)
 
     @property
     def params(self) -> Any:
@@ -226,13 +230,14 @@ class Predictor:
             raise UserError("There are no images.")
         return {name: np.concatenate([row[name] for row in rows]) for name in names}
 
-    def _decoded(self, images: Iterable[Input], kind: int) -> Iterator[list[Views | BrokenImage]]:
+    def _decoded(self, images: Iterable[Input], kind: int, exif: bool) -> Iterator[list[Views | BrokenImage]]:
         """Yields chunks of images whose views fill a bucket; a pool of threads is a chunk or more ahead."""
         check_kind(kind)
 
         def read(image: Input) -> Views | BrokenImage:
             try:
-                return crops(open_image(image), kind, self.info.preprocess)
+                with opened(image, exif) as rgb:
+                    return crops(rgb, kind, self.info.preprocess)
             except BrokenImage as error:
                 return error
 

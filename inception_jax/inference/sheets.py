@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure  # not pyplot, which would choose a backend for the whole process
 
+from inception_jax.data.pixels import decode
 from inception_jax.data.sources import ImageSource
-from inception_jax.data.transforms import decode
 from inception_jax.inference.evaluation import Evaluation
 from inception_jax.inference.heat import heat, on_image
 from inception_jax.inference.picture import draw_box, overlay
@@ -55,7 +55,7 @@ def draw_mistakes(evaluation: Evaluation, source: ImageSource, picture: Path, ti
     figure = Figure(figsize=(2 * COLUMNS, 2.5 * rows + 0.5), layout="constrained")
     figure.suptitle(title if len(places) else f"{title}: no mistakes", parse_math=False)
     for axes, place in zip(figure.subplots(rows, COLUMNS, squeeze=False).flat, places, strict=False):
-        image = decode(source[int(place)]["image"])
+        image = decode(source[int(place)]["image"], source.exif)
         image.thumbnail((320, 320))
         axes.imshow(image, interpolation="nearest")
         true, predicted = (
@@ -80,7 +80,7 @@ def draw_located(
     for axes, each in zip(
         figure.subplots(rows, COLUMNS, squeeze=False).flat, (located[i] for i in places), strict=False
     ):
-        image = decode(source[each.index]["image"])
+        image = decode(source[each.index]["image"], source.exif)
         axes.imshow(overlay(image, on_image(heat(each.map), each.place, *image.size)), interpolation="nearest")
         for truth in each.truths:
             draw_box(axes, truth, "white")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from inception_jax.data.pixels import size_of
 from inception_jax.errors import UserError
 from inception_jax.inference import localisation, split
 from inception_jax.inference.boxes import VOID, Boxes, read_mask
@@ -73,12 +72,15 @@ class Localiser:
         self.counts = np.zeros((2, predictor.info.num_classes + 1), np.int64)
         self.masked = 0
 
-    def see(self, record: dict[str, Any], last: np.ndarray, top: np.ndarray) -> None:
-        """Notes where an image of a record shows its likeliest classes `top`; `last` is its last map [H, W, C]."""
+    def see(self, record: dict[str, Any], last: np.ndarray, top: np.ndarray, exif: bool = False) -> None:
+        """Notes where an image of a record shows its likeliest classes `top`; `last` is its last map [H, W, C].
+
+        Boxes and masks lie on the image as it was read: turned by its EXIF data, if `exif`.
+        """
         name, label = record["name"], record["label"]
         if not name:
             raise UserError("The images of these data have no names by which boxes or masks could be found.")
-        size = Image.open(io.BytesIO(record["image"])).size  # reads the header alone
+        size = size_of(record["image"], exif)
         place = self.transform.box(*size)
         chosen = [*top.tolist(), label]
         maps = np.einsum("hwc,ck->khw", last, self.kernel[:, chosen], optimize=True)

@@ -58,6 +58,7 @@ class DataConfig(_Config):
     train_split: Text
     eval_split: Text
     image_size: Pixels | None
+    exif: bool
     augmentation: Literal["inception", "crop_flip", "none"]
     crop_area: tuple[NonNegative, NonNegative]
     crop_pad: Annotated[int, pydantic.Field(ge=0, le=MAX_PIXELS)]
@@ -146,6 +147,7 @@ class TrainConfig(_Config):
 
 # What a config meant before it had these fields.
 _ADDED: dict[str, dict[str, Any]] = {
+    "data": {"exif": False},
     "model": {"bn_decay": None},
     "finetune": {"weights": None, "freeze": "none", "reset_head": False, "unverified": False},
 }

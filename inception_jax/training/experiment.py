@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -111,11 +111,12 @@ def prepare(config: TrainConfig, workdir: Folder) -> Experiment:
         needed.
     """
     check_platform(config.platform)
-    train_source, eval_source = (_open(config.data, field) for field in ("train_split", "eval_split"))
+    train_source = _open(config.data, "train_split")
     if len(train_source.class_names) < 2:
         raise UserError(
             f"{printable(train_source.name)} has one class, {train_source.class_names[0]!r}: a classifier needs two."
         )
+    eval_source = _open(config.data, "eval_split", train_source.class_names)
     check_same_classes(
         train_source.name,
         train_source.class_names,
@@ -192,11 +193,11 @@ def make_abstract_state(
     )
 
 
-def _open(config: DataConfig, field: str) -> ImageSource:
-    """Opens the split that a field of the config names; an error tells the field."""
+def _open(config: DataConfig, field: str, class_names: Sequence[str] | None = None) -> ImageSource:
+    """Opens the split that a field of the config names, with the classes of another split; an error tells the field."""
     split = getattr(config, field)
     try:
-        return open_source(config.name, split, config.data_dir)
+        return open_source(config.name, split, config.data_dir, class_names=class_names, exif=config.exif)
     except UserError as error:
         raise UserError(f"{error} (config.data.name is {config.name!r}, config.data.{field} is {split!r})") from error
 

@@ -1,13 +1,14 @@
 """Batches as a pure function of (seed, step), evaluation of every image once, and broken images."""
 
 import itertools
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from inception_jax.data import loader, sources, transforms
+from inception_jax.data import loader, pixels, sources, transforms
 from inception_jax.data.loader import Reading
 from inception_jax.errors import UserError
 from tests.data.images import noise_source, truncated_jpeg
@@ -147,7 +148,7 @@ def test_evaluation_reads_every_image_once_and_masks_the_padding(processes):
 
 def test_padding_is_not_decoded(source, monkeypatch):
     calls = []
-    monkeypatch.setattr(loader, "decode", lambda encoded: calls.append(0) or transforms.decode(encoded))
+    monkeypatch.setattr(loader, "decoded", lambda *image: calls.append(0) or pixels.decoded(*image))
     evaluate(source, 32)
     assert len(calls) == IMAGES
 
@@ -183,11 +184,32 @@ class Unreadable(list):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("on_error", ["raise", "skip"])  # a disk that fails is no broken image
-def test_a_record_that_cannot_be_read_is_named(workers, on_error):
+def test_a_record_that_cannot_be_read_is_named(workers):
     source = sources.ImageSource("disk[all]", Unreadable(noise_source(5).records), ("a",))
-    with pytest.raises(UserError, match=r"Cannot read record 3 of disk\[all\]: disk on fire"):
-        evaluate(source, workers=workers, on_error=on_error)
+    with pytest.raises(
+        UserError, match=r"^Cannot read record 3 of disk\[all\]: disk on fire\. data\.on_error=\"skip\""
+    ):
+        evaluate(source, workers=workers)
+
+
+def test_a_record_that_cannot_be_read_is_skipped_like_a_broken_one(caplog):
+    source = sources.ImageSource("disk[all]", Unreadable(noise_source(5).records), ("a",))
+    (batch,) = evaluate(source, on_error="skip")
+    assert loader.skipped(batch) == [3]
+    assert [each.getMessage() for each in caplog.records] == ["skipped Cannot read record 3 of disk[all]: disk on fire"]
+
+
+@pytest.mark.parametrize("fault", ["gone", "folder", "fifo", "dangling"])
+def test_a_file_that_changed_after_the_start_is_skipped_or_named(image_folder, fault):
+    source = sources.open_source(f"folder:{image_folder}", "train")
+    path = image_folder / "train" / "bee" / "a.png"
+    path.unlink()
+    make = {"folder": path.mkdir, "fifo": lambda: os.mkfifo(path), "dangling": lambda: path.symlink_to("nowhere")}
+    make.get(fault, lambda: None)()
+    assert loader.skipped(join(evaluate(source, on_error="skip"))) == [2]
+    with pytest.raises(UserError, match=r"^Cannot read record 2 of folder:\S+: \S+/bee/a\.png") as caught:
+        evaluate(source)
+    assert "\n" not in str(caught.value)
 
 
 def test_bad_arguments_are_named(source):
@@ -201,7 +223,7 @@ def test_bad_arguments_are_named(source):
 
 NO_TENSORFLOW = """
 import sys
-from inception_jax.data import loader, sources, transforms
+from inception_jax.data import loader, pixels, sources, transforms
 source = sources.open_source("digits", "train", {data_dir!r})
 next(loader.train_batches(source, transforms.InceptionCrop(8), 8, 0, range(1), loader.Reading()))
 for name in ("imagenet2012", "no_such_data"):

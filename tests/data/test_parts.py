@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inception_jax.data import loader, parts, transforms
+from inception_jax.data import loader, parts, pixels
 from inception_jax.data.sources import open_source
 from inception_jax.data.transforms import RESAMPLING, BrokenImage, InceptionCrop, decode, resize_part, sample_box
 from tests.data.images import encode, noise, noise_source
@@ -149,7 +149,8 @@ def test_damage_is_left_to_pillow(monkeypatch):
     opened = parts.open_image(damaged)
     assert isinstance(opened, parts.EncodedJpeg)
     seen = []
-    monkeypatch.setattr(parts, "decode", lambda encoded: seen.append(encoded) or smooth(64, 64))
+    whole = parts.decoded
+    monkeypatch.setattr(parts, "decoded", lambda encoded: seen.append(encoded) or whole(encode(smooth(64, 64))))
     opened.resize_part((0, 0, 64, 64), 8, "bilinear")
     assert seen == [damaged]
 
@@ -237,7 +238,7 @@ def test_a_box_outside_the_image_is_refused():
 
 def test_a_bomb_is_refused_from_its_header(monkeypatch):
     monkeypatch.setattr(parts, "MAX_PIXELS", 100)
-    monkeypatch.setattr(transforms, "MAX_PIXELS", 100)
+    monkeypatch.setattr(pixels, "MAX_PIXELS", 100)
     with pytest.raises(BrokenImage, match="over the limit"):
         parts.open_image(encode(noise(11, 11), "JPEG"))
 

@@ -136,19 +136,74 @@ def test_a_folder_gives_the_sorted_classes_and_files(image_folder):
     assert source.describe(3) == f"record 3 of folder:{image_folder}/val ({image_folder}/val/bee/b.PNG)"
 
 
-def test_labels_agree_between_splits_that_lack_a_class(image_folder):
+def test_labels_are_those_of_the_given_classes(image_folder, caplog):
     shutil.rmtree(image_folder / "val" / "ant")
-    source = open_source(f"folder:{image_folder}", "val")
+    folder = f"folder:{image_folder}"
+    source = open_source(folder, "val", class_names=open_source(folder, "train").class_names)
     assert source.class_names == ("ant", "bee", "cat")
     assert source[0]["label"] == 1
+    message = f"folder:{image_folder}/val has no images of 1 of 3 classes: ant."
+    assert [each.getMessage() for each in caplog.records] == [message]
+    assert open_source(folder, "val").class_names == ("bee", "cat")
+    turned = open_source(folder, "val", class_names=("cat", "ant", "bee"))
+    assert [(turned[i]["label"], turned[i]["image"]) for i in (0, 2)] == [
+        (0, source[2]["image"]),
+        (2, source[0]["image"]),
+    ]
 
 
-def test_other_files_and_hidden_folders_are_no_images_and_no_classes(image_folder):
+def test_folders_beside_the_split_are_no_classes(image_folder):
+    for path in ("__MACOSX/train", "runs/first", "test/unlabelled", "annotations/xmls"):
+        (image_folder / path).mkdir(parents=True)
+        (image_folder / path / "curves.png").write_bytes(b"")
+    assert open_source(f"folder:{image_folder}", "train").class_names == ("ant", "bee", "cat")
+
+
+def test_a_class_that_the_training_split_does_not_know_is_refused(image_folder):
+    shutil.copytree(image_folder / "val" / "ant", image_folder / "val" / "d\x1bog")
+    with pytest.raises(UserError) as caught:
+        open_source(f"folder:{image_folder}", "val", class_names=("ant", "bee", "cat"))
+    assert str(caught.value) == (
+        f"{image_folder}/val has class folders that the training data, or the network, do not know: d\\x1bog; "
+        "the 3 known classes are ant, bee, cat."
+    )
+    shutil.rmtree(image_folder / "val" / "d\x1bog")
+    (image_folder / "val" / "empty").mkdir()  # cannot be taken for another class
+    assert len(open_source(f"folder:{image_folder}", "val", class_names=("ant", "bee", "cat"))) == 6
+
+
+def test_folders_may_be_called_by_wordnets_ids_or_composed_otherwise(image_folder):
+    (image_folder / "val" / "ant").rename(image_folder / "val" / "n01440764")
+    (image_folder / "val" / "bee").rename(image_folder / "val" / "cafe\u0301")
+    source = open_source(f"folder:{image_folder}", "val", class_names=("cat", "caf\u00e9", "tench"))
+    assert [source[i]["label"] for i in range(6)] == [0, 0, 1, 1, 2, 2]
+    assert source[4]["image"] == (image_folder / "val" / "n01440764" / "a.png").read_bytes()
+
+
+def test_class_folders_are_read_at_any_depth_and_in_every_format(image_folder, caplog):
+    ant = image_folder / "train" / "ant"
+    (ant / "more" / "still").mkdir(parents=True)
+    for name in ("c.jfif", "d.JPE", "more/e.avif", "more/still/f.PPM", "more/g.heic", "h.txt"):
+        (ant / name).write_bytes(name.encode())
+    (image_folder / "train" / "list.csv").write_text("")
+    source = open_source(f"folder:{image_folder}", "train")
+    mine = [path.removeprefix(f"{ant}/") for path in source.records.paths if path.startswith(f"{ant}/")]
+    assert mine == ["a.png", "b.PNG", "c.jfif", "d.JPE", "more/e.avif", "more/still/f.PPM"]
+    assert [source[i]["label"] for i in range(10)] == [0] * 6 + [1] * 2 + [2] * 2
+    (message,) = (each.getMessage() for each in caplog.records)
+    assert message.startswith(
+        f"{image_folder}/train: 3 files are left out: list.csv (in no class folder), ant/h.txt, ant/more/g.heic; "
+        "regular files in .apng, .avif, "
+    )
+
+
+def test_other_files_and_hidden_folders_are_no_images_and_no_classes(image_folder, caplog):
     (image_folder / "val" / ".cache").mkdir()
-    (image_folder / "val" / "ant" / "notes.txt").write_text("")
-    (image_folder / "val" / "ant" / ".a.png").write_text("")
-    (image_folder / "val" / "list.csv").write_text("")
+    (image_folder / "val" / "__MACOSX").mkdir()
+    for name in (".a.png", "Thumbs.db", "desktop.ini", ".DS_Store"):
+        (image_folder / "val" / "ant" / name).write_text("")
     assert len(open_source(f"folder:{image_folder}", "val")) == 6
+    assert not caplog.records
 
 
 def test_a_missing_folder_says_where_images_belong(tmp_path):

@@ -1,5 +1,10 @@
 """Files of boxes and masks: what ILSVRC and Pascal VOC write, and what is refused."""
 
+import codecs
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -105,3 +110,81 @@ def test_masks_that_are_none(tmp_path):
     (tmp_path / "b.png").write_bytes(b"\x89PNG")
     with pytest.raises(UserError, match="is no PNG"):
         read_mask(tmp_path, "b", (3, 2))
+
+
+def test_a_mask_of_another_format_is_not_opened(tmp_path):
+    """PostScript makes Pillow start Ghostscript; here a program of that name leaves a mark."""
+    (tmp_path / "a.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 2 2\n%%EndComments\nshowpage\n%%EOF\n"
+    )
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    program.chmod(0o755)
+    code = (
+        "import pathlib, sys; from inception_jax.inference.boxes import read_mask;"
+        "read_mask(pathlib.Path(sys.argv[1]), 'a', (2, 2))"
+    )
+    path = f"{program.parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, env={**os.environ, "PATH": path}
+    )
+    assert done.stderr.splitlines()[-1].endswith("a.png is no PNG of labels: not an image (76 bytes).")
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "zero", "dangling"])
+def test_masks_boxes_and_lists_are_regular_files(tmp_path, kind):
+    make = {
+        "fifo": os.mkfifo,
+        "folder": os.mkdir,
+        "zero": lambda path: os.symlink("/dev/zero", path),
+        "dangling": lambda path: os.symlink("nowhere", path),
+    }[kind]
+    message = "No such file" if kind == "dangling" else "is no regular file"
+    for name in ("a.png", "a.csv"):
+        make(tmp_path / name)
+    with pytest.raises(UserError, match=message):
+        read_mask(tmp_path, "a", (2, 2))
+    if kind != "folder":  # a folder holds .xml files
+        with pytest.raises(UserError, match=message):
+            read_boxes(tmp_path / "a.csv", NAMES)
+    make(tmp_path / "a.xml")  # left out, as images of that kind are
+    with pytest.raises(UserError, match="holds no boxes"):
+        read_boxes(tmp_path, NAMES)
+
+
+def test_a_mask_that_is_vast_or_in_a_file_is_one_line(tmp_path):
+    (tmp_path / "masks").write_text("")
+    assert read_mask(tmp_path / "masks", "a", (2, 2)) is None
+    with pytest.raises(UserError, match="File name too long"):
+        read_mask(tmp_path, "a" * 300, (2, 2))
+
+
+@pytest.mark.parametrize(
+    ("encode", "message"),
+    [
+        (lambda text: codecs.BOM_UTF8 + text.replace("\n", "\r\n").encode(), None),
+        (lambda text: text.encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
+        (lambda text: text.replace("small", "gr\xfc").encode("latin-1"), "boxes.CSV, line 2: it is no UTF-8 text"),
+    ],
+)
+def test_a_csv_of_a_spreadsheet(tmp_path, encode, message):
+    path = tmp_path / "boxes.CSV"
+    path.write_bytes(encode("ImageId,PredictionString\nsmall,n01443537 0 12 499 80\n"))
+    if message is None:
+        assert read_boxes(path, NAMES) == {"small": EXPECTED[:1]}
+        return
+    with pytest.raises(UserError, match=message):
+        read_boxes(path, NAMES)
+
+
+def test_annotations_are_found_through_links_and_numbers_have_an_end(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.XML").write_text(XML)
+    (tmp_path / "boxes").mkdir()
+    (tmp_path / "boxes" / "linked").symlink_to(tmp_path / "elsewhere")
+    assert read_boxes(tmp_path / "boxes", NAMES) == {"a": EXPECTED}
+    (tmp_path / "elsewhere" / "a.XML").write_text(XML.replace("499", "1e999"))
+    with pytest.raises(UserError, match="is no annotation of Pascal VOC: cannot convert float infinity"):
+        read_boxes(tmp_path / "boxes", NAMES)

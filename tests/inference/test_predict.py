@@ -3,13 +3,16 @@
 import csv
 import io
 import json
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from inception_jax.data.pixels import BrokenImage
 from inception_jax.errors import UserError
 from inception_jax.inference.files import find_images
+from inception_jax.inference.images import open_image
 from inception_jax.weights import files
 from tests.inference.conftest import NAMES
 
@@ -32,12 +35,45 @@ def test_what_names_stand_for(folder):
     assert find_images([str(c), str(folder / "*.png"), "missing.png"]) == [c, b, type(c)("missing.png")]
     assert find_images([str(folder / "**" / "*.jpg")]) == [c]
     (folder / "empty").mkdir()
-    with pytest.raises(UserError, match=r"Folder .*empty holds no image \(.bmp, "):
+    with pytest.raises(UserError, match=r"Folder .*empty holds no image \(.apng, .avif, .bmp, "):
         find_images([str(folder / "empty")])
     with pytest.raises(UserError, match=r"No file matches .*\*\.tif"):
         find_images([str(folder / "*.tif")])
     with pytest.raises(UserError, match="No images are named"):
         find_images([])
+
+
+def test_a_folder_is_read_through_links_and_what_is_left_out_is_said(folder, tmp_path_factory, caplog):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "e.JFIF").write_bytes(b"")
+    (folder / "link").symlink_to(elsewhere)
+    (folder / "below" / "up").symlink_to(folder)
+    (folder / "below" / "itself").symlink_to("itself")
+    (folder / "z.png").symlink_to("nowhere")
+    (folder / "y.png").mkdir()
+    os.mkfifo(folder / "x.png")
+    found = find_images([str(folder)])
+    assert [str(path.relative_to(folder)) for path in found] == ["a.PNG", "b.png", "below/c.jpg", "link/e.JFIF"]
+    (message,) = (each.getMessage() for each in caplog.records)
+    assert message.startswith(
+        f"{folder}: 6 files are left out: below/itself, below/up (a link to a folder that it is in), notes.txt, "
+        "x.png (no regular file), y.png (a folder), ...; regular files in "
+    )
+    with pytest.raises(UserError, match=r"^~no_such_user/a\.png: "):
+        find_images(["~no_such_user/a.png"])
+
+
+@pytest.mark.parametrize("kind", ["fifo", "zero", "folder", "secret"])
+def test_what_is_no_regular_file_is_said_at_once(tmp_path, kind):
+    path = tmp_path / "a.png"
+    {
+        "fifo": lambda: os.mkfifo(path),
+        "zero": lambda: path.symlink_to("/dev/zero"),
+        "folder": path.mkdir,
+        "secret": lambda: path.symlink_to("a.png"),
+    }[kind]()
+    with pytest.raises(BrokenImage, match=r"a\.png is no regular file but a|Too many levels of symbolic links"):
+        open_image(path)
 
 
 def test_json_of_a_folder_in_order_with_a_broken_image(run, folder, source, predictor, tmp_path):

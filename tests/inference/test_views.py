@@ -56,7 +56,7 @@ def _read(path):
 @pytest.fixture
 def command(run, small, monkeypatch, tmp_path):
     """Returns a function that runs the command line with `small` in place of what --weights names."""
-    monkeypatch.setattr(commands, "load_predictor", lambda *_: small)
+    monkeypatch.setattr(commands, "load_predictor", lambda *_, **__: small)
     monkeypatch.chdir(tmp_path)
     Image.fromarray(PICTURE).save("picture.png")
     return run

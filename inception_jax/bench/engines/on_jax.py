@@ -213,8 +213,8 @@ def train_config(case: Case, weights_file: str) -> dict[str, Any]:
         "finetune": {"weights": weights_file, "freeze": "none", "reset_head": False, "unverified": False},
         "data": {
             **{"name": "none", "data_dir": None, "train_split": "train", "eval_split": "test"},
-            **{"image_size": case.size, "augmentation": "none", "crop_area": (1.0, 1.0), "crop_pad": 0, "flip": False},
-            **{"photometric": False, "mixup": 0.0, "cutmix": 0.0, "on_error": "raise", "max_skipped": 0},
+            **{"image_size": case.size, "exif": False, "augmentation": "none", "crop_area": (1.0, 1.0), "crop_pad": 0},
+            **{"flip": False, "photometric": False, "mixup": 0.0, "cutmix": 0.0, "on_error": "raise", "max_skipped": 0},
             **{"workers": 0, "threads": 1, "buffer": 1},
         },
         "loss": {"label_smoothing": 0.0, "aux_weights": {}},

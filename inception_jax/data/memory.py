@@ -1,0 +1,43 @@
+"""A bound on the memory of large images that the threads of a process decode at once: they wait for their turn."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+SMALL = 32 << 20  # bytes; what takes less is not counted, and never waits
+
+
+class Budget:
+    """Bytes that several threads share.
+
+    Args:
+      limit: of all that is reserved at a time. One reservation above it is granted when nothing else is reserved.
+    """
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self._used = 0
+        self._freed = threading.Condition()
+        self._turn = threading.Lock()
+
+    @contextlib.contextmanager
+    def reserve(self, amount: int) -> Iterator[None]:
+        """Waits until `amount` bytes are free, and holds them; a thread must not reserve within a reservation."""
+        if amount < SMALL:
+            yield
+            return
+        with self._turn, self._freed:  # who waits holds the turn, so that smaller images do not always pass a large one
+            self._freed.wait_for(lambda: not self._used or self._used + amount <= self.limit)
+            self._used += amount
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._used -= amount
+                self._freed.notify_all()
+
+
+IMAGES = Budget(1 << 30)
+"""What the images take that this process decodes at a time."""
