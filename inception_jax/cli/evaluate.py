@@ -14,8 +14,10 @@ import typer
 from inception_jax.cli.app import Json, app
 from inception_jax.cli.network import (
     Batch,
+    ClassFile,
     Dtype,
     DtypeOption,
+    Input,
     Model,
     Unverified,
     WeightsOption,
@@ -60,6 +62,8 @@ def evaluate(
     as_json: Json = False,
     model: Model = None,
     unverified: Unverified = False,
+    preprocess: Input = None,
+    classes: ClassFile = None,
     batch: Batch = 32,
     dtype: DtypeOption = Dtype.FLOAT32,
 ) -> None:
@@ -72,7 +76,8 @@ def evaluate(
 
     check_kind(crops)
     source = open_source(data, split, data_dir)
-    members = {str(weights or workdir): load_predictor(weights, workdir, model, unverified, batch, dtype)}
+    first = load_predictor(weights, workdir, model, unverified, batch, dtype, preprocess, classes)
+    members = {str(weights or workdir): first}
     members |= {each: load_predictor(each, None, None, unverified, batch, dtype) for each in ensemble or ()}
     boxes = None if localization is None else read_boxes(localization, source.class_names)
     looks = boxes is not None or masks is not None

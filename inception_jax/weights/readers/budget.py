@@ -23,7 +23,7 @@ class Limits(NamedTuple):
       depth: of groups in groups.
       dimensions: of a tensor.
       text: bytes of a text that is parsed: a config, a header, a pickle's outline.
-      seconds: of all of it.
+      seconds: of all of it, but for the start of the library that reads it.
       memory: bytes that the process which reads may take, beyond what its libraries take.
     """
 
@@ -32,7 +32,7 @@ class Limits(NamedTuple):
     depth: int = 16
     dimensions: int = 8
     text: int = 8 << 20
-    seconds: int = 60
+    seconds: int = 30
     memory: int = 2 * LARGEST + (1 << 30)
 
     @classmethod
@@ -40,7 +40,7 @@ class Limits(NamedTuple):
         """Returns the limits for a file of `size` bytes: more time and memory for a large one."""
         return cls(
             bytes=min(LARGEST, (64 << 20) + EXPANSION * size),
-            seconds=60 + size // (4 << 20),
+            seconds=30 + size // (4 << 20),
             memory=min(cls().memory, (1 << 30) + 8 * size),
         )
 

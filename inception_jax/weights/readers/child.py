@@ -33,18 +33,16 @@ with contextlib.suppress(ImportError):  # not on Windows
     import resource
 
 
-Bounded = Callable[[int], contextlib.AbstractContextManager[Any]]
+Bounded = Callable[[Limits], contextlib.AbstractContextManager[Any]]
 
 
 def main() -> None:
     """Reads the file that the arguments name."""
     kind, path, limits = formats.named(sys.argv[1]), Path(sys.argv[2]), Limits(*json.loads(sys.argv[3]))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(limits.seconds)
     # Libraries print to standard output: what they say goes nowhere.
     with os.fdopen(os.dup(1), "wb") as answer:
         os.dup2(2, 1)
-        _answer(read(kind, path, limits, bounded_memory), answer)
+        _answer(read(kind, path, limits, bounded_cost), answer)
         answer.flush()
 
 
@@ -55,17 +53,17 @@ def read(kind: formats.Format, path: Path, limits: Limits, bounded: Bounded = co
       kind: its format as far as its first bytes tell.
       path: of the file.
       limits: of what it may cost.
-      bounded: a context in which this process may take so many bytes more.
+      bounded: a context that ends this process, or fails, where the limits of time and memory are passed.
     """
     budget = Budget(limits)
     if kind is formats.ZIP:
-        with bounded(limits.memory):
+        with bounded(limits):
             kind = archives.inner_format(path, budget)
     yield kind.name
     module = importlib.import_module(f"inception_jax.weights.readers.{kind.module}")
     if hasattr(module, "prepare"):
-        module.prepare()  # a large library maps much memory, which is no fault of the file
-    with bounded(limits.memory):
+        module.prepare()  # a large library takes time and memory, which is no fault of the file
+    with bounded(limits):
         yield from numbers(module.read(path, budget))
 
 
@@ -98,21 +96,23 @@ def _say(answer: IO[bytes], line: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def bounded_memory(extra: int) -> Iterator[None]:
-    """Lets this process take `extra` bytes more than it has now, where the system can bound it."""
-    try:
+def bounded_cost(limits: Limits) -> Iterator[None]:
+    """Ends this process after `limits.seconds`, and lets it take `limits.memory` more bytes than it has now."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # which ends it also while a library is busy
+    signal.alarm(limits.seconds)
+    old = hard = None
+    with contextlib.suppress(OSError, NameError, ValueError):  # other systems do not bound it
         with open("/proc/self/statm", "rb") as file:
             now = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         old, hard = resource.getrlimit(resource.RLIMIT_AS)
-    except (OSError, NameError):
-        yield
-        return
-    limit = now + extra if old == resource.RLIM_INFINITY else min(now + extra, old)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+        limit = now + limits.memory
+        resource.setrlimit(resource.RLIMIT_AS, (limit if old == resource.RLIM_INFINITY else min(limit, old), hard))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, (old, hard))
+        signal.alarm(0)
+        if old is not None and hard is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (old, hard))
 
 
 if __name__ == "__main__":
