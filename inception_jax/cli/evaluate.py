@@ -14,9 +14,11 @@ import typer
 from inception_jax.cli.app import Json, app
 from inception_jax.cli.network import (
     Batch,
+    ClassFile,
     Dtype,
     DtypeOption,
     Exif,
+    Input,
     Model,
     Unverified,
     WeightsOption,
@@ -61,6 +63,8 @@ def evaluate(
     as_json: Json = False,
     model: Model = None,
     unverified: Unverified = False,
+    preprocess: Input = None,
+    classes: ClassFile = None,
     batch: Batch = 32,
     dtype: DtypeOption = Dtype.FLOAT32,
     exif: Exif = False,
@@ -73,7 +77,10 @@ def evaluate(
     from inception_jax.inference.wsol import Localiser
 
     check_kind(crops)
-    members = {str(weights or workdir): load_predictor(weights, workdir, model, unverified, batch, dtype)}
+    first = load_predictor(
+        weights, workdir, model, unverified, batch, dtype, preprocess=preprocess, classes=classes, exif=exif
+    )
+    members = {str(weights or workdir): first}
     members |= {each: load_predictor(each, None, None, unverified, batch, dtype) for each in ensemble or ()}
     names = next(iter(members.values())).class_names  # a folder may lack some, and labels are those of the network
     source = open_source(data, split, data_dir, class_names=names if any(names) else None, exif=exif)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inception_jax.cli.app import app
-from inception_jax.cli.network import Model, Unverified, WeightsOption, Workdir, load_weights
+from inception_jax.cli.network import ClassFile, Input, Model, Unverified, WeightsOption, Workdir, load_weights
 from inception_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,12 +33,14 @@ def export(
     workdir: Workdir = None,
     model: Model = None,
     unverified: Unverified = False,
+    preprocess: Input = None,
+    classes: ClassFile = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a network with its parameters into one file that runs without this package."""
     if output.exists() and not overwrite:
         raise UserError(f"{output} exists; --overwrite replaces it.")
-    loaded = load_weights(weights, workdir, model, unverified)
+    loaded = load_weights(weights, workdir, model, unverified, preprocess, classes)
     if format is Format.STABLEHLO:
         from inception_jax.inference.export import export_stablehlo as write
     else:
@@ -59,6 +61,8 @@ def demo(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 7860,
     unverified: Unverified = False,
+    preprocess: Input = None,
+    classes: ClassFile = None,
 ) -> None:
     """Serve a web page on this machine: drop an image, see the likeliest classes."""
     if not weights and not workdir:
@@ -67,8 +71,8 @@ def demo(
     from inception_jax.inference.predictor import Predictor
 
     with web.listen(host, port) as listening:
-        loaded = {source: load_weights(source, None, None, unverified) for source in weights or ()}
-        loaded |= {str(folder): load_weights(None, folder, None, unverified) for folder in workdir or ()}
+        loaded = {source: load_weights(source, None, None, unverified, preprocess, classes) for source in weights or ()}
+        loaded |= {str(folder): load_weights(None, folder, None, unverified, None, classes) for folder in workdir or ()}
         served = web.Demo({name: Predictor(each, max_batch=1) for name, each in _named(loaded).items()})
         app = web.create_app(served)
         print(f"compiling {', '.join(served.predictors)} ...", flush=True)

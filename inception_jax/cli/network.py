@@ -30,6 +30,14 @@ Workdir = Annotated[
 ]
 Model = Annotated[str | None, typer.Option("--model", help="Whose weights they are; found by names where one fits.")]
 Unverified = Annotated[bool, typer.Option("--unverified", help="Take a file that is no published one.")]
+Input = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess",
+        help="How the input of a file of others is made: inception, imagenet, caffe, or 'mean=0.5;std=0.5;size=299'.",
+    ),
+]
+ClassFile = Annotated[Path | None, typer.Option("--classes", help="A text file of class names, one a line, in order.")]
 Batch = Annotated[int, typer.Option("--batch", help="Images that are computed at once.", min=1)]
 DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Of the computation; bfloat16 for accelerators.")]
 
@@ -38,7 +46,14 @@ Exif = Annotated[
 ]
 
 
-def load_weights(weights: str | None, workdir: Path | None, model: str | None, unverified: bool) -> Weights:
+def load_weights(
+    weights: str | None,
+    workdir: Path | None,
+    model: str | None,
+    unverified: bool,
+    preprocess: str | None = None,
+    classes: Path | None = None,
+) -> Weights:
     """Returns the weights of a file, a card or a run.
 
     Raises:
@@ -47,11 +62,14 @@ def load_weights(weights: str | None, workdir: Path | None, model: str | None, u
     from inception_jax import weights as ours
     from inception_jax.training.finetune import run_weights
     from inception_jax.training.saved import is_run
+    from inception_jax.weights.classes import read_class_names
 
     if (weights is None) == (workdir is None):
         raise UserError("Name a network: either --weights or --workdir.")
+    names = None if classes is None else read_class_names(classes)
     run = workdir if workdir is not None else weights if is_run(str(weights)) else None
-    return ours.load(weights if run is None else run_weights(run), model, unverified=unverified)
+    source = weights if run is None else run_weights(run)
+    return ours.load(source, model, unverified=unverified, preprocess=preprocess, class_names=names)
 
 
 def load_predictor(
@@ -61,9 +79,13 @@ def load_predictor(
     unverified: bool,
     batch: int = 8,
     dtype: Dtype = Dtype.FLOAT32,
+    *,
+    preprocess: str | None = None,
+    classes: Path | None = None,
     exif: bool = True,
 ) -> Predictor:
     """Returns the predictor of `load_weights`."""
     from inception_jax.inference.predictor import Predictor
 
-    return Predictor(load_weights(weights, workdir, model, unverified), max_batch=batch, dtype=dtype.value, exif=exif)
+    loaded = load_weights(weights, workdir, model, unverified, preprocess, classes)
+    return Predictor(loaded, max_batch=batch, dtype=dtype.value, exif=exif)

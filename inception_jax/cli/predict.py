@@ -15,9 +15,11 @@ import typer
 from inception_jax.cli.app import Json, app
 from inception_jax.cli.network import (
     Batch,
+    ClassFile,
     Dtype,
     DtypeOption,
     Exif,
+    Input,
     Model,
     Unverified,
     WeightsOption,
@@ -45,6 +47,8 @@ def predict(
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
     unverified: Unverified = False,
+    preprocess: Input = None,
+    classes: ClassFile = None,
     batch: Batch = 32,
     dtype: DtypeOption = Dtype.FLOAT32,
     exif: Exif = True,
@@ -56,7 +60,9 @@ def predict(
     if as_json and as_csv:
         raise UserError("--json and --csv exclude each other.")
     paths = find_images(_named(images))
-    predictor = load_predictor(weights, workdir, model, unverified, batch, dtype, exif)
+    predictor = load_predictor(
+        weights, workdir, model, unverified, batch, dtype, preprocess=preprocess, classes=classes, exif=exif
+    )
     k = min(5, predictor.info.num_classes) if k is None else k
     show = _print_json if as_json else _csv_printer() if as_csv else _table_printer(paths)
     broken = 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from inception_jax.cli.app import app
-from inception_jax.cli.network import Exif, Model, Unverified, WeightsOption, Workdir, load_predictor
+from inception_jax.cli.network import ClassFile, Exif, Input, Model, Unverified, WeightsOption, Workdir, load_predictor
 from inception_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ def show_cam(
     workdir: Workdir = None,
     model: Model = None,
     unverified: Unverified = False,
+    preprocess: Input = None,
+    class_file: ClassFile = None,
     classes: Annotated[
         list[str] | None, typer.Option("--class", help="Name or index, also several times; else the likeliest.")
     ] = None,
@@ -45,7 +47,9 @@ def show_cam(
 
     if endpoint is not None and method != "gradcam":
         raise UserError(f"--endpoint is {endpoint!r}; it goes with --method gradcam, not with {method}.")
-    predictor = load_predictor(weights, workdir, model, unverified, exif=exif)
+    predictor = load_predictor(
+        weights, workdir, model, unverified, preprocess=preprocess, classes=class_file, exif=exif
+    )
     shown = open_image(image, exif)
     found = _explain(predictor, image, classes, method, endpoint)
     box = predictor.transform.box(*shown.size)
@@ -82,12 +86,13 @@ def show_views(
     workdir: Workdir = None,
     model: Model = None,
     unverified: Unverified = False,
+    preprocess: Input = None,
     exif: Exif = True,
 ) -> None:
     """Draw the filters of the first layer, the channels of an endpoint, or images that excite them most."""
     from inception_jax.inference import picture, views
 
-    predictor = load_predictor(weights, workdir, model, unverified, exif=exif)
+    predictor = load_predictor(weights, workdir, model, unverified, preprocess=preprocess, exif=exif)
     name = predictor.info.model
     if what != "filters" and endpoint is None:
         raise UserError(f"{what} needs --endpoint, one of {', '.join(predictor.model.table)}.")

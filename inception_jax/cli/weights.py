@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 
 from inception_jax.cli.app import Json, app, table, user_errors
-from inception_jax.errors import UserError
+from inception_jax.cli.network import ClassFile, Input
+from inception_jax.errors import UserError, printable
 
 if TYPE_CHECKING:
     from inception_jax.weights import Weights
@@ -89,6 +90,8 @@ def convert(
         ),
     ] = None,
     unverified: Annotated[bool, typer.Option("--unverified", help="Take a file that is no published one.")] = False,
+    preprocess: Input = None,
+    classes: ClassFile = None,
     dump: Annotated[
         Path | None,
         typer.Option("--compare", help="An .npz of `images` and endpoints of the original to compare with."),
@@ -99,16 +102,30 @@ def convert(
     from inception_jax import weights
     from inception_jax.training.finetune import run_weights
     from inception_jax.training.saved import is_run
+    from inception_jax.weights.classes import read_class_names
 
     _check_destination(destination, target, overwrite)
+    names = None if classes is None else read_class_names(classes)
     given: Any = source
     if is_run(source):
-        if origin is not None or raw or unverified:
-            raise UserError("--from, --raw and --unverified are for files of others; a run says what it is.")
+        if origin is not None or raw or unverified or preprocess is not None:
+            raise UserError(
+                "--from, --raw, --preprocess and --unverified are for files of others; a run says what it is."
+            )
         given = run_weights(source, average)
     elif average is not None:
-        raise UserError(f"--average and --no-average are for runs; {source} is none.")
-    loaded = weights.load(given, model, num_classes=num_classes, aux=aux, raw=raw, origin=origin, unverified=unverified)
+        raise UserError(f"--average and --no-average are for runs; {printable(source)} is none.")
+    loaded = weights.load(
+        given,
+        model,
+        num_classes=num_classes,
+        aux=aux,
+        raw=raw,
+        origin=origin,
+        unverified=unverified,
+        preprocess=preprocess,
+        class_names=names,
+    )
     print(loaded.report)
     if dump is not None:
         _compare(loaded, dump)

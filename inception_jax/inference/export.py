@@ -22,7 +22,7 @@ from inception_jax.inference.rewrite import for_inference
 from inception_jax.models.inputs import normalise
 from inception_jax.models.native import kernels
 from inception_jax.models.network import ModelOutput
-from inception_jax.paths import write_bytes
+from inception_jax.paths import check_regular, user_path, write_bytes
 from inception_jax.weights.files import Info, Weights, from_json, to_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -106,8 +106,13 @@ def load_exported(path: str | os.PathLike) -> Exported:
     Raises:
       UserError: no such file, not one of these, damaged, of another version, or one that this JAX cannot read.
     """
+    path = user_path(path)
+    check_regular(path)
     try:
         with zipfile.ZipFile(path) as archive:
+            packed = [each.filename for each in archive.infolist() if each.compress_type != zipfile.ZIP_STORED]
+            if packed:
+                raise zipfile.BadZipFile(f"{packed[0]!r} is compressed")  # ours are not; it may claim any size
             members = {name: archive.read(name) for name in archive.namelist() if name in (INFO, PROGRAM)}
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error

@@ -34,7 +34,7 @@ def is_run(folder: str | os.PathLike[str]) -> bool:
     """Returns whether a folder is the workdir of a run that has begun to save."""
     try:
         return (resolve_workdir(folder) / "checkpoints").is_dir()
-    except (OSError, ValueError, ImportError):
+    except (OSError, ValueError, ImportError, RuntimeError):  # the last one where a home is unknown
         return False
 
 

@@ -1,12 +1,41 @@
-"""Weights: published sets and their cards, converters in and out, and our own files."""
+"""Weights: published sets and their cards, converters in and out, and our own files.
 
-from inception_jax.weights.cards import CARDS, WeightCard, list_cards, weight_card
-from inception_jax.weights.compare import compare
-from inception_jax.weights.convert import export, origins
-from inception_jax.weights.files import Info, Report, Weights, save, save_tensors
-from inception_jax.weights.fitting import adapt, transfer
-from inception_jax.weights.folding import fold_preprocess
-from inception_jax.weights.loading import load, weights_folder
+Nothing is imported before it is used: the process that reads a file of others needs `readers` alone, and no JAX.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inception_jax.weights.cards import CARDS, WeightCard, list_cards, weight_card
+    from inception_jax.weights.comparison import compare
+    from inception_jax.weights.convert import export, origins
+    from inception_jax.weights.files import Info, Report, Weights, save, save_tensors
+    from inception_jax.weights.fitting import adapt, transfer
+    from inception_jax.weights.folding import fold_preprocess
+    from inception_jax.weights.loading import load, weights_folder
+
+_HOME = {
+    "CARDS": "cards",
+    "Info": "files",
+    "Report": "files",
+    "WeightCard": "cards",
+    "Weights": "files",
+    "adapt": "fitting",
+    "compare": "comparison",
+    "export": "convert",
+    "fold_preprocess": "folding",
+    "list_cards": "cards",
+    "load": "loading",
+    "origins": "convert",
+    "save": "files",
+    "save_tensors": "files",
+    "transfer": "fitting",
+    "weight_card": "cards",
+    "weights_folder": "loading",
+}
 
 __all__ = [
     "CARDS",
@@ -27,3 +56,13 @@ __all__ = [
     "weight_card",
     "weights_folder",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"inception_jax.weights.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'inception_jax.weights' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

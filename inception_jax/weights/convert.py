@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
 from flax import traverse_util
 
 from inception_jax import imagenet
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
 from inception_jax.models import zoo
 from inception_jax.models.network import InceptionNet
 from inception_jax.weights.files import Info, Report, Weights
@@ -168,21 +169,21 @@ def _check(slots: list[Slot], tensors: Tensors, filled: set[Slot], lineage: Line
         for name, slot in by_name.items()
         if name in tensors and _core(tensors[name].shape) != _core(slot.their_shape)
     ]
+    # Values are looked at where the shape fits: it bounds what that costs.
+    fitting = [
+        name for name, slot in by_name.items() if name in tensors and tensors[name].size == math.prod(slot.their_shape)
+    ]
     faults = {
         "missing": [name for name in by_name if name not in tensors],
         "left over": [name for name in tensors if name not in by_name],
         "misshapen": misshapen,
-        "not finite": [name for name in by_name if name in tensors and not _finite(tensors[name])],
-        "negative": [
-            name
-            for name, slot in by_name.items()
-            if slot.path[-1] == "var" and name in tensors and (tensors[name] < 0).any()
-        ],
+        "not finite": [name for name in fitting if not _finite(tensors[name])],
+        "negative": [name for name in fitting if by_name[name].path[-1] == "var" and (tensors[name] < 0).any()],
     }
     listed = "; ".join(f"{len(found)} {what} ({_some(found)})" for what, found in faults.items() if found)
     if listed:
         raise UserError(
-            f"{source or 'The tensors'} cannot be {lineage.model} of {lineage.origin}: {listed}."
+            f"{printable(source or 'The tensors')} cannot be {lineage.model} of {lineage.origin}: {listed}."
             f"{_fitting(tensors, lineage)}"
         )
 
@@ -228,4 +229,4 @@ def _finite(tensor: np.ndarray) -> bool:
 
 def _some(names: Iterable[str]) -> str:
     names = list(names)
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    return ", ".join(map(printable, names[:4])) + (", ..." if len(names) > 4 else "")

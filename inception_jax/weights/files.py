@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -13,18 +14,21 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pydantic
-import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, first_line, printable
 from inception_jax.models import spec, zoo
 from inception_jax.models.network import InceptionNet
-from inception_jax.paths import write_bytes
+from inception_jax.paths import check_regular, user_path, write_bytes
 from inception_jax.weights.lineages import variable_shapes
+from inception_jax.weights.readers import safe
+from inception_jax.weights.readers.budget import Budget, Limits
 
 FORMAT = "inception_jax"
 FORMAT_VERSION = 1
+LAYOUT = "NHWC, HWIO"
+CHECKSUM = "sha256"  # the one key of the metadata that the files of earlier versions lack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Report:
             if listed:
                 rest = f" and {len(listed) - 4} more" if len(listed) > 4 else ""
                 lines.append(f"{what} {len(listed)}: {', '.join(listed[:4])}{rest}")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,17 +114,27 @@ class Weights:
 def save(path: str | Path, weights: Weights) -> None:
     """Writes a safetensors file: arrays as "params/..." and "batch_stats/...", and all of `weights.info` as metadata.
 
-    The file appears complete or not at all, and reads back bit for bit.
+    The file appears complete or not at all, and reads back bit for bit. Its metadata hold a checksum of all of it.
 
     Raises:
       UserError: the name does not end in .safetensors, or it cannot be written.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.suffix != ".safetensors":
-        raise UserError(f"{path}: weights are written as .safetensors files.")
+        raise UserError(f"{printable(path)}: weights are written as .safetensors files.")
     arrays = {name: np.ascontiguousarray(array) for name, array in weights.flat().items()}
-    metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "layout": "NHWC, HWIO"}
-    write_bytes(path, safetensors.numpy.save(arrays, metadata | {"info": to_json(weights.info)}))
+    metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "layout": LAYOUT}
+    metadata["info"] = to_json(weights.info)
+    write_bytes(path, safetensors.numpy.save(arrays, metadata | {CHECKSUM: checksum(metadata, arrays)}))
+
+
+def checksum(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:
+    """Returns the SHA-256, in hexadecimal digits, of metadata and arrays in the order of their names."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -129,27 +143,34 @@ def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     Raises:
       UserError: another suffix, no PyTorch, or it cannot be written.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.suffix == ".safetensors":
         return write_bytes(path, safetensors.numpy.save(dict(tensors), {"format": "pt"}))
     if path.suffix != ".pth":
-        raise UserError(f"{path}: tensors for others are written as .safetensors or .pth files.")
+        raise UserError(f"{printable(path)}: tensors for others are written as .safetensors or .pth files.")
     try:
         import torch
     except ImportError as error:
-        raise UserError(f"{path}: writing .pth files needs PyTorch; .safetensors files do not.") from error
+        raise UserError(f"{printable(path)}: writing .pth files needs PyTorch; .safetensors files do not.") from error
     buffer = io.BytesIO()
     torch.save({name: torch.from_numpy(tensor) for name, tensor in tensors.items()}, buffer)
     write_bytes(path, buffer.getvalue())
 
 
 def is_ours(path: Path) -> bool:
-    """Returns whether `path` is a safetensors file that says it is ours, or has parameters under our names."""
+    """Returns whether `path` is a safetensors file that says it is ours, or has parameters under our names.
+
+    Raises:
+      UserError: it is no regular file.
+    """
+    if not path.exists():
+        return False
     try:
-        with safetensors.safe_open(path, framework="np") as file:
-            names = list(file.keys())
-            return (file.metadata() or {}).get("format") == FORMAT or any(n.startswith("params/") for n in names)
-    except (OSError, safetensors.SafetensorError):
+        metadata, names = safe.read_outline(path, Budget(Limits.of(path.stat().st_size)))
+        return metadata.get("format") == FORMAT or any(name.startswith("params/") for name in names)
+    except UserError:
+        raise
+    except Exception:  # then it is none of ours that can be read, and whoever reads others says what is wrong
         return False
 
 
@@ -157,50 +178,88 @@ def read(path: str | Path) -> Weights:
     """Returns the weights in a file that `save` wrote.
 
     Raises:
-      UserError: no such file, not whole, without our metadata, of another format, or not the arrays of its model.
+      UserError: no such file, not whole, without our metadata, of another format, not what its checksum says, or not
+        the arrays of its model.
     """
-    path = Path(path)
+    path = user_path(path)
     metadata, arrays = _open(path)
+    shown = printable(path)
     if metadata.get("format") != FORMAT:
         raise UserError(
-            f"{path} does not say what it is (no metadata of {FORMAT}): write it with inception_jax.weights.save, "
+            f"{shown} does not say what it is (no metadata of {FORMAT}): write it with inception_jax.weights.save, "
             "which needs the model that the arrays belong to."
         )
     if metadata.get("format_version") != str(FORMAT_VERSION):
-        raise UserError(f"{path} has format {metadata.get('format_version')!r}; this version reads {FORMAT_VERSION}.")
+        raise UserError(f"{shown} has format {metadata.get('format_version')!r}; this version reads {FORMAT_VERSION}.")
+    notes = _verify(shown, metadata, arrays)
     try:
         info = from_json(metadata.get("info", ""))
         model = info.create_model()
     except ValueError as error:
-        raise UserError(f"{path} has metadata that this version cannot read: {error}.") from error
-    shapes = {"/".join(key): shape for key, shape in variable_shapes(model, info.preprocess.size).items()}
+        raise UserError(f"{shown} has metadata that this version cannot read: {printable(error)}.") from error
+    _check_arrays(
+        shown,
+        info,
+        arrays,
+        {"/".join(key): shape for key, shape in variable_shapes(model, info.preprocess.size).items()},
+    )
+    flat = {tuple(name.split("/")): array for name, array in arrays.items()}
+    return Weights.of(info, flat, Report(loaded=tuple(arrays), filled=info.filled, notes=notes))
+
+
+def _verify(shown: str, metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """Compares a file with its checksum; returns a note about one that has none.
+
+    Raises:
+      UserError: it is not what was written.
+    """
+    stated = dict(metadata)
+    digest = stated.pop(CHECKSUM, None)
+    # A damaged name of a key would otherwise pass for a file without a checksum.
+    unknown = sorted(stated.keys() - {"format", "format_version", "layout", "info"})
+    if unknown or stated.get("layout") != LAYOUT:
+        what = f"its metadata hold {unknown[0]!r}" if unknown else f"its layout is {stated.get('layout')!r}"
+        raise UserError(f"{shown} is damaged: {what}, which no version of this package writes.")
+    if digest is None:
+        return ("not verified: it was written before files had checksums",)
+    if checksum(stated, arrays) != digest:
+        raise UserError(f"{shown} is damaged: its checksum is {digest[:80]!r}, and its content has another.")
+    return ()
+
+
+def _check_arrays(
+    shown: str, info: Info, arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raises a `UserError` unless the arrays are those of the model, in float32."""
     found = {name: array.shape for name, array in arrays.items()}
     unlike = sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name))
     if unlike:
         name = unlike[0]
         raise UserError(
-            f"{path} does not hold the arrays of {info.model}: {len(unlike)} differ, the first is {name}: "
+            f"{shown} does not hold the arrays of {info.model}: {len(unlike)} differ, the first is {printable(name)}: "
             f"{found.get(name)}, not {shapes.get(name)}."
         )
     unknown = [name for name in info.filled if f"params/{name}" not in arrays]
     if unknown:
         raise UserError(
-            f"{path} has metadata that this version cannot read: filled names {unknown[0]}, which is not there."
+            f"{shown} has metadata that this version cannot read: filled names {printable(unknown[0])}, which is not "
+            "there."
         )
     others = [f"{name} is {array.dtype}" for name, array in arrays.items() if array.dtype != np.float32]
     if others:
-        raise UserError(f"{path}: {others[0]}; weights are float32.")
-    flat = {tuple(name.split("/")): array for name, array in arrays.items()}
-    return Weights.of(info, flat, Report(loaded=tuple(arrays), filled=info.filled))
+        raise UserError(f"{shown}: {others[0]}; weights are float32.")
 
 
 def _open(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """Returns the metadata and the arrays of a safetensors file."""
+    check_regular(path)
     try:
-        with safetensors.safe_open(path, framework="np") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no dict
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
+        content = safe.read_all(path, Budget(Limits.of(path.stat().st_size)))
+    except UserError:
+        raise
+    except Exception as error:  # the library's, on damaged files
+        raise UserError(f"{printable(path)} cannot be read: {first_line(error)}.") from error
+    return content.metadata, content.arrays
 
 
 def to_json(info: Info) -> str:

@@ -7,27 +7,27 @@ import dataclasses
 import difflib
 import hashlib
 import os
-import re
-import tarfile
 import tempfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
 from inception_jax.models import zoo
-from inception_jax.models.inputs import Preprocess
+from inception_jax.models.inputs import IMAGENET, Preprocess
+from inception_jax.paths import check_regular, open_regular, user_path
 from inception_jax.weights import files
 from inception_jax.weights.cards import CARDS, WeightCard
+from inception_jax.weights.classes import with_class_names
 from inception_jax.weights.convert import convert, find_lineage
 from inception_jax.weights.files import Weights
 from inception_jax.weights.fitting import adapt
-from inception_jax.weights.readers import read_tensors
+from inception_jax.weights.preprocessing import parse, stated_input
+from inception_jax.weights.readers import read_content
+from inception_jax.weights.readers.archives import unpack_checkpoint
+from inception_jax.weights.readers.formats import has_index
 
 FOLDER_VARIABLE = "INCEPTION_JAX_WEIGHTS"
-LARGEST_ARCHIVE = 2 << 30  # bytes of checkpoints in it
-_CHECKPOINT = re.compile(r"\.ckpt(\.index|\.data-\d+-of-\d+)?$")
 
 
 def load(
@@ -39,7 +39,8 @@ def load(
     reset_head: bool = False,
     raw: bool = False,
     origin: str | None = None,
-    preprocess: Preprocess | None = None,
+    preprocess: Preprocess | str | None = None,
+    class_names: Sequence[str] | None = None,
     unverified: bool = False,
     seed: int = 0,
 ) -> Weights:
@@ -55,7 +56,10 @@ def load(
       reset_head: re-initialise the classifiers in any case.
       raw: keep the outputs that are no class of ImageNet, such as a background.
       origin: whose names the tensors carry (`weights.origins()`); None: found by their names.
-      preprocess: how the input of a file of others is made; None: as its card says, or as its origin's is.
+      preprocess: how the input of a file of others is made, or what differs from how its card or its origin makes it
+        ("imagenet", "mean=0.5;std=0.5;size=299": see `preprocessing.parse`); None: as layers in the file, its card or
+        its origin make it.
+      class_names: one for each class, in place of those that the source has.
       unverified: take a file of others that is no published one by its checksum; names and shapes are checked alone.
       seed: of what is initialised.
 
@@ -64,8 +68,12 @@ def load(
     """
     if name is not None:
         _check_name(name)
+    if isinstance(preprocess, str):
+        parse(preprocess, IMAGENET)  # a mistake in it is told before a large file is read
     asked = _Foreign(name, origin, raw, preprocess)
     path = _as_path(source)
+    if path is not None:
+        _check_exists(path, CARDS.get(str(source)))
     if isinstance(source, Weights) or (path is not None and files.is_ours(path)):
         if origin is not None or raw or preprocess is not None:
             raise UserError("origin, raw and preprocess are for files of others; this source says what it is.")
@@ -75,8 +83,9 @@ def load(
     else:
         weights = _from_file(str(source), path, asked, unverified)
     if name not in (None, weights.info.model):
-        raise UserError(f"{path or weights.info.source} is of {weights.info.model}, not of {name}.")
-    return adapt(weights, num_classes, aux, reset_head=reset_head, seed=seed)
+        raise UserError(f"{printable(path or weights.info.source)} is of {weights.info.model}, not of {name}.")
+    weights = adapt(weights, num_classes, aux, reset_head=reset_head, seed=seed)
+    return weights if class_names is None else with_class_names(weights, class_names)
 
 
 def weights_folder() -> Path:
@@ -84,7 +93,7 @@ def weights_folder() -> Path:
 
     It is $INCEPTION_JAX_WEIGHTS, or ~/.cache/inception_jax/weights.
     """
-    return Path(os.environ.get(FOLDER_VARIABLE) or "~/.cache/inception_jax/weights").expanduser()
+    return user_path(os.environ.get(FOLDER_VARIABLE) or "~/.cache/inception_jax/weights")
 
 
 class _Foreign(NamedTuple):
@@ -93,12 +102,12 @@ class _Foreign(NamedTuple):
     name: str | None
     origin: str | None
     raw: bool
-    preprocess: Preprocess | None
+    preprocess: Preprocess | str | None
 
     def convert(self, source: Any, card: WeightCard | None, title: str) -> Weights:
         """Returns what the tensors of a source are, which a card may describe."""
         with _unpacked(source) as file:
-            tensors = read_tensors(file)
+            tensors, statement = read_content(file)
         name = self.name or (card.model if card else None)
         lineage = find_lineage(tensors, name, self.origin or (card.lineage if card else None))
         offset = 0 if self.raw else None
@@ -107,14 +116,22 @@ class _Foreign(NamedTuple):
             if outputs != (card.outputs or 0):
                 raise UserError(f"{title} has {outputs} outputs; {card.id} has {card.outputs or 'none'}.")
             offset = card.label_offset
-        preprocess = self.preprocess or (card.preprocess if card else None)
-        return convert(tensors, lineage, source=title, preprocess=preprocess, label_offset=offset)
+        usual = card.preprocess if card else lineage.preprocess
+        preprocess, notes = stated_input(self.preprocess, statement, usual, printable(title))
+        converted = convert(
+            tensors,
+            lineage,
+            source=title,
+            preprocess=preprocess or (usual if card else None),
+            label_offset=offset,
+        )
+        report = dataclasses.replace(converted.report, notes=converted.report.notes + notes)
+        return dataclasses.replace(converted, report=report)
 
 
 def _from_file(source: str, path: Path, asked: _Foreign, unverified: bool) -> Weights:
     """Returns what a published file holds, or with `unverified` any file."""
     card = CARDS.get(source)
-    _check_exists(path, card)
     digests = _digests(path)
     verified = card or next((known for known in CARDS.values() if _matches(known, digests)), None)
     if verified and not _matches(verified, digests):
@@ -124,7 +141,7 @@ def _from_file(source: str, path: Path, asked: _Foreign, unverified: bool) -> We
             else f"is {_describe(verified)}; this is {_found(verified, digests)}"
         )
         if not unverified:
-            raise UserError(f"{path} cannot be verified: {verified.id} {doubt}. {_ALL_THE_SAME}")
+            raise UserError(f"{printable(path)} cannot be verified: {verified.id} {doubt}. {_ALL_THE_SAME}")
         note = f"unverified: taken as {verified.id}, which {doubt}"
     elif verified:
         note = f"published as {verified.id}"
@@ -132,7 +149,7 @@ def _from_file(source: str, path: Path, asked: _Foreign, unverified: bool) -> We
         note = "unverified: no published file"
     else:
         sha256 = digests.get("sha256", "unknown")
-        raise UserError(f"{path} (sha256 {sha256}) is none of the published files. {_ALL_THE_SAME}")
+        raise UserError(f"{printable(path)} (sha256 {sha256}) is none of the published files. {_ALL_THE_SAME}")
     weights = asked.convert(path, verified, source)
     notes = (*weights.report.notes, note, *([verified.notes] if verified and verified.notes else []))
     return dataclasses.replace(
@@ -150,24 +167,26 @@ def _as_path(source: Any) -> Path | None:
     if not isinstance(source, str | os.PathLike):
         return None
     card = CARDS.get(str(source))
-    return weights_folder() / card.id / card.file if card else Path(source).expanduser()
+    return weights_folder() / card.id / card.file if card else user_path(source)
 
 
 def _check_exists(path: Path, card: WeightCard | None) -> None:
-    """Raises a `UserError` unless there is a file, or the prefix of a TensorFlow checkpoint."""
+    """Raises a `UserError` unless there is a regular file, or the prefix of a TensorFlow checkpoint."""
+    shown = printable(path)
     try:
-        there = path.is_file() or (path.name and path.with_name(f"{path.name}.index").is_file())
-        folder = path.is_dir()
+        exists, folder = path.exists(), path.is_dir()
+        if has_index(path):
+            return
     except (OSError, ValueError) as error:
-        raise UserError(f"{str(path)[:200]!r} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
-    if there:
-        return
-    if card:
-        raise UserError(f"{card.id} needs {_describe(card)} as {path}: fetch it from {card.url}.")
+        raise UserError(f"{shown[:200]!r} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     if folder:
-        raise UserError(f"{path} is a folder; weights are a file, the id of a card, or a run with checkpoints/ in it.")
+        raise UserError(f"{shown} is a folder; weights are a file, the id of a card, or a run with checkpoints/ in it.")
+    if exists:
+        return check_regular(path)
+    if card:
+        raise UserError(f"{card.id} needs {_describe(card)} as {shown}: fetch it from {card.url}.")
     nearest = ", ".join(difflib.get_close_matches(str(path), CARDS, n=3, cutoff=0.5))
-    raise UserError(f"{path} is no file and no id of published weights{f' (nearest: {nearest})' if nearest else ''}.")
+    raise UserError(f"{shown} is no file and no id of published weights{f' (nearest: {nearest})' if nearest else ''}.")
 
 
 @contextlib.contextmanager
@@ -177,21 +196,7 @@ def _unpacked(source: Any) -> Iterator[Any]:
         yield source
         return
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            with tarfile.open(source) as archive:
-                members = [member for member in archive.getmembers() if _CHECKPOINT.search(member.name)]
-                size = sum(member.size for member in members)
-                if size > LARGEST_ARCHIVE:
-                    raise UserError(
-                        f"{source} holds {size:,} bytes of checkpoints; at most {LARGEST_ARCHIVE:,} are read."
-                    )
-                archive.extractall(folder, members, filter="data")
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{source} cannot be unpacked: {error}.") from error
-        checkpoints = sorted(path for pattern in ("*.ckpt", "*.index") for path in Path(folder).rglob(pattern))
-        if len(checkpoints) != 1:
-            raise UserError(f"{source} holds {len(checkpoints)} checkpoints; it must hold one.")
-        yield checkpoints[0]
+        yield unpack_checkpoint(source, Path(folder))
 
 
 def _check_name(name: str) -> None:
@@ -212,13 +217,13 @@ def _digests(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     hashes = {kind: hashlib.new(kind, usedforsecurity=False) for kind in ("sha256", "sha384", "sha1", "md5")}
-    try:
-        with path.open("rb") as file:
+    with open_regular(path) as file:
+        try:
             while block := file.read(1 << 20):
                 for each in hashes.values():
                     each.update(block)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        except OSError as error:
+            raise UserError(f"{printable(path)} cannot be read: {error.strerror}.") from error
     return {kind: each.hexdigest() for kind, each in hashes.items()}
 
 

@@ -2,7 +2,9 @@
 
 import pytest
 
+from inception_jax.weights import readers
 from inception_jax.weights.convert import convert
+from inception_jax.weights.readers import child
 from tests.weights import synthetic
 
 
@@ -14,3 +16,9 @@ def tensors():
 @pytest.fixture(scope="module")
 def weights(tensors):
     return convert(tensors, synthetic.GOOGLENET, source="googlenet.pth")
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Reads files in this process, which saves the start of another: for files that are no danger to it."""
+    monkeypatch.setattr(readers, "read_apart", child.read)

@@ -9,6 +9,8 @@ from inception_jax.errors import UserError
 from inception_jax.weights.readers import read_tensors
 from tests.weights.small_files import BIAS, KERNEL, assert_equal, truncations
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 
 def varint(value):
     low, rest = value & 127, value >> 7

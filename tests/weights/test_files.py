@@ -73,12 +73,10 @@ def test_other_frameworks_read_the_arrays(path):
 def test_a_file_is_whole_or_not_there(path, monkeypatch):
     before = path.read_bytes()
 
-    def full_disk(self, data):
-        with open(self, "wb") as file:
-            file.write(data[:100])
+    def full_disk(self, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
+    monkeypatch.setattr("pathlib.Path.replace", full_disk)
     with pytest.raises(UserError, match=r"weights.safetensors cannot be written: No space left on device"):
         files.save(path, tiny())
     assert path.read_bytes() == before
@@ -88,13 +86,16 @@ def test_a_file_is_whole_or_not_there(path, monkeypatch):
 def test_names_and_folders(tmp_path):
     with pytest.raises(UserError, match=r"weights.bin: weights are written as .safetensors files"):
         files.save(tmp_path / "weights.bin", tiny())
-    with pytest.raises(UserError, match="cannot be written: No such file or directory"):
+    with pytest.raises(UserError, match="nowhere is no folder"):
         files.save(tmp_path / "nowhere" / "weights.safetensors", tiny())
 
 
 def _rewritten(path, change):
     metadata, arrays = files._open(path)
+    del metadata[files.CHECKSUM]
     change(metadata, arrays)
+    if files.FORMAT in metadata.values():
+        metadata[files.CHECKSUM] = files.checksum(metadata, arrays)
     path.write_bytes(safetensors.numpy.save(arrays, metadata or None))
 
 
@@ -156,6 +157,46 @@ def test_files_that_are_cut(path, keep):
     with pytest.raises(UserError, match=r"weights.safetensors cannot be read"):
         files.read(path)
     assert not files.is_ours(path)
+
+
+def test_a_file_of_before_checksums_loads_with_a_note(path):
+    content = files._open(path)
+    del content[0][files.CHECKSUM]
+    path.write_bytes(safetensors.numpy.save(content[1], content[0]))
+    assert str(files.read(path).report).splitlines()[1:] == ["not verified: it was written before files had checksums"]
+
+
+def test_a_checksum_that_has_lost_its_name_is_no_file_of_before_checksums(path):
+    data = path.read_bytes()
+    assert data.count(b'"sha256":"') == 1
+    path.write_bytes(data.replace(b'"sha256":"', b'"sha25v":"'))
+    with pytest.raises(UserError, match="is damaged: its metadata hold 'sha25v', which no version"):
+        files.read(path)
+
+
+@pytest.mark.usefixtures("short_network")
+@pytest.mark.parametrize("count", [40, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("part", ["header", "anywhere"])
+def test_a_damaged_file_is_refused_or_reads_as_it_was(tmp_path, part, count):
+    path = tmp_path / "short.safetensors"
+    files.save(path, tiny("short"))
+    whole, data = files.read(path), path.read_bytes()
+    flat, rng = whole.flat(), np.random.default_rng(0)
+    end = int.from_bytes(data[:8], "little") + 8 if part == "header" else len(data)
+    refused = 0
+    for _ in range(count):
+        damaged = bytearray(data)
+        for place in rng.integers(end, size=rng.integers(1, 4)):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            found = files.read(path)
+        except UserError:
+            refused += 1
+            continue
+        assert (found.info, found.report) == (whole.info, whole.report)
+        assert all(np.array_equal(array, flat[name]) for name, array in found.flat().items())
+    assert refused > 0.9 * count
 
 
 def test_whose_file_it_is(path, tmp_path):

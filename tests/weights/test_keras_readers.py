@@ -11,6 +11,8 @@ from inception_jax.errors import UserError
 from inception_jax.weights.readers import read_tensors
 from tests.weights.small_files import BIAS, KERAS_2, KERAS_3, KERNEL, archive, assert_equal, write_named, write_numbered
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 # ---- Names ---------------------------------------------------------------------------------------------------------
 
 NAMED = {
@@ -140,11 +142,11 @@ def test_keras_archive_takes_the_names_from_its_config(tmp_path, container):
 def test_an_archive_that_contradicts_itself_is_refused(tmp_path):
     path = tmp_path / "x.keras"
     archive(path, {"config": {"layers": [layer("Conv2D", "a")]}}, {"conv2d": ("b", (KERNEL,))})
-    with pytest.raises(UserError, match="names conv2d twice, a and b"):
+    with pytest.raises(UserError, match="names 'conv2d' twice, 'a' and 'b'"):
         read_tensors(path)
     config = {"config": {"layers": [layer("BatchNormalization", "bn", scale=True)]}}
     archive(path, config, {"batch_normalization": ("bn", (BIAS, BIAS, BIAS))})
-    with pytest.raises(UserError, match="bn has 3 variables, not gamma, beta, moving_mean, moving_variance"):
+    with pytest.raises(UserError, match="'bn' has 3 variables, not gamma, beta, moving_mean, moving_variance"):
         read_tensors(path)
 
 

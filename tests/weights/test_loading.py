@@ -1,8 +1,10 @@
 """`load`: whose file it is, what is asked of it, and what is refused. Small files where the size does not matter."""
 
 import dataclasses
+import functools
 import hashlib
 import io
+import os
 import tarfile
 
 import h5py
@@ -15,7 +17,9 @@ import inception_jax as ij
 from inception_jax import weights
 from inception_jax.errors import UserError
 from inception_jax.models import inputs
-from inception_jax.weights import cards, loading
+from inception_jax.weights import cards, files, loading
+from inception_jax.weights.convert import convert
+from inception_jax.weights.readers import Content, Statement, read_tensors
 from tests.weights import synthetic
 from tests.weights.test_files import tiny
 
@@ -164,7 +168,10 @@ def test_our_own_files_and_weights_in_memory(tmp_path):
     [
         ("missing.pth", r"missing.pth is no file and no id of published weights\.$"),
         ("timm/inception_v3.tf_in1", r"no id of published weights \(nearest: timm/inception_v3.tf_in1k, "),
-        ("", r"\. is a folder; weights are a file, the id of a card, or a run with checkpoints/ in it"),
+        ("", r"A path is empty"),
+        (".", r"\. is a folder; weights are a file, the id of a card, or a run with checkpoints/ in it"),
+        ("~nosuch/x.pth", r"~nosuch/x.pth: .* is no user of this machine"),
+        ("a\0b", r"a\\x00b is no path: it holds a NUL"),
         ("x" * 300, "cannot be read: File name too long"),
         (7, "Weights come from a path or a Keras model, not from int 7"),
     ],
@@ -204,22 +211,71 @@ def test_archives_of_slim(tmp_path, monkeypatch):
         return path
 
     seen = []
-    monkeypatch.setattr(loading, "read_tensors", lambda path: seen.append(path) or {"a": np.ones(1)})
+    content = Content({"a": np.ones(1)}, Statement())
+    monkeypatch.setattr(loading, "read_content", lambda path: seen.append(path) or content)
     with pytest.raises(UserError, match="carry none of the names of any model"):
-        weights.load(pack("inception_v3.ckpt", "README"), unverified=True)
+        weights.load(pack("train/../../inception_v3.ckpt", "README"), unverified=True)
     assert seen[0].name == "inception_v3.ckpt"
     assert not seen[0].exists()  # the folder it was unpacked in is gone
-    with pytest.raises(UserError, match=r"inception.tar.gz holds 0 checkpoints; it must hold one"):
-        weights.load(pack("README"), unverified=True)
-    monkeypatch.setattr(loading, "LARGEST_ARCHIVE", -1)
-    with pytest.raises(UserError, match="holds 0 bytes of checkpoints; at most -1 are read"):
-        weights.load(pack("inception_v3.ckpt"), unverified=True)
-    monkeypatch.undo()
-    with pytest.raises(UserError, match=r"cannot be unpacked: .*outside the destination"):
-        weights.load(pack("../inception_v3.ckpt"), unverified=True)
+    assert not list(tmp_path.rglob("inception_v3.ckpt"))
+    for names, words in (
+        (["README"], "holds 0 checkpoints; it must hold one"),
+        (["a.ckpt", "b.ckpt"], "holds 2 checkpoints; it must hold one"),
+        (["a/x.ckpt", "b/x.ckpt"], "holds 'x.ckpt' twice"),
+    ):
+        with pytest.raises(UserError, match=f"inception.tar.gz .*{words}"):
+            weights.load(pack(*names), unverified=True)
     (tmp_path / "inception.tar.gz").write_bytes(b"\x1f\x8b broken")
     with pytest.raises(UserError, match="cannot be unpacked"):
         weights.load(tmp_path / "inception.tar.gz", unverified=True)
+
+
+def _linked(path):
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, _linked])
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors", "x.h5", "x.tar.gz", "x.ckpt"])
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path, make, name):
+    """Opening a FIFO waits for a writer, and reading a device may never end."""
+    make(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name} is no regular file but a FIFO, a socket or a device"):
+        weights.load(tmp_path / name, unverified=True)
+    assert not files.is_ours(tmp_path / "missing")
+    for read in (files.is_ours, files.read, read_tensors, functools.partial(weights.compare, tiny())):
+        with pytest.raises(UserError, match="is no regular file"):
+            read(tmp_path / name)
+
+
+def test_a_data_file_of_a_checkpoint_that_is_a_fifo(tmp_path):
+    (tmp_path / "v3.ckpt.index").write_bytes(b"x")
+    os.mkfifo(tmp_path / "v3.ckpt.data-00000-of-00001")
+    with pytest.raises(UserError, match="data-00000-of-00001 is no regular file"):
+        weights.load(tmp_path / "v3.ckpt", unverified=True)
+
+
+def test_names_of_tensors_do_not_reach_a_terminal_raw(tmp_path):
+    path = tmp_path / "x\x1b[2J.safetensors"
+    path.write_bytes(safetensors.numpy.save({"conv1\n\x1b[31m.weight": np.ones(3, np.float32)}))
+    with pytest.raises(UserError) as caught:
+        weights.load(path, unverified=True)
+    assert str(caught.value).isprintable()
+    assert r"conv1\n\x1b[31m.weight" in str(caught.value)
+    report = str(weights.Report(dropped=("a\nb\x1b[0m",), notes=("from x\x1b[2J",)))
+    assert report.splitlines() == ["loaded 0 tensors", r"from x\x1b[2J", r"dropped 1: a\nb\x1b[0m"]
+
+
+def test_values_are_looked_at_where_the_shape_fits(published):
+    """A tensor of stride 0 may have any shape; looking for infinities in it takes its whole size."""
+
+    class Huge(np.ndarray):
+        def __array_ufunc__(self, *args, **kwargs):
+            raise AssertionError("it was computed with")
+
+    tensors = read_tensors(published)
+    tensors["conv1.bn.running_var"] = np.broadcast_to(np.float32(1), (1 << 20, 1 << 20)).view(Huge)
+    with pytest.raises(UserError, match=r"1 misshapen \(conv1.bn.running_var: \(1048576, 1048576\), not"):
+        convert(tensors, synthetic.lineage("torchvision", NAME))
 
 
 def test_nothing_is_fetched(card, monkeypatch):

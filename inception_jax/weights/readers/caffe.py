@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from inception_jax.paths import read_bytes
+from inception_jax.weights.readers.budget import Budget
+from inception_jax.weights.readers.formats import Items
 from inception_jax.weights.readers.refusal import Refused
 
 FIELDS = {  # by message: name, number, type; a list is packed if it is of numbers
@@ -33,24 +35,26 @@ AXES = ("num", "channels", "height", "width")
 """Of blobs from before `shape`: a bias is (1, 1, 1, O), an inner product's weight (1, 1, O, I)."""
 
 
-def read(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+def read(path: Path, budget: Budget) -> Items:
     """Yields blob i of every layer that has blobs as "layer/i", in its own shape.
 
     Raises:
-      Refused: a blob has not as many values as its shape says.
+      Refused: a blob has not as many values as its shape says, or the budget does not allow it.
     """
-    net = message_classes()["NetParameter"].FromString(path.read_bytes())
+    net = message_classes()["NetParameter"].FromString(read_bytes(path, budget.limits.bytes))
     for layer in itertools.chain(net.layers, net.layer):
+        budget.entry()
         for i, blob in enumerate(layer.blobs):
-            yield f"{layer.name}/{i}", _array(f"{layer.name}/{i}", blob)
+            yield f"{layer.name}/{i}", _array(f"{layer.name}/{i}", blob, budget)
 
 
-def _array(name: str, blob: Any) -> np.ndarray:
+def _array(name: str, blob: Any, budget: Budget) -> np.ndarray:
     shape = tuple(blob.shape.dim) if blob.HasField("shape") else tuple(getattr(blob, axis) for axis in AXES)
-    values = np.array(blob.data, np.float32) if blob.data else np.array(blob.double_data, np.float64)
-    if min(shape, default=1) < 0 or math.prod(shape) != values.size:
-        raise Refused(f"{name!r} has {values.size} values and the shape {shape}")
-    return values.reshape(shape)
+    values, dtype = (blob.data, np.float32) if blob.data else (blob.double_data, np.float64)
+    if min(shape, default=1) < 0 or math.prod(shape) != len(values):
+        raise Refused(f"{name!r} has {len(values)} values and the shape {shape}")
+    budget.tensor(name, shape, np.dtype(dtype).itemsize, None)
+    return np.fromiter(values, dtype, len(values)).reshape(shape)
 
 
 @functools.cache

@@ -9,71 +9,90 @@ import collections
 import io
 import json
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
-import ml_dtypes
 import numpy as np
 
+from inception_jax.paths import open_regular
+from inception_jax.weights.readers import archives
+from inception_jax.weights.readers.budget import Budget
+from inception_jax.weights.readers.formats import Items
+from inception_jax.weights.readers.hdf5 import Hdf5
+from inception_jax.weights.readers.keras_layers import layers_of, of_names, state
 from inception_jax.weights.readers.refusal import Refused
 
 Pairs = Iterator[tuple[str, np.ndarray]]
 Place = tuple[str, int]  # class of a layer in lower case, number among those of its class in `model.layers`
-CONFIG, WEIGHTS = "config.json", "model.weights.h5"  # members of a .keras archive
+CONFIG, WEIGHTS = archives.KERAS_CONFIG, "model.weights.h5"  # members of a .keras archive
 LAYERS = ("layers", "_layer_checkpoint_dependencies")  # groups of Keras 3, and of .keras in 2.12 and 2.13
-MAX_BYTES = 2**30  # of a tensor or a member; a few bytes of HDF5 or zip can claim any size
 VARIABLES = {  # Keras 3 numbers the variables of a layer, those that it has
     "conv2d": ("kernel", "bias"),
     "dense": ("kernel", "bias"),
     "separableconv2d": ("depthwise_kernel", "pointwise_kernel", "bias"),
     "batchnormalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+    "normalization": ("mean", "variance", "count"),
 }
 KERAS_1 = {"W": "kernel", "b": "bias", "running_mean": "moving_mean", "running_std": "moving_variance"}
 """Variables by their names in Keras 1, whose running_std is a variance."""
 
 
-def read(path: Path) -> Pairs:
-    """Yields the tensors of a file.
+def read(path: Path, budget: Budget) -> Items:
+    """Yields the tensors of a file, and what its layers say of its input.
 
     Raises:
-      Refused: it is not of Keras, it lacks the names of its layers, or it refers to other files.
+      Refused: it is not of Keras, it lacks the names of its layers, it refers to other files, the budget does not
+        allow it, or one of its layers is none of these networks.
     """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(_member(archive, CONFIG))
-            weights = io.BytesIO(_member(archive, WEIGHTS))
-        with h5py.File(weights, "r") as file:
-            yield from _read_numbered(file, config)
+    with open_regular(path) as file:
+        is_archive = file.read(2) == b"PK"
+    if is_archive:
+        with archives.open_zip(path, budget) as archive:
+            config = _parsed(archives.member(archive, CONFIG, budget, is_text=True))
+            weights = io.BytesIO(archives.member(archive, WEIGHTS, budget))
+        with h5py.File(weights, "r") as opened:
+            yield from state(_read_numbered(opened, config, Hdf5(opened, budget)), layers_of(config, budget))
         return
-    with h5py.File(path, "r") as file:
-        members = list(file)
-        if "layer_names" in file.attrs or "layer_names0" in file.attrs:
-            yield from _read_named(file)
-        elif "model_weights" in members:
-            yield from _read_named(_child(file, "model_weights"))
-        elif any(group in members for group in LAYERS):
-            yield from _read_numbered(file, {})
-        else:
-            raise Refused(f"it holds no layers, only {members[:4]}")
+    with h5py.File(path, "r") as opened:
+        yield from _read_hdf5(opened, Hdf5(opened, budget))
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    if name not in archive.namelist():
-        raise Refused(f"it has no {name}")
-    size = archive.getinfo(name).file_size
-    if size > MAX_BYTES:
-        raise Refused(f"its {name} claims {size:,} bytes")
-    return archive.read(name)
+def _read_hdf5(file: h5py.File, hdf5: Hdf5) -> Items:
+    text = hdf5.text(file, "model_config")
+    layers = layers_of(_parsed(text), hdf5.budget) if text is not None else None
+    if "layer_names" in file.attrs or "layer_names0" in file.attrs:
+        group = file
+    elif "model_weights" in file:
+        group = hdf5.child(file, "model_weights")
+    elif any(name in file for name in LAYERS):
+        members = [name for container in LAYERS if container in file for name in hdf5.child(file, container)]
+        yield from state(_read_numbered(file, {}, hdf5), of_names(members) if layers is None else layers)
+        return
+    else:
+        raise Refused(f"it holds no layers, only {hdf5.names(file)[:4]}")
+    found = of_names(hdf5.texts(group, "layer_names")) if layers is None else layers
+    yield from state(_read_named(group, hdf5), found)
 
 
-def read_model(model: Any) -> Pairs:
-    """Yields the tensors of a model in memory, of any Keras."""
+def _parsed(text: str | bytes) -> Mapping[str, Any]:
+    config = json.loads(text)
+    if not isinstance(config, dict):
+        raise Refused("its config is no JSON object")
+    return config
+
+
+def read_model(model: Any, budget: Budget) -> Items:
+    """Yields the tensors of a model in memory, of any Keras, and what its layers say of its input."""
+    text = model.to_json() if hasattr(model, "to_json") else None
+    yield from state(_read_live(model), layers_of(_parsed(text), budget) if text is not None else ())
+
+
+def _read_live(model: Any) -> Pairs:
     for layer in model.layers:
         if hasattr(layer, "layers"):
-            yield from read_model(layer)
+            yield from _read_live(layer)
             continue
         for variable, value in zip(layer.weights, layer.get_weights(), strict=True):
             yield f"{layer.name}/{_last(variable.name)}", value
@@ -82,25 +101,16 @@ def read_model(model: Any) -> Pairs:
 # ---- Keras 1 and 2: groups and tensors by name ---------------------------------------------------------------------
 
 
-def _read_named(group: h5py.Group) -> Pairs:
-    for layer in _names(group, "layer_names"):
-        tensors = _child(group, layer)
-        names = _names(tensors, "weight_names")
+def _read_named(group: h5py.Group, hdf5: Hdf5) -> Pairs:
+    for layer in hdf5.texts(group, "layer_names"):
+        tensors = hdf5.child(group, layer)
+        names = hdf5.texts(tensors, "weight_names")
         # The group names its layer best: a second model in a session has "conv2d_1_1/kernel:0" in the group "conv2d_1".
         # A model as a layer is the exception: its tensors name their own layers.
         parents = {name.rpartition("/")[0] for name in names}
         for name in names:
             owner = layer if len(parents) == 1 else name.split("/")[-2]
-            yield f"{owner}/{_variable(owner, name)}", _array(_child(tensors, name))
-
-
-def _names(group: h5py.Group, attribute: str) -> list[str]:
-    """Returns a list of names; a long one is kept in parts."""
-    parts = [attribute] if attribute in group.attrs else []
-    while f"{attribute}{len(parts)}" in group.attrs:
-        parts.append(f"{attribute}{len(parts)}")
-    names = [name for part in parts for name in group.attrs[part]]
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+            yield f"{owner}/{_variable(owner, name)}", hdf5.array(hdf5.child(tensors, name))
 
 
 def _variable(layer: str, name: str) -> str:
@@ -119,19 +129,22 @@ def _last(name: str) -> str:
 # ---- Keras 3: layers by class and number, variables by number ------------------------------------------------------
 
 
-def _read_numbered(group: h5py.Group, config: Mapping[str, Any]) -> Pairs:
+def _read_numbered(group: h5py.Group, config: Mapping[str, Any], hdf5: Hdf5, depth: int = 0) -> Pairs:
     """Yields the tensors of a model: layers/conv2d_5/vars/0 is the first of the sixth Conv2D in `model.layers`.
 
     That is not the order of creation, by which Keras names layers; recent files hold the names, archives the config.
     """
+    hdf5.budget.depth(depth)
     known = _configs(config)
-    for container in [name for name in LAYERS if name in list(group)]:
-        layers = _child(group, container)
-        for member in sorted(layers, key=_place):
-            layer, found = _child(layers, member), known.get(_place(member), {})
-            yield from _read_numbered(layer, found)
-            if "vars" in list(layer):
-                yield from _read_variables(member, _child(layer, "vars"), found.get("config", {}))
+    for container in [name for name in LAYERS if name in group]:
+        layers = hdf5.child(group, container)
+        for member in sorted(hdf5.names(layers), key=_place):
+            layer, found = hdf5.child(layers, member), known.get(_place(member), {})
+            if not isinstance(layer, h5py.Group):
+                raise Refused(f"{layer.name!r} is no layer")
+            yield from _read_numbered(layer, found, hdf5, depth + 1)
+            if "vars" in layer:
+                yield from _read_variables(member, hdf5.child(layer, "vars"), found.get("config", {}), hdf5)
 
 
 def _configs(config: Mapping[str, Any]) -> dict[Place, dict[str, Any]]:
@@ -152,24 +165,24 @@ def _place(member: str) -> Place:
     return stem.replace("_", ""), int(number)
 
 
-def _read_variables(member: str, variables: h5py.Group, config: Mapping[str, Any]) -> Pairs:
-    numbers = sorted(variables, key=int)
+def _read_variables(member: str, variables: h5py.Group, config: Mapping[str, Any], hdf5: Hdf5) -> Pairs:
+    numbers = sorted(hdf5.names(variables), key=int)
     if not numbers:
         return
-    names = {name for name in (variables.attrs.get("name"), config.get("name")) if name}
+    names = {name for name in (hdf5.text(variables, "name"), config.get("name")) if name}
     if not names:
         raise Refused(
             "it lacks the names of its layers, as Keras wrote it then; load it in Keras, and save it as .keras or give "
             "the model itself"
         )
     if len(names) > 1:
-        raise Refused(f"it names {member} twice, {' and '.join(sorted(names))}")
+        raise Refused(f"it names {member!r} twice, {' and '.join(sorted(map(repr, names)))}")
     layer = names.pop()
     called = _variables(_place(member)[0], len(numbers), config)
     if len(called) != len(numbers):
-        raise Refused(f"{layer} has {len(numbers)} variables, not {', '.join(called)}")
+        raise Refused(f"{layer!r} has {len(numbers)} variables, not {', '.join(called)}")
     for number, variable in zip(numbers, called, strict=True):
-        yield f"{layer}/{variable}", _array(_child(variables, number))
+        yield f"{layer}/{variable}", hdf5.array(hdf5.child(variables, number))
 
 
 def _variables(kind: str, count: int, config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -182,29 +195,3 @@ def _variables(kind: str, count: int, config: Mapping[str, Any]) -> tuple[str, .
     scale = config.get("scale", True) if config else count == 4
     center = config.get("center", True) if config else count >= 3
     return tuple(name for name in VARIABLES[kind] if {"gamma": scale, "beta": center}.get(name, True))
-
-
-# ---- HDF5 ----------------------------------------------------------------------------------------------------------
-
-
-def _child(group: h5py.Group, path: str) -> Any:
-    """Returns a member of the group; no link is followed, since it may lead to another file."""
-    for part in path.strip("/").split("/"):
-        link = group.get(part, getlink=True)
-        if link is None:
-            raise Refused(f"it lacks {group.name}/{part}")
-        if not isinstance(link, h5py.HardLink):
-            raise Refused(f"{group.name}/{part} is a link")
-        group = group[part]
-    return group
-
-
-def _array(dataset: Any) -> np.ndarray:
-    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
-        raise Refused(f"{dataset.name} is no tensor in this file")
-    if dataset.nbytes > MAX_BYTES:
-        raise Refused(f"{dataset.name} claims the shape {dataset.shape}")
-    array = np.asarray(dataset[()])
-    if dataset.attrs.get("dtype") == "bfloat16" and array.dtype.itemsize == 2:
-        return array.view(ml_dtypes.bfloat16)  # HDF5 knows its bytes only
-    return array

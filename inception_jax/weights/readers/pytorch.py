@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
+from inception_jax.errors import printable
+from inception_jax.weights.readers import archives
+from inception_jax.weights.readers.budget import Budget
+from inception_jax.weights.readers.formats import Items
 from inception_jax.weights.readers.refusal import MissingPackage, Refused
 
 PLACES = ("state_dict", "model", "state_dict_ema", "model_ema")
@@ -17,17 +20,30 @@ PLACES = ("state_dict", "model", "state_dict_ema", "model_ema")
 Value = TypeVar("Value")
 
 
-def read(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the tensors of a checkpoint by name.
+def prepare() -> Any:
+    """Returns PyTorch.
 
     Raises:
-      MissingPackage: PyTorch.
-      Refused: its pickle wants more than tensors and plain containers, or it holds no one state dict.
+      MissingPackage: it is not installed.
     """
     try:
         import torch
     except ImportError as error:
         raise MissingPackage("PyTorch: pip install 'inception-jax[torch]'") from error
+    return torch
+
+
+def read(path: Path, budget: Budget) -> Items:
+    """Yields the tensors of a checkpoint by name.
+
+    Raises:
+      MissingPackage: PyTorch.
+      Refused: its pickle wants more than tensors and plain containers, or it holds no one state dict, or claims more
+        than the file holds or the budget allows.
+    """
+    torch = prepare()
+    if zipfile.is_zipfile(path):
+        _check_members(path, budget)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -35,14 +51,28 @@ def read(path: Path) -> Iterator[tuple[str, np.ndarray]]:
         if wanted is None:
             raise Refused("it is no checkpoint of tensors; nothing in it was run") from error
         raise Refused(
-            f"it asks to run {wanted[1]}; nothing in it was run. Where you trust it, load it, and save its state_dict"
+            f"it asks to run {printable(wanted[1])}; nothing in it was run. Where you trust it, load it, and save its "
+            "state_dict"
         ) from error
     for name, tensor in without_module(_state_dict(torch, checkpoint)).items():
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
             raise Refused(f"{name!r} is not a dense tensor with values")
+        # A stride of 0 makes any shape of one value.
+        budget.tensor(name, tensor.shape, tensor.element_size(), tensor.untyped_storage().nbytes())
         if tensor.dtype in (torch.bfloat16, torch.float16):  # NumPy has no bfloat16
             tensor = tensor.float()
         yield name, tensor.detach().numpy()
+
+
+def _check_members(path: Path, budget: Budget) -> None:
+    """Asks for what PyTorch unpacks whole before it hands anything over: members, and the pickle of the outline."""
+    with archives.open_zip(path, budget) as archive:
+        for info in archive.infolist():
+            if info.filename.endswith(".pkl"):
+                budget.text(info.file_size, f"its {info.filename!r}")
+        packed = sum(info.file_size for info in archive.infolist())
+    if packed > budget.limits.bytes:
+        raise Refused(f"its members claim {packed:,} bytes; at most {budget.limits.bytes:,} are read")
 
 
 def without_module(tensors: Mapping[str, Value]) -> Mapping[str, Value]:
@@ -64,6 +94,6 @@ def _state_dict(torch: Any, checkpoint: Any) -> Mapping[str, Any]:
         name, kind = next(iter(others.items()), ("a name", "no text"))
         raise Refused(
             f"it is no state dict, nor has it one under {' or '.join(PLACES[:2])}: "
-            f"{len(others)} of its entries are no tensors, {name} is {kind}"
+            f"{len(others)} of its entries are no tensors, {printable(name)} is {kind}"
         )
     return tensors

@@ -2,7 +2,7 @@
 
 
 class Refused(ValueError):
-    """The file is whole, but not what it should be; the message goes on after "... looks like a file of X, but"."""
+    """The file is not what it should be; the message goes on after "... looks like a file of X, but"."""
 
 
 class MissingPackage(ImportError):

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from inception_jax.weights.readers.budget import Budget
+from inception_jax.weights.readers.formats import Items, parts_of, prefix_of
 from inception_jax.weights.readers.refusal import MissingPackage
 
 
-def read(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the variables by name, in alphabetical order; `path` is a V1 file, or the prefix or a file of a V2 one.
+def prepare() -> Any:
+    """Returns TensorFlow.
 
     Raises:
-      MissingPackage: TensorFlow.
+      MissingPackage: it is not installed.
     """
     try:
         import tensorflow as tf
     except ImportError as error:
         raise MissingPackage("TensorFlow: pip install 'inception-jax[slim]', or tensorflow-cpu") from error
-    prefix = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", str(path))
-    reader = tf.train.load_checkpoint(prefix)
-    for name in sorted(reader.get_variable_to_shape_map()):
+    return tf
+
+
+def read(path: Path, budget: Budget) -> Items:
+    """Yields the variables by name, in alphabetical order; `path` is a V1 file, or the prefix or a file of a V2 one.
+
+    Raises:
+      MissingPackage: TensorFlow.
+      Refused: the variables claim more than the budget allows.
+    """
+    tf = prepare()
+    parts_of(path)  # TensorFlow would wait for a FIFO
+    reader = tf.train.load_checkpoint(str(prefix_of(path)))
+    types = reader.get_variable_to_dtype_map()
+    for name, shape in sorted(reader.get_variable_to_shape_map().items()):
+        # A file of V1 may be packed, so what it stores for a variable is not known.
+        budget.tensor(name, shape, max(types[name].size or 0, 1), None)
         yield name, np.asarray(reader.get_tensor(name))
-
-
-def has_index(path: Path) -> bool:
-    """Returns whether `path` is the prefix of a V2 checkpoint, which is no file itself."""
-    return not path.exists() and path.with_name(f"{path.name}.index").is_file()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
 
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
 from inception_jax.models.network import ModelOutput
 from inception_jax.weights.files import Weights
+from inception_jax.weights.readers import read_dump
 
 
 class Difference(NamedTuple):
@@ -35,12 +35,13 @@ def compare(weights: Weights, dump: str | Path, tolerance: float = 1e-4) -> list
     Raises:
       UserError: the file is no such dump, or an array has another shape than the network's.
     """
-    reference = _read(Path(dump))
+    reference = read_dump(dump)
     images = reference.pop("images", None)
+    shown = printable(dump)
     if images is None or not reference:
-        raise UserError(f"{dump} holds {sorted(reference)}; it must hold `images` and at least one endpoint.")
+        raise UserError(f"{shown} holds {sorted(reference)}; it must hold `images` and at least one endpoint.")
     if images.ndim != 4 or images.shape[-1] != 3 or not len(images) or not np.issubdtype(images.dtype, np.floating):
-        raise UserError(f"images of {dump} are {images.dtype}{list(images.shape)}; they must be floats [B, H, W, 3].")
+        raise UserError(f"images of {shown} are {images.dtype}{list(images.shape)}; they must be floats [B, H, W, 3].")
     model, images = weights.create_model(aux=False), images.astype(np.float32)
 
     def run(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
@@ -50,29 +51,20 @@ def compare(weights: Weights, dump: str | Path, tolerance: float = 1e-4) -> list
     try:
         shapes = jax.eval_shape(run, weights.variables, images)
     except ValueError as error:  # the network cannot read images of this size
-        raise UserError(f"images of {dump}: {error}") from error
+        raise UserError(f"images of {shown}: {error}") from error
     unknown = sorted(reference.keys() - shapes.keys())
     if unknown:
         raise UserError(
-            f"{dump} names {', '.join(unknown)}; {weights.info.model} has {', '.join(model.table)}, logits."
+            f"{shown} names {printable(', '.join(unknown))}; {weights.info.model} has {', '.join(model.table)}, logits."
         )
     for name, array in reference.items():
         if array.shape != shapes[name].shape:
-            raise UserError(f"{name} of {dump} is {array.shape}; the network makes {shapes[name].shape}.")
+            raise UserError(f"{name} of {shown} is {array.shape}; the network makes {shapes[name].shape}.")
     with jax.default_matmul_precision("highest"):  # accelerators round the factors of float32 products otherwise
         ours = jax.jit(run)(weights.variables, images)
     order = [name for name in (*model.table, "logits") if name in reference]  # JAX sorts the keys of dicts
     found = [_difference(name, ours[name], reference[name], tolerance) for name in order]
     return sorted(found, key=lambda difference: not difference.diverges)
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as dump:
-            return {name: dump[name] for name in dump.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        reason = str(error).split(". ")[0].rstrip(".")
-        raise UserError(f"{path} is no .npz file of plain arrays ({reason}).") from error
 
 
 def _difference(name: str, ours: jax.Array, reference: np.ndarray, tolerance: float) -> Difference:

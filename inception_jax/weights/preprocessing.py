@@ -1,0 +1,130 @@
+"""How the input of weights of others is made: as their user states it, as their file does, or as is usual for them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from inception_jax.errors import UserError
+from inception_jax.models.inputs import CAFFE, IMAGENET, SYMMETRIC_299, Preprocess
+from inception_jax.weights.readers.statement import Statement
+
+CONSTANTS = {"inception": SYMMETRIC_299, "imagenet": IMAGENET, "caffe": CAFFE}
+"""The sets of pixel constants that have a name."""
+CHOICES = {"interpolation": ("bilinear", "bicubic"), "geometry": ("short_side", "central_box")}
+KEYS = ("mean", "std", "range", "size", "crop", *CHOICES)
+ALLOWED = f"{', '.join(CONSTANTS)}, or KEY=VALUE with the keys {', '.join(KEYS)}, separated by semicolons"
+
+
+def parse(text: str, usual: Preprocess) -> Preprocess:
+    """Returns the preprocessing that a text states; what it does not name stays as usual.
+
+    "imagenet"                                       mean and std of ImageNet
+    "mean=0.5,0.5,0.5;std=0.5,0.5,0.5;size=299"      one number holds for all channels, three are R, G, B
+    "mean=123,117,104;std=1;range=255"               of pixels in 0 ... 255; without `range` in 0 ... 1, as timm's are
+    "imagenet;size=224;crop=0.875;interpolation=bicubic;geometry=short_side"    see `Preprocess`; crop is crop_fraction
+
+    Raises:
+      UserError: it states something else.
+    """
+    found = usual
+    fields: dict[str, str] = {}
+    for part in filter(None, re.split(r"[;\s]+", text)):
+        key, equals, value = part.partition("=")
+        key = {"crop_pct": "crop", "crop_fraction": "crop"}.get(key, key)
+        if not equals and key in CONSTANTS and not fields and found == usual:
+            found = dataclasses.replace(usual, mean=CONSTANTS[key].mean, std=CONSTANTS[key].std)
+        elif not equals or key not in KEYS:
+            raise _wrong(part, ALLOWED)
+        elif key in fields:
+            raise UserError(f"The preprocessing {text!r} states {key} twice.")
+        else:
+            fields[key] = value
+    if not text.strip(" ;"):
+        raise _wrong(text, ALLOWED)
+    return dataclasses.replace(found, **_values(fields, found))
+
+
+def _values(fields: Mapping[str, str], usual: Preprocess) -> dict[str, Any]:
+    """Returns the fields of a `Preprocess` that are stated."""
+    found: dict[str, Any] = {}
+    for key, choices in CHOICES.items():
+        if key in fields and fields[key] not in choices:
+            raise _wrong(f"{key}={fields[key]}", f"{key}={' or '.join(choices)}")
+        found |= {key: fields[key]} if key in fields else {}
+    if "range" in fields and not {"mean", "std"} & fields.keys():
+        raise _wrong(f"range={fields['range']}", "range with mean or std")
+    if fields.get("range", "1") not in ("1", "255"):
+        raise _wrong(f"range={fields['range']}", "range=1 or range=255")
+    scale = 255.0 if fields.get("range", "1") == "1" else 1.0
+    for key, low in (("mean", None), ("std", 0.0)):
+        if key in fields:
+            numbers = _numbers(key, fields[key], low)
+            if scale == 255 and max(map(abs, numbers)) > 1:
+                raise _wrong(f"{key}={fields[key]}", "numbers for pixels in 0 ... 1; add range=255 for 0 ... 255")
+            found[key] = tuple(float(f"{value * scale:.12g}") for value in numbers)
+    if "size" in fields:
+        if not fields["size"].isdecimal() or not 1 <= int(fields["size"][:9]) <= 4096:
+            raise _wrong(f"size={fields['size']}", "size=1 ... 4096")
+        found["size"] = int(fields["size"])
+    if "crop" in fields:
+        (found["crop_fraction"], *more) = _numbers("crop", fields["crop"], 0.0)
+        if found["crop_fraction"] > 1 or len(set(more)) > 1:
+            raise _wrong(f"crop={fields['crop']}", "crop in 0 ... 1")
+    return found
+
+
+def _numbers(key: str, value: str, above: float | None) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(each) for each in value.split(","))
+    except ValueError:
+        numbers = ()
+    sound = all(math.isfinite(each) and (above is None or each > above) for each in numbers)
+    if len(numbers) not in (1, 3) or not sound:
+        raise _wrong(f"{key}={value}", f"one or three numbers{' above 0' if above is not None else ''}")
+    return numbers * 3 if len(numbers) == 1 else numbers
+
+
+def _wrong(part: str, allowed: str) -> UserError:
+    return UserError(f"The preprocessing states {part!r}; allowed: {allowed}.")
+
+
+def stated_input(
+    asked: Preprocess | str | None, statement: Statement, usual: Preprocess, shown: str
+) -> tuple[Preprocess | None, tuple[str, ...]]:
+    """Returns how the input is made, and notes for the report; None: nobody says it, so it is as usual.
+
+    Args:
+      asked: what the user states, which holds whatever else does.
+      statement: what layers in the file say.
+      usual: of the card, or of the origin.
+      shown: the file, for errors.
+
+    Raises:
+      UserError: layers in the file change the input in a way that is not taken over, and the user states nothing.
+    """
+    if asked is not None:
+        ignored = (*statement.layers, *([statement.obstacle] if statement.obstacle else []))
+        note = f"the preprocessing is stated: layers of the file are not applied ({', '.join(ignored)})"
+        preprocess = parse(asked, usual) if isinstance(asked, str) else asked
+        return preprocess, (*statement.notes, *([note] if ignored else []))
+    obstacle, constants = statement.obstacle, None
+    if statement.layers and not obstacle:
+        try:
+            constants = statement.pixel_constants()
+        except ValueError as error:
+            obstacle = f"its layers {', '.join(map(repr, statement.layers))}: {error}"
+    if obstacle:
+        raise UserError(
+            f"{shown} cannot be taken as it is: {obstacle}. preprocess=... (--preprocess) states its input in place of "
+            "these layers."
+        )
+    if constants is None:
+        return None, statement.notes
+    mean, std = constants
+    names = ", ".join(map(repr, statement.layers))
+    note = f"its layers {names} are taken over as preprocessing: mean {mean}, std {std} of pixels in 0 ... 255"
+    return dataclasses.replace(usual, mean=mean, std=std), (*statement.notes, note)

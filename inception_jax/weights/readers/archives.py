@@ -1,0 +1,173 @@
+"""Archives: what a zip holds, and the checkpoint in a .tar.gz, unpacked no further than the budget goes."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+from inception_jax.errors import UserError, first_line, printable
+from inception_jax.paths import open_regular
+from inception_jax.weights.readers.budget import Budget, Limits
+from inception_jax.weights.readers.formats import ALLOWED, KERAS, PYTORCH, Format, by_suffix
+from inception_jax.weights.readers.refusal import Refused
+
+KERAS_CONFIG = "config.json"
+CHECKPOINT = re.compile(r"\.ckpt(\.index|\.data-\d+-of-\d+)?$")
+BLOCK = 1 << 20
+
+
+def inner_format(path: Path, budget: Budget) -> Format:
+    """Returns the format of a zip archive by its members; by its suffix where their list is lost.
+
+    Raises:
+      UserError: it is of none.
+    """
+    try:
+        with open_zip(path, budget) as archive:
+            members = {name.rpartition("/")[2] for name in archive.namelist()}
+    except zipfile.BadZipFile:
+        members = set()
+        if found := by_suffix(path):
+            return found
+    if "constants.pkl" in members:
+        raise UserError(
+            f"{printable(path)} is a TorchScript archive, which holds code; save the model's state_dict instead."
+        )
+    if "data.pkl" in members:
+        return PYTORCH
+    if KERAS_CONFIG in members:
+        return KERAS
+    raise UserError(
+        f"{printable(path)} is a zip archive without weights; it holds {sorted(members)[:4]}. Allowed: {ALLOWED}."
+    )
+
+
+def open_zip(source: Path | IO[bytes], budget: Budget) -> zipfile.ZipFile:
+    """Opens a zip archive of no more members than the budget allows.
+
+    Raises:
+      Refused: it has more.
+      zipfile.BadZipFile: it is none.
+    """
+    archive = zipfile.ZipFile(source)
+    try:
+        budget.entry(len(archive.filelist))
+    except Refused:
+        archive.close()
+        raise
+    return archive
+
+
+def member(archive: zipfile.ZipFile, name: str, budget: Budget, is_text: bool = False) -> bytes:
+    """Returns the bytes of a member, which are counted before they are unpacked.
+
+    Raises:
+      Refused: there is no such member, or it claims too many.
+    """
+    if name not in archive.namelist():
+        raise Refused(f"it has no {name}")
+    size = archive.getinfo(name).file_size  # zipfile unpacks no more than a member claims
+    if is_text:
+        budget.text(size, f"its {name}")
+    budget.take(size, f"its {name} claims too much")
+    return archive.read(name)
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that is unpacked block by block, and refuses what no archive of a checkpoint needs.
+
+    `tarfile` reads a header, such as a long name, with one call of `read`, skips members by `seek`, and reads the last
+    byte of each again.
+    """
+
+    def __init__(self, file: IO[bytes], budget: Budget):
+        self._file, self._budget = file, budget
+        self._place = self._end = 0  # of the reader, and of what was unpacked
+        self._last = b""  # the byte before the end
+
+    def tell(self) -> int:
+        return self._place
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= BLOCK:
+            raise Refused(f"a header in it claims {size:,} bytes")
+        again = self._last if size and self._place < self._end else b""
+        found = again + self._more(size - len(again))
+        self._place += len(found)
+        return found
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence != io.SEEK_SET or offset < self._end - 1:
+            raise Refused("it cannot be read in one go")
+        while self._end < offset and self._more(min(BLOCK, offset - self._end)):
+            pass
+        self._place = min(offset, self._end)
+        return self._place
+
+    def _more(self, size: int) -> bytes:
+        if self._end + size > self._budget.limits.bytes:
+            raise Refused(f"it unpacks to over {self._budget.limits.bytes:,} bytes")
+        self._budget.entry(0)  # asks for the time
+        found = self._file.read(size)
+        self._end += len(found)
+        self._last = found[-1:] or self._last
+        return found
+
+
+def unpack_checkpoint(source: Path, folder: Path, limits: Limits | None = None) -> Path:
+    """Unpacks the one TensorFlow checkpoint in a .tar.gz archive, as TF-slim publishes them; returns its path.
+
+    Raises:
+      UserError: it is no such archive, damaged, holds none or several checkpoints, or more than the limits allow.
+    """
+    with open_regular(source) as file:
+        limits = limits or Limits.of(file.seek(0, io.SEEK_END))
+        file.seek(0)
+        budget = Budget(limits)
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        try:
+            bounded = _Bounded(cast(IO[bytes], gzip.GzipFile(fileobj=file)) if packed else file, budget)
+            with tarfile.open(fileobj=bounded, mode="r:") as archive:
+                for each in _members(archive, budget):
+                    _write(archive, each, folder)
+        except Refused as error:
+            raise UserError(f"{printable(source)} is not unpacked: {error}.") from error
+        except Exception as error:  # tarfile and zlib raise whatever they like on damaged files
+            raise UserError(f"{printable(source)} cannot be unpacked: {first_line(error)}.") from error
+    checkpoints = sorted(path for path in folder.iterdir() if path.suffix in (".ckpt", ".index"))
+    if len(checkpoints) != 1:
+        raise UserError(f"{printable(source)} holds {len(checkpoints)} checkpoints; it must hold one.")
+    return checkpoints[0]
+
+
+def _members(archive: tarfile.TarFile, budget: Budget) -> Iterator[tarfile.TarInfo]:
+    """Yields the files of checkpoints one by one, so that what they claim is counted before the next header."""
+    while (found := archive.next()) is not None:
+        archive.members.clear()  # type: ignore[attr-defined]  # it keeps all headers, of which there may be millions
+        budget.entry()
+        if CHECKPOINT.search(found.name):
+            if not found.isreg():
+                raise Refused(f"{found.name!r} in it is no regular file")
+            budget.take(found.size, f"{found.name!r} claims too much")
+            yield found
+
+
+def _write(archive: tarfile.TarFile, each: tarfile.TarInfo, folder: Path) -> None:
+    """Writes a member under the last part of its name: no folder, link or mode of the archive is taken over."""
+    target = folder / PurePosixPath(each.name).name
+    if target.exists():
+        raise Refused(f"it holds {target.name!r} twice")
+    content = archive.extractfile(each)
+    assert content is not None  # it is a regular file
+    with content, target.open("xb") as file:
+        while block := content.read(BLOCK):
+            file.write(block)
+        if file.tell() != each.size:
+            raise Refused(f"{each.name!r} in it is cut short")
