@@ -127,3 +127,11 @@ def test_csv_and_table_of_a_list_on_stdin(run, folder, predictor, monkeypatch):
 def test_mistakes(run, monkeypatch, arguments, message):
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert run("predict", *arguments) == (2, "", f"inception-jax: {message}\n")
+
+
+@pytest.mark.parametrize(("arguments", "turned"), [((), True), (("--exif",), True), (("--no-exif",), False)])
+def test_the_command_says_whether_photographs_are_turned(run, folder, predictor, monkeypatch, arguments, turned):
+    asked = []
+    monkeypatch.setattr("inception_jax.cli.predict.load_predictor", lambda *given: asked.append(given) or predictor)
+    code, _, err = run("predict", str(folder / "b.png"), "--weights", "w", "-k", "1", *arguments)
+    assert (code, err, asked[0][-1]) == (0, "", turned)

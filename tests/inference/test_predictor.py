@@ -1,5 +1,6 @@
 """The predictor: every kind of input, one answer; buckets; what it refuses."""
 
+import dataclasses
 import io
 import unittest.mock
 
@@ -8,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from inception_jax.data.sources import ImageSource
 from inception_jax.data.transforms import BrokenImage
 from inception_jax.errors import UserError
 from inception_jax.inference import predictor as predictors
+from inception_jax.inference.evaluation import evaluate
 from inception_jax.inference.images import open_image
-from inception_jax.inference.predictor import Predictor
+from inception_jax.inference.predictor import Predictor, log_softmax
 from inception_jax.training.compilation import CompilationLog
 from tests.inference.conftest import NAMES
 
@@ -148,3 +151,22 @@ def test_what_is_refused(predictor, source):
         Predictor(source, max_batch=0)
     with pytest.raises(UserError, match="2 class names were given; googlenet_cifar has 10"):
         Predictor(source, class_names=["a", "b"])
+
+
+def test_photographs_are_turned_unless_asked_otherwise(predictor, tmp_path):
+    """A photograph of a phone: its pixels lie on their side, and EXIF data say so."""
+    stored = np.random.default_rng(5).integers(0, 256, (24, 40, 3), np.uint8)
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    path = tmp_path / "photo.png"
+    Image.fromarray(stored).save(path, exif=tags)
+    seen = np.rot90(stored, -1)
+    np.testing.assert_array_equal(predictor.prepare(path), predictor.prepare(seen))
+    as_seen, as_stored = (next(predictor.outputs([each], ("logits",)))["logits"] for each in (seen, stored))
+    assert not np.array_equal(as_seen, as_stored)
+    for exif, expected in ((None, as_seen), (True, as_seen), (False, as_stored)):
+        np.testing.assert_array_equal(next(predictor.outputs([path], ("logits",), exif=exif))["logits"], expected)
+    source = ImageSource("photos", [{"image": path.read_bytes(), "label": 1}], predictor.class_names)
+    for exif, expected in ((False, as_stored), (True, as_seen)):
+        losses = evaluate([predictor], dataclasses.replace(source, exif=exif)).losses
+        np.testing.assert_allclose(losses, -log_softmax(expected)[:, 1], rtol=1e-6)

@@ -158,3 +158,21 @@ def test_what_is_evaluated_is_not_lost_without_boxes(run, named, folder, tmp_pat
     code, out, err = run("evaluate", *named_data, "--localization", str(tmp_path / "boxes.csv"))
     assert (code, "top-1" in out) == (2, True)
     assert err == "inception-jax: Of 11 images none has a box of its class; the first is 0.\n"
+
+
+def test_places_lie_on_the_image_as_it_is_read(named, tmp_path):
+    stored = np.random.default_rng(1).integers(0, 256, (SIZE[1], SIZE[0], 3), np.uint8)
+    tags = Image.Exif()
+    tags[0x0112] = 8
+    images = (("photo", stored, {"exif": tags}), ("seen", np.rot90(stored), {}), ("flat", stored, {}))
+    for name, pixels, options in images:
+        folder = tmp_path / name / "val" / NAMES[0]
+        folder.mkdir(parents=True)
+        Image.fromarray(pixels).save(folder / "0.png", **options)
+
+    def located(name, exif):
+        source = open_source(f"folder:{tmp_path / name}", "val", class_names=NAMES, exif=exif)
+        (found,) = _localise(named, source, boxes={})[0].located
+        return found.place, found.box
+
+    assert located("photo", True) == located("seen", False) != located("flat", False) == located("photo", False)
