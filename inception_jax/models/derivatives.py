@@ -48,7 +48,7 @@ class Operation:
     def __call__(self, statics: Hashable, *args: Any) -> Any:
         """Returns the outputs, which JAX may differentiate."""
         flat, tree = jax.tree.flatten(args)
-        flat = _all_varying(flat)
+        flat = all_varying(flat)
         call = _Call(self, statics, tree)
         traced = _run_fast.trace(call, *flat)
         made = value_p.bind(*flat, call=call, jaxpr=traced.jaxpr)
@@ -113,7 +113,7 @@ def _value_jvp(primals, tangents, *, call, jaxpr):
         saved, extras_tree = jax.tree.flatten(extras)
         avals = tuple(jax.typeof(output) for output, is_float in zip(made, floats, strict=True) if is_float)
         push = _Push(call, by, floats, jax.tree.structure(outputs), extras_tree)
-        pushed = tangent_p.bind(*_all_varying([*primals, *saved, *seeds]), push=push, avals=avals)
+        pushed = tangent_p.bind(*all_varying([*primals, *saved, *seeds]), push=push, avals=avals)
     rest = iter(pushed)
     return made, [
         next(rest) if is_float else _no_tangent(output) for output, is_float in zip(made, floats, strict=True)
@@ -216,7 +216,7 @@ def _tangent_jvp(primals, tangents, *, push, avals):
     terms = []
     if not all(isinstance(tangent, ad.Zero) for tangent in by_seeds):  # linear in them
         seeds_of_seeds = [ad.instantiate_zeros(tangent) for tangent in by_seeds]
-        terms.append(tangent_p.bind(*_all_varying([*args, *extras, *seeds_of_seeds]), push=push, avals=avals))
+        terms.append(tangent_p.bind(*all_varying([*args, *extras, *seeds_of_seeds]), push=push, avals=avals))
     by = [not isinstance(tangent, ad.Zero) for tangent in by_args]
     if any(by):
         known = [tangent for tangent in by_args if not isinstance(tangent, ad.Zero)]
@@ -286,17 +286,22 @@ def _fold(array: jax.Array) -> jax.Array:
     return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
 
-def _all_varying(flat: Sequence[jax.Array]) -> list[jax.Array]:
-    """Returns arrays of one program of a `shard_map` as varying along all the axes along which one of them does."""
-    found = [_varying(each) for each in flat]
-    axes = frozenset().union(*found)
+def varying(*arrays: jax.Array) -> frozenset:
+    """Returns the axes of a `shard_map` along which some array varies; versions of JAX call them differently."""
+    avals = [jax.typeof(array) for array in arrays]
+    return frozenset().union(*(aval.vma if hasattr(aval, "vma") else aval.mat.varying for aval in avals))
+
+
+def all_varying(arrays: Sequence[jax.Array], axes: frozenset | None = None) -> list[jax.Array]:
+    """Returns arrays that all vary along these axes, by default along all that one of them varies along."""
+    axes = varying(*arrays) if axes is None else axes
     return [
-        jax.lax.pcast(each, tuple(axes - varying), to="varying") if varying != axes else each
-        for each, varying in zip(flat, found, strict=True)
+        jax.lax.pcast(array, tuple(missing), to="varying") if (missing := axes - varying(array)) else array
+        for array in arrays
     ]
 
 
-def _varying(array: jax.Array) -> frozenset:
-    """Returns the axes of a `shard_map` along which an array varies; versions of JAX call them differently."""
-    aval = jax.typeof(array)
-    return frozenset(aval.vma if hasattr(aval, "vma") else aval.mat.varying)
+def described(shape: Sequence[int], dtype: Any, *arrays: jax.Array) -> Any:
+    """Returns what stands for an array of a shape that varies along the axes that the arrays vary along."""
+    axes = varying(*arrays)
+    return all_varying([jnp.zeros(shape, dtype)], axes)[0] if axes else jax.ShapeDtypeStruct(tuple(shape), dtype)
