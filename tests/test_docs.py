@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from inception_jax import list_models
@@ -56,6 +57,18 @@ def test_example_of_the_readme_runs(monkeypatch):
         "4e": (14, 14, 832),
         "5b": (7, 7, 1024),
     }
+
+
+def test_training_step_of_the_docs_runs(monkeypatch):
+    """With `jit` replaced by tracing, as above."""
+    text = (ROOT / "docs" / "TRAINING.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?train=True.*?)```", text, re.DOTALL)
+    monkeypatch.setattr(jax, "jit", lambda function: functools.partial(jax.eval_shape, function))
+    names: dict = {}
+    exec(example, names)
+    assert names["loss"].shape == ()
+    for made, given in (("grads", "params"), ("batch_stats", "batch_stats")):
+        assert jax.tree.map(jnp.shape, names[made]) == jax.tree.map(jnp.shape, names["variables"][given])
 
 
 def test_every_config_has_its_row():

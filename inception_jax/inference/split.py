@@ -37,7 +37,7 @@ def from_endpoint(model: InceptionNet, name: str, variables: Variables, maps: ja
       UserError: the model has no such endpoint.
     """
     _, rest = _tables(model, name)
-    part = model.clone(table=rest, aux_heads={}, features=(), frozen_up_to=None)
+    part = model.clone(table=rest, aux_heads={}, features=(), frozen_up_to=None, channels=None)
     return cast(ModelOutput, part.apply(variables, maps)).logits
 
 

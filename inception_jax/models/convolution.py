@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from inception_jax.models import fence, ops, pooled, spec, tpu
+from inception_jax.models.arguments import TRAINING
 from inception_jax.models.pending import Maps, Pending, conv_moments, parts, settle
 
 LEFT_BY_CUT = 0.87962566103423978  # standard deviation of a normal distribution cut at two of them
@@ -24,6 +25,11 @@ class BatchNorm(nn.Module):
 
     def setup(self):
         shape = (self.features,)
+        if not self.is_initializing() and not self.has_variable("batch_stats", "mean"):
+            raise ValueError(
+                f"The variables hold no batch_stats of {'/'.join(self.path)}: pass what `init` returned, "
+                "{'params': ..., 'batch_stats': ...}."
+            )
         self.mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         self.var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         self.gain = self.param("scale", nn.initializers.ones, shape) if self.constants.scale else jnp.ones(shape)
@@ -51,6 +57,8 @@ class BatchNorm(nn.Module):
         """
         sign = self.sign()
         if not self.is_initializing():
+            if not self.is_mutable_collection("batch_stats"):
+                raise ValueError(f"train=True updates the running statistics, so it needs mutable: {TRAINING}.")
             new_mean, new_var = jax.lax.stop_gradient((sign * mean.mean((0, 1, 2, 3)), var.mean((0, 1, 2, 3))))
             count = maps[..., 0].size // len(mean)
             correction = count / max(count - 1, 1) if self.constants.unbiased else 1.0

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from inception_jax.models import platforms
+from inception_jax.models.derivatives import Operation
 
 
-@jax.custom_vjp
 def on_cpu(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     """Returns arrays of one shape and dtype; CPUs compute them in one step, where they stand.
 
@@ -17,13 +17,16 @@ def on_cpu(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     every parameter: slow to run, and slow to compile. Steps that read no more than arrays are alike for arrays of a
     shape, so that XLA compiles one for all.
     """
-    return platforms.pick(*arrays, cpu=_apart, default=lambda *same: same)
-
-
-on_cpu.defvjp(lambda *arrays: (on_cpu(*arrays), None), lambda _, grads: grads)
+    return _fence(None, *arrays)
 
 
 def _apart(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     """Stacks: XLA drops a barrier before it fuses, but fuses no concatenation into what reads it."""
     together = lax.optimization_barrier(jnp.stack([*arrays, arrays[0]] if len(arrays) == 1 else arrays))
     return tuple(lax.index_in_dim(together, place, keepdims=False) for place in range(len(arrays)))
+
+
+_fence = Operation(
+    fast=lambda _, *arrays: platforms.pick(*arrays, cpu=_apart, default=lambda *same: same),
+    plain=lambda _, *arrays: arrays,  # derivatives need no fence
+)

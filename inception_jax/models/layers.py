@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from inception_jax.models import pending, spec
+from inception_jax.models.arguments import TRAINING
 from inception_jax.models.convolution import ConvNormAct, initializer, may_pool, run_as_one, run_on_pool
 from inception_jax.models.pending import Maps, settle
 
@@ -131,6 +132,8 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> jax.Array:
+        if train and self.dropout and not self.has_rng("dropout"):
+            raise ValueError(f"train=True draws what dropout leaves out, so it needs rngs: {TRAINING}.")
         features = nn.Dropout(self.dropout)(features, deterministic=not train)
         dtype = jnp.promote_types(features.dtype, jnp.float32)
         return nn.Dense(self.num_classes, kernel_init=initializer(self.kernel_init), dtype=dtype, name="linear")(

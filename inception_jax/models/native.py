@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from inception_jax.models import platforms
+from inception_jax.models.derivatives import all_varying, varying
 from inception_jax.models.xla import Geometry
 
 try:
@@ -154,4 +155,6 @@ def _window(geometry: Geometry, size: int | None = None) -> dict[str, Any]:
 
 
 def _call(name: str, results: Any, *arrays: jax.Array, **attributes: Any) -> Any:
-    return jax.ffi.ffi_call(PREFIX + name, results, vmap_method="sequential")(*arrays, **attributes)
+    made = jax.ffi.ffi_call(PREFIX + name, results, vmap_method="sequential")(*arrays, **attributes)
+    axes = varying(*arrays)  # of a `shard_map`, which takes what FFI returns for the same on all devices
+    return jax.tree.map(lambda array: all_varying([array], axes)[0], made) if axes else made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
-from inception_jax.models import layers, spec
+from inception_jax.models import arguments, layers, spec
 from inception_jax.models.convolution import ConvNormAct
 from inception_jax.models.pending import Maps, settle
 
@@ -25,11 +26,22 @@ class ModelOutput:
     aux        logits [B, K] of the auxiliary heads by tap; empty when they are off or `train` is False
     endpoints  the map [B, H, W, C] after each row of the table, by row name, or after the rows that `features_only`
                asked for; the unused ones cost nothing under jit
+
+    Both are in the order of the table, or in that of `features_only`: JAX returns a plain dict sorted by its keys.
     """
 
     logits: jax.Array
-    aux: dict[str, jax.Array]
-    endpoints: dict[str, jax.Array]
+    aux: OrderedDict[str, jax.Array]
+    endpoints: OrderedDict[str, jax.Array]
+
+    def __repr__(self) -> str:
+        by_name = (
+            f"{field}={{{', '.join(f'{name!r}: {arguments.described(leaf)}' for name, leaf in leaves.items())}}}"
+            if isinstance(leaves, Mapping)
+            else f"{field}={arguments.described(leaves)}"
+            for field, leaves in (("aux", self.aux), ("endpoints", self.endpoints))
+        )
+        return f"ModelOutput(logits={arguments.described(self.logits)}, {', '.join(by_name)})"
 
 
 class InceptionNet(nn.Module):
@@ -43,7 +55,8 @@ class InceptionNet(nn.Module):
     batch norms normalise by the running statistics and leave them as they are.
 
     Raises:
-      ValueError: the images are no [B, H, W, C] floats, or smaller than the table can read.
+      ValueError: the images are no floats [B, H, W, channels], or smaller than the table can read; in training, no
+        running statistics were given, they are not mutable, or there is no rng for dropout.
     """
 
     name_in_zoo: str
@@ -56,6 +69,14 @@ class InceptionNet(nn.Module):
     bn_group_size: int | None = None
     features: tuple[str, ...] | None = None  # the endpoints to return; None: all
     frozen_up_to: str | None = None  # the last row that does not train; None: all do
+    channels: int | None = 3  # of images; None: what it reads are no images
+
+    def __repr__(self) -> str:
+        facts = {"num_classes": self.num_classes, "dtype": jnp.dtype(self.dtype).name, "aux": tuple(self.aux_heads)}
+        chosen = {name: getattr(self, name) for name in ("bn_group_size", "features", "frozen_up_to")}
+        facts |= {"dropout": self.dropout, "rows": len(self.table)}
+        facts |= {name: value for name, value in chosen.items() if value is not None}
+        return f"InceptionNet({self.name_in_zoo!r}, {', '.join(f'{key}={value!r}' for key, value in facts.items())})"
 
     def __post_init__(self) -> None:
         # Tables are dicts; frozen, they let a module be hashed, and so be a static argument of a jitted function.
@@ -69,7 +90,8 @@ class InceptionNet(nn.Module):
             ConvNormAct, numerics=self.numerics, bn_group_size=self.bn_group_size, dtype=self.dtype
         )
         pool = functools.partial(layers.pool, numerics=self.numerics)
-        endpoints, aux = {}, {}
+        endpoints: OrderedDict[str, jax.Array] = OrderedDict()
+        aux: OrderedDict[str, jax.Array] = OrderedDict()
         frozen = self.frozen_rows()
         maps: Maps = images.astype(self.dtype)
         for name, row in self.table.items():
@@ -90,8 +112,8 @@ class InceptionNet(nn.Module):
             classifier = layers.Classifier(self.num_classes, self.dropout, self.numerics.kernel_init, name="classifier")
             logits = classifier(pooled, train)
         if self.features is not None:
-            endpoints = {name: endpoints[name] for name in self.features}
-        return ModelOutput(logits, aux if train else {}, endpoints)
+            endpoints = OrderedDict((name, endpoints[name]) for name in self.features)
+        return ModelOutput(logits, aux if train else OrderedDict(), endpoints)
 
     def frozen_rows(self) -> tuple[str, ...]:
         """Returns the names of the rows that do not train."""
@@ -107,10 +129,7 @@ class InceptionNet(nn.Module):
         return spec.minimum_input(self.table, self.numerics, self.aux_heads if train else None)
 
     def _check(self, images: jax.Array, train: bool) -> None:
-        if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
-            raise ValueError(
-                f"{self.name_in_zoo} reads normalised floats [B, H, W, 3], not {images.dtype}{list(images.shape)}."
-            )
+        arguments.check_images(self.name_in_zoo, images, self.channels)
         self.check_size(images.shape[1], images.shape[2], heads=train or self.is_initializing())
 
     def check_size(self, height: int, width: int, heads: bool) -> None:

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from inception_jax.models import cpu, native, platforms, xla
+from inception_jax.models.derivatives import Operation
 from inception_jax.models.xla import Borders as Borders
 from inception_jax.models.xla import Geometry as Geometry
 
@@ -44,7 +45,7 @@ def conv(
 
     Maps, kernel and bias have the same dtype.
     """
-    return _conv(geometry(stride, borders, groups), relu, maps, kernel, bias)
+    return _conv((geometry(stride, borders, groups), relu), maps, kernel, bias)
 
 
 def max_pool(maps: jax.Array, window: int, stride: int, borders: Borders) -> jax.Array:
@@ -52,7 +53,7 @@ def max_pool(maps: jax.Array, window: int, stride: int, borders: Borders) -> jax
 
     The gradient goes to the first maximum of a window, row by row.
     """
-    return _max_pool(maps, window, geometry(stride, borders))
+    return _max_pool((window, geometry(stride, borders)), maps)
 
 
 def geometry(stride: int, borders: Borders, groups: int = 1) -> Geometry:
@@ -67,21 +68,16 @@ def _by_platform(on_cpu: Callable, elsewhere: Callable, *arrays: jax.Array | Non
     )
 
 
-# Convolution.
+# Convolution. Statics are (geometry, relu), or a geometry and the shape of a gradient without its images.
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _conv(geometry: Geometry, relu: bool, maps: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
-    return forward(maps, kernel, geometry, bias, relu)
+def _conv_forward(statics, maps, kernel, bias):
+    made = _conv(statics, maps, kernel, bias)
+    return made, made if statics[1] else None
 
 
-def _conv_forward(geometry, relu, maps, kernel, bias):
-    made = _conv(geometry, relu, maps, kernel, bias)
-    return made, (maps, kernel, bias, made if relu else None)
-
-
-def _conv_backward(geometry, relu, saved, grads):
-    maps, kernel, bias, made = saved
+def _conv_backward(statics, args, made, grads):
+    (geometry, relu), (maps, kernel, bias) = statics, args
     grads = jnp.where(made > 0, grads, 0) if relu else grads
     return (
         maps_gradient(grads, kernel, maps.shape, geometry),
@@ -90,55 +86,113 @@ def _conv_backward(geometry, relu, saved, grads):
     )
 
 
-_conv.defvjp(_conv_forward, _conv_backward)
+_conv = Operation(
+    fast=lambda statics, *arrays: _by_platform(cpu.conv, xla.conv, *arrays, geometry=statics[0], relu=statics[1]),
+    plain=lambda statics, *arrays: xla.conv(*arrays, geometry=statics[0], relu=statics[1]),
+    images=(True, False, False),
+    forward=_conv_forward,
+    backward=_conv_backward,
+)
 
 
-def forward(
-    maps: jax.Array, kernel: jax.Array, geometry: Geometry, bias: jax.Array | None = None, relu: bool = False
-) -> jax.Array:
-    """Returns `conv`; it has no gradient."""
-    return _by_platform(cpu.conv, xla.conv, maps, kernel, bias, geometry=geometry, relu=relu)
+def forward(maps: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """Returns `conv` of a geometry."""
+    return _conv((geometry, False), maps, kernel, None)
 
 
 def maps_gradient(grads: jax.Array, kernel: jax.Array, shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
     """Returns the gradient of a convolution by its maps, which have this shape, from that by its output."""
-    return _by_platform(cpu.maps_gradient, xla.maps_gradient, grads, kernel, shape=shape, geometry=geometry)
+    return _maps_gradient((geometry, shape[1:]), grads, kernel)
+
+
+_maps_gradient = Operation(
+    fast=lambda statics, grads, kernel: _by_platform(
+        cpu.maps_gradient, xla.maps_gradient, grads, kernel, shape=(grads.shape[0], *statics[1]), geometry=statics[0]
+    ),
+    plain=lambda statics, grads, kernel: xla.maps_gradient(grads, kernel, (grads.shape[0], *statics[1]), statics[0]),
+    images=(True, False),
+)
 
 
 def kernel_gradient(maps: jax.Array, grads: jax.Array, shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
     """Returns the gradient of a convolution by its kernel, which has this shape, in the dtype of the maps."""
-    return _by_platform(cpu.kernel_gradient, xla.kernel_gradient, maps, grads, shape=shape, geometry=geometry)
+    return _kernel_gradient((geometry, shape), maps, grads)
 
 
-# Max pool.
+_kernel_gradient = Operation(
+    fast=lambda statics, maps, grads: _by_platform(
+        cpu.kernel_gradient, xla.kernel_gradient, maps, grads, shape=statics[1], geometry=statics[0]
+    ),
+    plain=lambda statics, maps, grads: xla.kernel_gradient(maps, grads, statics[1], statics[0]),
+)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _max_pool(maps: jax.Array, window: int, geometry: Geometry) -> jax.Array:
-    return _by_platform(cpu.max_pool, xla.max_pool, maps, window=window, geometry=geometry)
+# Max pool. Statics are (window, geometry).
 
 
-def _max_pool_forward(maps: jax.Array, window: int, geometry: Geometry) -> tuple[jax.Array, tuple]:
-    """Saves the maps for XLA and the winners for CPUs; what a platform does not read, its compiler drops."""
+def _with_winners(statics, maps):
+    """Returns the pool and, on CPUs, its argmax indices; elsewhere zeros, which nothing reads."""
+    window, geometry = statics
 
-    def by_xla(maps: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def by_xla(maps):
         pooled = xla.max_pool(maps, window, geometry)
         return pooled, jnp.zeros_like(pooled, cpu.place_dtype(window))
 
     on_cpu = functools.partial(cpu.winners, window=window, geometry=geometry)
-    pooled, winners = platforms.pick(maps, cpu=on_cpu, default=by_xla)
-    return pooled, (maps, winners)
+    return platforms.pick(maps, cpu=on_cpu, default=by_xla)
 
 
-def _max_pool_backward(window: int, geometry: Geometry, saved: tuple, grads: jax.Array) -> tuple[jax.Array]:
-    def by_xla(maps: jax.Array, winners: jax.Array, grads: jax.Array) -> jax.Array:
+def _pool_forward(statics, maps):
+    """Saves the maps for XLA and the argmax indices for CPUs; what a platform does not read, its compiler drops."""
+    return _winners(statics, maps)
+
+
+def _pool_backward(statics, args, winners, grads):
+    return (_pool_gradient(statics, *args, winners, grads),)
+
+
+def _winners_plain(statics, maps):
+    """Has a derivative that CPUs run faster than that of XLA's max pool."""
+    return _with_winners((statics[0], statics[1]._replace(native=False)), maps)
+
+
+def _pool_plain(statics, maps):
+    return _winners_plain(statics, maps)[0]
+
+
+def _winners_forward(statics, maps):
+    pooled, winners = _winners(statics, maps)
+    return (pooled, winners), winners
+
+
+def _winners_backward(statics, args, winners, grads):
+    return _pool_backward(statics, args, winners, grads[0])
+
+
+def _pool_gradient_fast(statics, maps, winners, grads):
+    window, geometry = statics
+
+    def by_xla(maps, winners, grads):
         (gradient,) = jax.vjp(lambda maps: xla.max_pool(maps, window, geometry), maps)[1](grads)
         return gradient
 
-    def on_cpu(maps: jax.Array, winners: jax.Array, grads: jax.Array) -> jax.Array:
+    def on_cpu(maps, winners, grads):
         return cpu.max_pool_gradient(winners, grads, window, maps.shape, geometry)
 
-    return (platforms.pick(*saved, grads, cpu=on_cpu, default=by_xla),)
+    return platforms.pick(maps, winners, grads, cpu=on_cpu, default=by_xla)
 
 
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+def _pool_gradient_plain(statics, maps, winners, grads):
+    (gradient,) = jax.vjp(functools.partial(_pool_plain, statics), maps)[1](grads)
+    return gradient
+
+
+_max_pool = Operation(
+    fast=lambda statics, maps: _by_platform(cpu.max_pool, xla.max_pool, maps, window=statics[0], geometry=statics[1]),
+    plain=_pool_plain,
+    images=(True,),
+    forward=_pool_forward,
+    backward=_pool_backward,
+)
+_winners = Operation(_with_winners, _winners_plain, (True,), _winners_forward, _winners_backward)
+_pool_gradient = Operation(_pool_gradient_fast, _pool_gradient_plain, (True, True, True))

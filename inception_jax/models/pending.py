@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from inception_jax.models import native, ops, platforms
+from inception_jax.models.derivatives import Operation
 
 
 @flax.struct.dataclass
@@ -94,7 +95,6 @@ def max_pool(maps: Maps, window: int, stride: int, borders: ops.Borders) -> Maps
     return ops.max_pool(settle(maps), window, stride, borders)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def conv_moments(
     geometry: ops.Geometry, group_size: int, maps: Maps, kernel: jax.Array, bias: jax.Array | None, origin: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -109,19 +109,28 @@ def conv_moments(
       maps: of the dtype of the convolution, pending ones too.
       kernel, bias, origin: float32; origin, near the means [features], has no gradient.
     """
-    features = _conv(maps, kernel.astype(_dtype(maps)), geometry)
-    if bias is not None:
-        features = features + jnp.expand_dims(bias, (0, 1, 2)).astype(features.dtype)
-    return features, *mean_and_variance(features, origin, len(features) // group_size, geometry)
+    return _conv_moments((geometry, group_size), maps, kernel, bias, origin)
 
 
-def _forward(geometry, group_size, maps, kernel, bias, origin):
-    features, mean, var = conv_moments(geometry, group_size, maps, kernel, bias, origin)
-    return (features, mean, var), (maps, kernel, bias, origin, features, mean, var)
+def _fast(statics, maps, kernel, bias, origin):
+    geometry, group_size = statics
+    features = _add_bias(_conv(maps, kernel.astype(_dtype(maps)), geometry), bias)
+    return features, *mean_and_variance(features, origin, group_size, geometry)
 
 
-def _backward(geometry, group_size, residuals, cotangents):
-    maps, kernel, bias, origin, features, mean, var = residuals
+def _plain(statics, maps, kernel, bias, origin):
+    geometry, group_size = statics
+    features = _add_bias(ops.forward(settle(maps), kernel.astype(_dtype(maps)), geometry), bias)
+    return features, *plain_mean_and_variance(features, group_size)
+
+
+def _forward(statics, maps, kernel, bias, origin):
+    made = _conv_moments(statics, maps, kernel, bias, origin)
+    return made, made
+
+
+def _backward(statics, args, made, cotangents):
+    (geometry, _), (maps, kernel, bias, origin), (features, mean, var) = statics, args, made
     through = functools.partial(through_moments, features, cotangents[0])
     of_moments = mean, var, *cotangents[1:]
     grads = through(of_moments)
@@ -140,79 +149,107 @@ def _backward(geometry, group_size, residuals, cotangents):
     return _unsettle(_settled_anew(maps), settled_grad, geometry), kernel_grad, bias_grad, jnp.zeros_like(origin)
 
 
-conv_moments.defvjp(_forward, _backward)
+_conv_moments = Operation(_fast, _plain, (True, False, False, False), _forward, _backward)
+
+
+def _add_bias(features: jax.Array, bias: jax.Array | None) -> jax.Array:
+    return features if bias is None else features + jnp.expand_dims(bias, (0, 1, 2)).astype(features.dtype)
 
 
 # What reads pending maps: on CPUs `native` normalises them on the way, elsewhere the compiler is left to do so.
 
 
 def _conv(maps: Maps, kernel: jax.Array, geometry: ops.Geometry) -> jax.Array:
-    def plain(maps, kernel):
-        settled = settle(maps)
-        if isinstance(maps, Pending) and maps.part and kernel.shape[:2] != (1, 1):
-            settled = _anew(settle(_settled_anew(maps)))  # TPUs are slow to read windows of a slice
-        return ops.forward(settled, kernel, geometry)
+    return _by_platform(_CONV, geometry, None, maps, kernel)
 
-    def on_cpu(maps, kernel):
-        return native.conv(maps.maps, kernel, geometry, norm=norm(maps), relu_maps=maps.relu)
 
-    return _by_platform(plain, on_cpu, geometry, maps, kernel)
+def _conv_plain(statics, maps, kernel):
+    settled = settle(maps)
+    if isinstance(maps, Pending) and maps.part and kernel.shape[:2] != (1, 1):
+        settled = _anew(settle(_settled_anew(maps)))  # TPUs are slow to read windows of a slice
+    return ops.forward(settled, kernel, statics[0])
+
+
+def _conv_on_cpu(statics, maps, kernel):
+    return native.conv(maps.maps, kernel, statics[0], norm=norm(maps), relu_maps=maps.relu)
 
 
 def _kernel_gradient(maps: Maps, grads: jax.Array, shape: tuple[int, ...], geometry: ops.Geometry) -> jax.Array:
-    def plain(maps, grads):
-        return ops.kernel_gradient(settle(maps), grads, shape, geometry)
+    return _by_platform(_KERNEL_GRADIENT, geometry, shape, maps, grads)
 
-    def on_cpu(maps, grads):
-        return native.kernel_gradient(maps.maps, grads, shape, geometry, norm(maps), maps.relu)
 
-    return _by_platform(plain, on_cpu, geometry, maps, grads)
+def _kernel_gradient_plain(statics, maps, grads):
+    geometry, shape = statics
+    return ops.kernel_gradient(settle(maps), grads, shape, geometry)
+
+
+def _kernel_gradient_on_cpu(statics, maps, grads):
+    geometry, shape = statics
+    return native.kernel_gradient(maps.maps, grads, shape, geometry, norm(maps), maps.relu)
 
 
 def _unsettle(maps: Maps, grads: jax.Array, geometry: ops.Geometry) -> Maps:
     """Returns the gradient by pending maps and their norm, from that by the settled maps."""
+    return _by_platform(_UNSETTLE, geometry, None, maps, grads)
 
-    def plain(maps, grads):
-        (gradient,) = jax.vjp(settle, maps)[1](grads)
-        return gradient
 
-    def on_cpu(maps, grads):
-        gradient, (passed, distance) = native.pending_gradient(maps.maps, grads, norm(maps), maps.relu)
-        passed, distance = (each.reshape(maps.mean.shape) for each in (passed, distance))
-        return dataclasses.replace(maps, maps=gradient, mean=-maps.scale * passed, scale=distance, bias=passed)
+def _unsettle_plain(_, maps, grads):
+    (gradient,) = jax.vjp(settle, maps)[1](grads)
+    return gradient
 
-    return _by_platform(plain, on_cpu, geometry, maps, grads)
+
+def _unsettle_on_cpu(_, maps, grads):
+    gradient, (passed, distance) = native.pending_gradient(maps.maps, grads, norm(maps), maps.relu)
+    passed, distance = (each.reshape(maps.mean.shape) for each in (passed, distance))
+    return dataclasses.replace(maps, maps=gradient, mean=-maps.scale * passed, scale=distance, bias=passed)
 
 
 def mean_and_variance(
-    maps: jax.Array, origin: jax.Array, groups: int, geometry: ops.Geometry
+    maps: jax.Array, origin: jax.Array, group_size: int, geometry: ops.Geometry
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the mean and the variance of groups of images, [G, 1, 1, 1, C]; see `conv_moments`."""
-    offset, square = _moments(maps, origin, groups, geometry)
+    moments = _MOMENTS if native.fits(geometry, maps, origin) else _MOMENTS.plain
+    offset, square = moments(group_size, maps, origin)
     return jnp.expand_dims(origin, (0, 1, 2, 3)) + offset, jnp.maximum(square - jnp.square(offset), 0)
 
 
-def _moments(maps: jax.Array, origin: jax.Array, groups: int, geometry: ops.Geometry) -> tuple[jax.Array, jax.Array]:
+def plain_mean_and_variance(maps: jax.Array, group_size: int) -> tuple[jax.Array, jax.Array]:
+    """Returns `mean_and_variance`, about the mean itself: its derivatives are exact wherever the origin is."""
+    x = _grouped(maps, maps.shape[0] // group_size)
+    mean = x.mean(_AXES, keepdims=True)
+    return mean, jnp.square(x - mean).mean(_AXES, keepdims=True)
+
+
+_AXES = (1, 2, 3)
+
+
+def _moments_plain(group_size, maps, origin):
     """Returns means of the distance from `origin` and of its square, [G, 1, 1, 1, C]."""
-    axes = (1, 2, 3)
-
-    def plain(maps, origin):
-        distance = _grouped(maps, groups) - jnp.expand_dims(origin, (0, *axes))
-        return distance.mean(axes, keepdims=True), jnp.square(distance).mean(axes, keepdims=True)
-
-    def on_cpu(maps, origin):
-        first, second = native.moments(maps, origin, groups)
-        return jnp.expand_dims(first, axes), jnp.expand_dims(second, axes)
-
-    if not native.fits(geometry, maps, origin):
-        return plain(maps, origin)
-    return platforms.pick(maps, origin, cpu=on_cpu, default=plain)
+    distance = _grouped(maps, maps.shape[0] // group_size) - jnp.expand_dims(origin, (0, *_AXES))
+    return distance.mean(_AXES, keepdims=True), jnp.square(distance).mean(_AXES, keepdims=True)
 
 
-def _by_platform(plain: Callable, on_cpu: Callable, geometry: ops.Geometry, maps: Maps, other: jax.Array) -> Any:
-    if not isinstance(maps, Pending) or not native.fits(geometry, other, *jax.tree.leaves(maps)):
-        return plain(maps, other)
-    return platforms.pick(maps, other, cpu=on_cpu, default=plain)
+def _moments_on_cpu(group_size, maps, origin):
+    first, second = native.moments(maps, origin, maps.shape[0] // group_size)
+    return jnp.expand_dims(first, _AXES), jnp.expand_dims(second, _AXES)
+
+
+def _operation(plain: Callable, on_cpu: Callable, images: tuple[bool, ...] | None) -> Operation:
+    def fast(statics, *args):
+        return platforms.pick(*args, cpu=functools.partial(on_cpu, statics), default=functools.partial(plain, statics))
+
+    return Operation(fast, plain, images)
+
+
+_CONV = _operation(_conv_plain, _conv_on_cpu, (True, False))
+_KERNEL_GRADIENT = _operation(_kernel_gradient_plain, _kernel_gradient_on_cpu, None)
+_UNSETTLE = _operation(_unsettle_plain, _unsettle_on_cpu, (True, True))
+_MOMENTS = _operation(_moments_plain, _moments_on_cpu, (True, False))
+
+
+def _by_platform(operation: Operation, geometry: ops.Geometry, shape: Any, maps: Maps, other: jax.Array) -> Any:
+    fits = isinstance(maps, Pending) and native.fits(geometry, other, *jax.tree.leaves(maps))
+    return (operation if fits else operation.plain)((geometry, shape), maps, other)
 
 
 def norm(maps: Pending) -> jax.Array:

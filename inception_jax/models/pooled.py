@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from inception_jax.models import ops, pending, tpu
+from inception_jax.models.derivatives import Operation
 from inception_jax.models.pending import Pending
 
 POOL = 3, 1, ((1, 1), (1, 1))  # window, stride, borders
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def conv(relu: bool, parts: Sequence[jax.Array], kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
     """Returns the convolution of the pool of maps. Its gradients are XLA's.
 
@@ -24,25 +24,31 @@ def conv(relu: bool, parts: Sequence[jax.Array], kernel: jax.Array, bias: jax.Ar
       parts: the maps, some channels each; they fit the kernels.
       kernel, bias: of their dtype.
     """
-    return tpu.conv(parts, kernel, bias, relu=relu)
+    return _conv(relu, parts, kernel, bias)
 
 
-def _conv_forward(relu, parts, kernel, bias):
-    return conv(relu, parts, kernel, bias), (parts, kernel, bias)
+def _conv_plain(relu, parts, kernel, bias):
+    pool = ops.max_pool(jnp.concatenate(parts, axis=-1), *POOL)
+    return ops.conv(pool, kernel, 1, ops.NO_BORDERS, bias=bias, relu=relu)
 
 
-def _conv_backward(relu, saved, grads):
-    def plain(parts, kernel, bias):
-        pool = ops.max_pool(jnp.concatenate(parts, axis=-1), *POOL)
-        return ops.conv(pool, kernel, 1, ops.NO_BORDERS, bias=bias, relu=relu)
-
-    return jax.vjp(plain, *saved)[1](grads)
+def _conv_forward(relu, *args):
+    return _conv(relu, *args), None
 
 
-conv.defvjp(_conv_forward, _conv_backward)
+def _conv_backward(relu, args, _, grads):
+    return jax.vjp(functools.partial(_conv_plain, relu), *args)[1](grads)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+_conv = Operation(
+    fast=lambda relu, parts, kernel, bias: tpu.conv(parts, kernel, bias, relu=relu),
+    plain=_conv_plain,
+    images=(True, False, False),
+    forward=_conv_forward,
+    backward=_conv_backward,
+)
+
+
 def conv_moments(
     group_size: int, maps: Pending, kernel: jax.Array, bias: jax.Array | None, origin: jax.Array
 ) -> tuple[Pending, tuple[jax.Array, jax.Array, jax.Array]]:
@@ -55,21 +61,47 @@ def conv_moments(
       group_size, kernel, bias, origin: see there.
       maps: that wait for a ReLU, too, and fit the kernels.
     """
+    return _conv_moments(group_size, maps, kernel, bias, origin)
+
+
+def _moments_fast(group_size, maps, kernel, bias, origin):
     features = tpu.conv([maps.maps], kernel.astype(maps.maps.dtype), bias, pending.norm(maps))
-    groups = len(features) // group_size
-    return maps, (features, *pending.mean_and_variance(features, origin, groups, ops.geometry(1, ops.NO_BORDERS)))
+    geometry = ops.geometry(1, ops.NO_BORDERS)
+    return maps, (features, *pending.mean_and_variance(features, origin, group_size, geometry))
 
 
-def _moments_forward(group_size, maps, kernel, bias, origin):
-    maps, made = conv_moments(group_size, maps, kernel, bias, origin)
-    return (maps, made), (maps, kernel, bias, origin, made)
+def _moments_plain(group_size, maps, kernel, bias, origin):
+    features = _features_plain(maps, kernel, bias)
+    return maps, (features, *pending.plain_mean_and_variance(features, group_size))
 
 
-def _moments_backward(group_size, saved, cotangents):
-    maps, kernel, bias, origin, (features, *moments) = saved
+def _features_plain(maps, kernel, bias):
+    pool = pending.settle(pending.max_pool(maps, *POOL))
+    features = ops.conv(pool, kernel.astype(pool.dtype), 1, ops.NO_BORDERS)
+    return features if bias is None else features + jnp.expand_dims(bias, (0, 1, 2)).astype(features.dtype)
+
+
+def _moments_forward(group_size, *args):
+    maps, made = _conv_moments(group_size, *args)
+    return (maps, made), made
+
+
+def _moments_backward(group_size, args, made, cotangents):
+    (maps, kernel, bias, origin), (features, *moments) = args, made
     others, (grads, *moments_grads) = cotangents
     grads = pending.through_moments(features, grads, (*moments, *moments_grads))
     bias_grad = None if bias is None else grads.sum((0, 1, 2), dtype=bias.dtype)
+    by_pending, by_kernel = _gradients(None, maps, kernel, grads, others)
+    return by_pending, by_kernel, bias_grad, jnp.zeros_like(origin)
+
+
+_conv_moments = Operation(
+    _moments_fast, _moments_plain, (True, False, False, False), _moments_forward, _moments_backward
+)
+
+
+def _gradients_fast(_, maps, kernel, grads, others):
+    """Returns the gradients by maps, what others sent back added, and by the kernel."""
     kernel_in_dtype = kernel.astype(maps.maps.dtype)
     by_maps, by_kernel, by_norm = tpu.gradients(maps.maps, kernel_in_dtype, pending.norm(maps), grads, others.maps)
     by_mean, by_scale, by_bias = (
@@ -77,7 +109,12 @@ def _moments_backward(group_size, saved, cotangents):
         for other, own in zip((others.mean, others.scale, others.bias), by_norm, strict=True)
     )
     by_pending = dataclasses.replace(others, maps=by_maps, mean=by_mean, scale=by_scale, bias=by_bias)
-    return by_pending, by_kernel.astype(kernel.dtype), bias_grad, jnp.zeros_like(origin)
+    return by_pending, by_kernel.astype(kernel.dtype)
 
 
-conv_moments.defvjp(_moments_forward, _moments_backward)
+def _gradients_plain(_, maps, kernel, grads, others):
+    by_pending, by_kernel = jax.vjp(lambda *args: _features_plain(*args, None), maps, kernel)[1](grads)
+    return jax.tree.map(jnp.add, by_pending, others), by_kernel
+
+
+_gradients = Operation(_gradients_fast, _gradients_plain)

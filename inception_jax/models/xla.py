@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from inception_jax.models.derivatives import described
+
 Borders = Sequence[tuple[int, int]]
 """(top, bottom), (left, right)."""
 
@@ -51,14 +53,14 @@ def finish(made: jax.Array, bias: jax.Array | None, relu: bool) -> jax.Array:
 
 def maps_gradient(grads: jax.Array, kernel: jax.Array, shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
     """Returns the gradient of `conv` by its maps, which have this shape."""
-    maps = jax.ShapeDtypeStruct(shape, grads.dtype)
+    maps = described(shape, grads.dtype, grads, kernel)
     (gradient,) = jax.linear_transpose(lambda maps: conv(maps, kernel, geometry=geometry), maps)(grads)
     return gradient
 
 
 def kernel_gradient(maps: jax.Array, grads: jax.Array, shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
     """Returns the gradient of `conv` by its kernel, which has this shape."""
-    kernel = jax.ShapeDtypeStruct(shape, maps.dtype)
+    kernel = described(shape, maps.dtype, maps, grads)
     (gradient,) = jax.linear_transpose(lambda kernel: conv(maps, kernel, geometry=geometry), kernel)(grads)
     return gradient
 

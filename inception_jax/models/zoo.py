@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from inception_jax.models import (
+    arguments,
     googlenet,
     inception_resnet,
     inception_v2,
@@ -279,7 +280,11 @@ def create_model(
       ValueError: an unknown name or endpoint, or a value out of range.
     """
     card = model_card(name)
-    _check(num_classes, width, dropout, bn_group_size)
+    num_classes, aux = arguments.whole("num_classes", num_classes, 0), arguments.flag("aux", aux)
+    width, dropout = _check_width(width), _check_dropout(dropout)
+    arguments.check_dtype(dtype)
+    if bn_group_size is not None:
+        bn_group_size = arguments.whole("bn_group_size", bn_group_size, 1)
     table, features = card.table, None
     if features_only is not False:
         num_classes = 0
@@ -299,12 +304,16 @@ def create_model(
     )
 
 
-def _check(num_classes: int, width: float, dropout: float | None, bn_group_size: int | None) -> None:
-    if num_classes < 0:
-        raise ValueError(f"num_classes is {num_classes}; it must be at least 0.")
-    if not 0 < width < float("inf"):
-        raise ValueError(f"width is {width}; it must be above 0.")
-    if dropout is not None and not 0 <= dropout < 1:
-        raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1.")
-    if bn_group_size is not None and bn_group_size < 1:
-        raise ValueError(f"bn_group_size is {bn_group_size}; it must be at least 1.")
+def _check_width(width: Any) -> float:
+    number = arguments.real("width", width, "a number above 0")
+    if number <= 0:
+        raise ValueError(f"width is {width!r}; it must be a number above 0.")
+    return number
+
+
+def _check_dropout(dropout: Any) -> float | None:
+    allowed = "a number of at least 0 and below 1"
+    number = None if dropout is None else arguments.real("dropout", dropout, allowed)
+    if number is not None and not 0 <= number < 1:
+        raise ValueError(f"dropout is {dropout!r}; it must be {allowed}.")
+    return number

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from inception_jax.models.arguments import described, in_tree
 from inception_jax.models.network import InceptionNet
 
 
@@ -29,10 +30,23 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: optax.OptState
     ema: dict[str, Any]
 
+    def __repr__(self) -> str:
+        """Sums up: the arrays themselves fill megabytes of a notebook."""
+        params = sum(getattr(leaf, "size", 0) for leaf in jax.tree.leaves(self.params))
+        average = ", averaged variables" if self.ema else ""
+        return f"TrainState(step={_shown(self.step)}, {params:,} parameters{average}; {in_tree(self)} in all)"
+
     @property
     def variables(self) -> dict[str, Any]:
         """What `model.apply` takes."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def _shown(step: Any) -> str:
+    """Returns a step, also where it is traced, was donated, or lies on other processes."""
+    if isinstance(step, jax.Array) and not isinstance(step, jax.core.Tracer):
+        return str(step) if not step.is_deleted() and step.is_fully_replicated else described(step)
+    return str(step) if isinstance(step, int) else described(step)
 
 
 def init_variables(rng: jax.Array, model: InceptionNet, image_size: int) -> dict[str, Any]:
