@@ -15,7 +15,6 @@ from typing import IO, Any
 
 import numpy as np
 
-import inception_jax
 from inception_jax.errors import UserError
 from inception_jax.weights.readers.budget import Limits
 from inception_jax.weights.readers.formats import Format
@@ -57,7 +56,7 @@ def read_apart(kind: Format, path: Path, limits: Limits) -> Iterator[str | tuple
 def _running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a command, and ends it in any case."""
     # It finds modules where this process does, but for the current folder, which may hold anything.
-    root = str(Path(inception_jax.__file__).parent.parent)
+    root = str(Path(__file__).parents[3])
     places = os.pathsep.join([root, *(place for place in sys.path if place)])
     quiet = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": places}
     process = subprocess.Popen(
