@@ -13,6 +13,7 @@ import pytest
 
 from inception_jax.errors import UserError
 from inception_jax.weights.readers import read_tensors
+from tests.weights.test_fuzz import check, fuzz
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
 
@@ -260,3 +261,32 @@ def test_tensorflow(tmp_path, variables, version):
     if version == "V2":
         data.unlink()
         refusal(path, "looks like a file of TensorFlow, but")
+
+
+# ---- PyTorch, hostile ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_stride_of_0_makes_any_shape_of_one_value(torch, tmp_path, dtype):
+    path = tmp_path / "x.pth"
+    tensor = torch.ones(1, dtype=getattr(torch, dtype)).as_strided((1 << 18, 1 << 18), (0, 0))
+    save(torch, path, {"conv1.conv.weight": tensor})
+    refusal(path, r"'conv1.conv.weight' claims the shape \(262144, 262144\), .* and the file holds [24]")
+
+
+def test_members_that_unpack_to_more_than_the_budget(torch, tensors, tmp_path):
+    path = save(torch, tmp_path / "x.pth", tensors)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members[next(name for name in members if name.endswith("/data/0"))] = bytes(256 << 20)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    refusal(path, r"its members claim 268,\d+,\d+ bytes; at most")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("modern", [True, False])
+def test_mutations_are_read_or_refused_in_one_line(torch, tensors, tmp_path, modern):
+    path = save(torch, tmp_path / "x.pth", tensors, modern)
+    check(fuzz(path, "pytorch"))
