@@ -74,7 +74,7 @@ def demo(
         loaded = {source: load_weights(source, None, None, unverified, preprocess, classes) for source in weights or ()}
         loaded |= {str(folder): load_weights(None, folder, None, unverified, None, classes) for folder in workdir or ()}
         served = web.Demo({name: Predictor(each, max_batch=1) for name, each in _named(loaded).items()})
-        app = web.create_app(served)
+        app = web.create_app(served, host)
         print(f"compiling {', '.join(served.predictors)} ...", flush=True)
         served.warmup()
         address, taken = listening.getsockname()[:2]
