@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from inception_jax.cli.app import Json, app, table, user_errors
+from inception_jax.cli.app import App, Json, app, table, user_errors
 from inception_jax.cli.progress import doing
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
 
 if TYPE_CHECKING:
     from inception_jax.bench.records import Row
 
-bench = typer.Typer(no_args_is_help=True, help="Measure speed, beside PyTorch and Keras, and show what was measured.")
+bench = App(help="Measure speed, beside PyTorch and Keras, and show what was measured.")
 app.add_typer(bench, name="bench")
 
 BUSY = 0.2  # cores that work for others; above it, figures of processors mean little
@@ -77,7 +77,7 @@ def bench_model(
     rows = []
     for case in cases:
         row = measure(case, names, baseline or names[-1], effort, command_line(), doing)
-        rows.append(row.model_copy(update={"note": note}))
+        rows.append(row.model_copy(update={"note": printable(note)}))
         if save:
             records.append(save, rows[-1])
         if not as_json:
@@ -116,7 +116,7 @@ def bench_ops(
         Case(model, "inference", batch, dtype, image_size, threads=threads).check()  # type: ignore[arg-type]
     effort = Effort(seconds, rounds)
     row = ops.measure(model, batch, dtype, image_size, threads, effort, command_line(), doing, beside)
-    row = row.model_copy(update={"note": note})
+    row = row.model_copy(update={"note": printable(note)})
     if save:
         records.append(save, row)
     if as_json:
@@ -151,7 +151,7 @@ def bench_compile(
     with user_errors():
         case = Case(model, mode, batch, dtype, image_size, classes, aux, threads)  # type: ignore[arg-type]
         case.check()
-    row = compilation.measure(case, beside or (), command_line(), doing).model_copy(update={"note": note})
+    row = compilation.measure(case, beside or (), command_line(), doing).model_copy(update={"note": printable(note)})
     if save:
         records.append(save, row)
     if as_json:
@@ -180,7 +180,7 @@ def bench_report(
             figure.savefig(output.parent / report.PICTURE.format(kind=kind), dpi=120, metadata={"Software": None})
     except OSError as error:
         raise UserError(f"{output}: {error.strerror}.") from error
-    print(f"{output}: {sum(map(len, rows)):,} rows, {len(figures)} pictures")
+    print(f"{printable(output)}: {sum(map(len, rows)):,} rows, {len(figures)} pictures")
 
 
 def command_line() -> str:

@@ -26,7 +26,7 @@ from inception_jax.cli.network import (
     load_predictor,
 )
 from inception_jax.cli.progress import progress
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
 
 if TYPE_CHECKING:
     from inception_jax.data.sources import ImageSource
@@ -134,15 +134,15 @@ def _write(
         names += ["located.png", "boxes.csv"]
         sheets.draw_located(localiser.located, found.class_names, source, output / "located.png", title)
         write_boxes(output / "boxes.csv", {each.name: each.guesses for each in localiser.located}, source.class_names)
-    return [f"{output}: {', '.join(names)}"]
+    return [f"{printable(output)}: {', '.join(names)}"]
 
 
 def _lines(record: dict[str, Any]) -> list[str]:
     """Returns the record in words."""
-    crops, located = record["crops"], record.get("localisation", {})
+    crops, located, data = record["crops"], record.get("localisation", {}), printable(record["data"])
     lines = [
-        f"{record['data']}: {record['count']:,} images in {record['seconds']:,} s, {crops} crop{'s' * (crops > 1)}",
-        *(f"  {member['model']} ({member['weights']})" for member in record["members"]),
+        f"{data}: {record['count']:,} images in {record['seconds']:,} s, {crops} crop{'s' * (crops > 1)}",
+        *(f"  {member['model']} ({printable(member['weights'])})" for member in record["members"]),
         f"top-1 {record['top1']:.2%}, top-5 {record['top5']:.2%}, loss {record['loss']:.4f}",
     ]
     if "images_with_boxes" in located:

@@ -9,7 +9,7 @@ import typer
 
 from inception_jax.cli.app import app
 from inception_jax.cli.network import ClassFile, Exif, Input, Model, Unverified, WeightsOption, Workdir, load_predictor
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
 
 if TYPE_CHECKING:
     from inception_jax.inference.cam import Explanation
@@ -64,13 +64,13 @@ def show_cam(
     )
     picture.save(figure, output)
     for each in prediction.classes:
-        print(f"{each.probability:7.2%}  {each.index:4}  {each.label}".rstrip())
+        print(f"{each.probability:7.2%}  {each.index:4}  {printable(each.label)}".rstrip())
     for name, its_box in zip(names, boxes, strict=True):
-        print(f"{name}: " + (f"box {its_box}" if its_box else "nothing speaks for it"))
-    print(output)
+        print(f"{printable(name)}: " + (f"box {its_box}" if its_box else "nothing speaks for it"))
+    print(printable(output))
     if masks is not None:
         picture.save_mask(localisation.pseudo_mask(heats, chosen, threshold), masks)
-        print(masks)
+        print(printable(masks))
 
 
 @app.command("views")
@@ -108,7 +108,7 @@ def show_views(
         images = [views.maximise(predictor, str(endpoint), i, steps=steps, seed=seed).image for i in shown]
         figure = picture.draw_grid(images, f"{name}, what excites {endpoint}", [f"{i}" for i in shown])
     picture.save(figure, output)
-    print(output)
+    print(printable(output))
 
 
 def _explain(

@@ -126,14 +126,14 @@ def convert(
         preprocess=preprocess,
         class_names=names,
     )
-    print(loaded.report)
+    print(printable(loaded.report, keep="\n"))
     if dump is not None:
         _compare(loaded, dump)
     if target is None:
         weights.save(destination, loaded)
     else:
         weights.save_tensors(destination, weights.export(loaded, target))
-    print(f"wrote {destination}: {loaded.info.model}, {loaded.info.num_classes} classes")
+    print(f"wrote {printable(destination)}: {loaded.info.model}, {loaded.info.num_classes} classes")
 
 
 def _check_destination(destination: Path, target: str | None, overwrite: bool) -> None:
