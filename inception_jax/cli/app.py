@@ -49,7 +49,7 @@ class Command(_Plain, TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         for param in self.params:
-            value, option = ctx.params.get(param.name), param.opts[-1] if param.opts else param.name
+            value, option = ctx.params.get(param.name), max(param.opts, key=len, default=param.name)
             if isinstance(value, list | tuple):
                 ctx.params[param.name] = [_checked(option, each) for each in value]
             else:
@@ -99,10 +99,10 @@ def _checked(option: str, value: Any) -> Any:
     """
     if isinstance(value, int | float) and not abs(value) <= LARGEST:  # NaN, too
         raise UserError(f"{option} is {value}; it must be {-LARGEST:,} ... {LARGEST:,}.")
-    if not isinstance(value, Path):
-        return value
     try:
-        return user_path(value)
+        if isinstance(value, str) and value.removeprefix("folder:").startswith("~"):
+            user_path(value.removeprefix("folder:"))  # weights, data and images are words or paths; these are paths
+        return user_path(value) if isinstance(value, Path) else value
     except UserError as error:
         raise UserError(f"{option}: {error}") from error
 

@@ -43,7 +43,7 @@ def bench_model(
     classes: Annotated[int, typer.Option("--classes", help="Of the network.", min=1)] = 1000,
     aux: Annotated[bool, typer.Option("--aux/--no-aux", help="Train with the auxiliary heads.")] = False,
     threads: Threads = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="How long each engine runs a case.")] = 10.0,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long each engine runs a case.", min=0)] = 10.0,
     rounds: Annotated[int, typer.Option("--rounds", help="Turns into which that is cut.", min=1)] = 5,
     warm: Annotated[
         bool, typer.Option("--warm/--no-warm", help="Build each once more, with what it compiled before at hand.")
@@ -59,7 +59,7 @@ def bench_model(
     they differ by more than rounding explains, nothing is timed.
     """
     _stay_on_cpu()
-    from inception_jax.bench import records
+    from inception_jax.bench import engines, records
     from inception_jax.bench.case import Case
     from inception_jax.bench.model import Effort, measure
 
@@ -74,6 +74,9 @@ def bench_model(
         ]
         for case in cases:
             case.check()
+    engines.check([*names, baseline or names[-1]], model)
+    if save:
+        records.check(save)
     rows = []
     for case in cases:
         row = measure(case, names, baseline or names[-1], effort, command_line(), doing)
@@ -95,7 +98,9 @@ def bench_ops(
         int | None, typer.Option("--image-size", help="In pixels; the model's if none.", min=1)
     ] = None,
     threads: Threads = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="For each shape, forward and with gradients.")] = 0.5,
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="For each shape, forward and with gradients.", min=0)
+    ] = 0.5,
     rounds: Annotated[int, typer.Option("--rounds", help="Turns into which that is cut.", min=1)] = 3,
     beside: Annotated[bool, typer.Option("--torch/--no-torch", help="Measure PyTorch as well.")] = True,
     note: Annotated[str, typer.Option("--note", help="What readers of a saved row must know.")] = "",
@@ -108,12 +113,15 @@ def bench_ops(
     gradients are compared first.
     """
     _stay_on_cpu()
-    from inception_jax.bench import ops, records
+    from inception_jax.bench import engines, ops, records
     from inception_jax.bench.case import Case
     from inception_jax.bench.model import Effort
 
     with user_errors():
         Case(model, "inference", batch, dtype, image_size, threads=threads).check()  # type: ignore[arg-type]
+    engines.check(ops.FACTORIES if beside else ())
+    if save:
+        records.check(save)
     effort = Effort(seconds, rounds)
     row = ops.measure(model, batch, dtype, image_size, threads, effort, command_line(), doing, beside)
     row = row.model_copy(update={"note": printable(note)})
@@ -145,12 +153,15 @@ def bench_compile(
 ) -> None:
     """Time what goes before the first result, cold and with a cache, and count what XLA makes of the program."""
     _stay_on_cpu()
-    from inception_jax.bench import compilation, records
+    from inception_jax.bench import compilation, engines, records
     from inception_jax.bench.case import Case
 
     with user_errors():
         case = Case(model, mode, batch, dtype, image_size, classes, aux, threads)  # type: ignore[arg-type]
         case.check()
+    engines.check(beside or (), model)
+    if save:
+        records.check(save)
     row = compilation.measure(case, beside or (), command_line(), doing).model_copy(update={"note": printable(note)})
     if save:
         records.append(save, row)

@@ -26,7 +26,7 @@ def bench_data(
     size: Annotated[int, typer.Option("--image-size", help="Of the crops, in pixels.", min=1)] = 224,
     rounds: Annotated[int, typer.Option("--rounds", help="Turns of each engine.", min=1)] = 9,
     workers: Annotated[list[int] | None, typer.Option("--workers", help="Of our loader; repeat it.", min=0)] = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="For each number of workers.")] = 5.0,
+    seconds: Annotated[float, typer.Option("--seconds", help="For each number of workers.", min=0)] = 5.0,
     note: Annotated[str, typer.Option("--note", help="What readers of a saved row must know.")] = "",
     save: Save = None,
     as_json: Json = False,
@@ -40,6 +40,8 @@ def bench_data(
     from inception_jax.bench.data import measure
     from inception_jax.data.sources import open_source
 
+    if save:
+        records.check(save)
     with user_errors():
         source = open_source(data, split, None if data_dir is None else str(data_dir))
         row, missing = measure(source, size, images, rounds, workers or [], seconds, command_line())

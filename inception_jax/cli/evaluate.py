@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inception_jax.cli.app import Json, app
+from inception_jax.cli.config import run_data
 from inception_jax.cli.network import (
     Batch,
     ClassFile,
@@ -39,15 +41,20 @@ MISTAKES = 100  # in evaluation.json
 
 @app.command()
 def evaluate(
-    data: Annotated[str, typer.Option("--data", help="digits, a TFDS name, or folder:PATH.")],
+    data: Annotated[
+        str | None, typer.Option("--data", help="digits, a TFDS name, or folder:PATH; of a run its own, if none.")
+    ] = None,
     data_dir: Annotated[str | None, typer.Option("--data-dir", help="Where TFDS keeps prepared data.")] = None,
-    split: Annotated[str, typer.Option("--split", help="Of the data set.")] = "validation",
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Of the data set; validation, or that of the run's own evaluation, if none."),
+    ] = None,
     weights: WeightsOption = None,
     workdir: Workdir = None,
     ensemble: Annotated[
         list[str] | None, typer.Option("--ensemble", help="More weights or runs to average with; repeat it.")
     ] = None,
-    crops: Annotated[int, typer.Option("--crops", help="Views of each image: 1, 10 or 144.")] = 1,
+    crops: Annotated[int, typer.Option("--crops", help="Views of each image: 1, 10 or 144.", min=1)] = 1,
     localization: Annotated[
         Path | None, typer.Option("--localization", help="Boxes of the objects: a folder of .xml files, or a .csv.")
     ] = None,
@@ -55,7 +62,7 @@ def evaluate(
         Path | None, typer.Option("--masks", help="A folder of masks, NAME.png: 0 background, i + 1 class i.")
     ] = None,
     threshold: Annotated[
-        float, typer.Option(help="Of boxes and masks: share of the largest value of a class activation map.")
+        float, typer.Option(min=0, help="Of boxes and masks: share of the largest value of a class activation map.")
     ] = 0.2,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A folder for evaluation.json and pictures.")
@@ -77,6 +84,7 @@ def evaluate(
     from inception_jax.inference.wsol import Localiser
 
     check_kind(crops)
+    data, split, data_dir = _which_data(data, split, data_dir, weights, workdir)
     first = load_predictor(
         weights, workdir, model, unverified, batch, dtype, preprocess=preprocess, classes=classes, exif=exif
     )
@@ -106,6 +114,30 @@ def evaluate(
     print(json.dumps(record, indent=2) if as_json else "\n".join([*_lines(record), *written]))
     if late:
         raise late[0]
+
+
+def _which_data(
+    data: str | None, split: str | None, data_dir: str | None, weights: str | None, workdir: Path | None
+) -> tuple[str, str, str | None]:
+    """Returns --data, --split and --data-dir; what is not given is what a run evaluated on, and is said on stderr.
+
+    Raises:
+      UserError: the data are not given, and no run says them.
+    """
+    from inception_jax.training.saved import is_run
+
+    run = workdir if workdir is not None else weights if weights is not None and is_run(weights) else None
+    if data is not None:
+        return data, split or "validation", data_dir
+    if run is None:
+        raise UserError(
+            "--data is not given; without a run (--workdir) it must be digits, a TFDS name, or folder:PATH."
+        )
+    own = run_data(run)
+    split, data_dir = split or own.eval_split, data_dir or own.data_dir
+    folder = f", --data-dir {printable(data_dir)}" if data_dir else ""
+    print(f"As the run evaluated: --data {printable(own.name)} --split {printable(split)}{folder}", file=sys.stderr)
+    return own.name, split, data_dir
 
 
 @contextlib.contextmanager

@@ -54,11 +54,14 @@ def plan(
 
     slices = [parse_slice(name) for name in topology]
     configs = [(path, read_config(path, changes or ())) for path in (config, *(compare or ()))]
+    options = _options(option or ())
     _stay_on_cpu()
+    from inception_jax.bench import tpu
+
+    tpu.check_installed()
     from inception_jax.bench.plan import Question
     from inception_jax.bench.plan import largest_batch as search
 
-    options = _options(option or ())
     questions = [
         Question(path.stem, parsed, part, batch_per_chip, classes, inference, options)
         for path, parsed in configs

@@ -34,8 +34,10 @@ def show_cam(
     ] = None,
     method: Annotated[Method, typer.Option(help="What to draw.")] = "cam",
     endpoint: Annotated[str | None, typer.Option(help="Of gradcam: where; else at the last map.")] = None,
-    threshold: Annotated[float, typer.Option(help="Of boxes and masks: share of the largest value.")] = 0.2,
-    k: Annotated[int, typer.Option("-k", help="How many classes to list.")] = 5,
+    threshold: Annotated[
+        float, typer.Option(help="Of boxes and masks: share of the largest value.", min=0, max=1)
+    ] = 0.2,
+    k: Annotated[int, typer.Option("-k", help="How many classes to list.", min=1)] = 5,
     masks: Annotated[
         Path | None, typer.Option("--masks", help="Also write a .png of labels: 0 background, i + 1 class i.")
     ] = None,
@@ -79,9 +81,9 @@ def show_views(
     output: Output = Path("views.png"),
     image: Annotated[Path | None, typer.Option(help="Of activations: the image.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="Of activations and maximise: where.")] = None,
-    channels: Annotated[list[int] | None, typer.Option("--channel", help="Which, also several times.")] = None,
-    steps: Annotated[int, typer.Option(help="Of maximise: steps of gradient ascent.")] = 256,
-    seed: Annotated[int, typer.Option(help="Of maximise: of the noise to start from.")] = 0,
+    channels: Annotated[list[int] | None, typer.Option("--channel", help="Which, also several times.", min=0)] = None,
+    steps: Annotated[int, typer.Option(help="Of maximise: steps of gradient ascent.", min=1)] = 256,
+    seed: Annotated[int, typer.Option(help="Of maximise: of the noise to start from.", min=0)] = 0,
     weights: WeightsOption = None,
     workdir: Workdir = None,
     model: Model = None,

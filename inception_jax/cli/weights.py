@@ -80,7 +80,7 @@ def convert(
     target: Annotated[
         str | None, typer.Option("--to", help="Write the names and layout of torchvision, timm, ...")
     ] = None,
-    num_classes: Annotated[int | None, typer.Option(help="A new classifier for this many classes.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="A new classifier for this many classes.", min=0)] = None,
     aux: Annotated[bool | None, typer.Option("--aux/--no-aux", help="With or without auxiliary heads.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Keep outputs that are no class, such as a background.")] = False,
     average: Annotated[
