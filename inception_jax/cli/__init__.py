@@ -41,7 +41,7 @@ def _run() -> int:
       Exception: anything that is no mistake of a user, but one of ours.
     """
     try:
-        return int(app(standalone_mode=False) or 0)
+        return int(app(standalone_mode=False, prog_name="inception-jax") or 0)
     except ClickError as error:
         return _tell(usage(error), error.exit_code)
     except EXPECTED as error:
