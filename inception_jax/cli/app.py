@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import itertools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -107,9 +109,20 @@ def _checked(option: str, value: Any) -> Any:
         raise UserError(f"{option}: {error}") from error
 
 
+def _given(param: Any) -> str | None:
+    """Returns the word that an option has on the command line; None if it is not there just once."""
+    words, names = sys.argv[1:], tuple(getattr(param, "opts", ()))
+    found = [after for word, after in itertools.pairwise([*words, ""]) if word in names]
+    found += [word.partition("=")[2] for word in words if word.partition("=")[0] in names and "=" in word]
+    return found[0] if len(found) == 1 else None
+
+
 def usage(error: Any) -> str:
     """Returns a `ClickError` in one line, "" where help was shown instead."""
     text = " ".join(error.format_message().split())
+    given = _given(getattr(error, "param", None))
+    if text.startswith("Invalid value") and given is not None and repr(given) not in text:
+        text = f"{text.rstrip('.')}, not {given!r}"
     ctx = getattr(error, "ctx", None)
     end = "" if text.endswith(("?", ".")) else "."
     return f"{text}{end} See {ctx.command_path} --help." if text and ctx is not None else text

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -19,7 +19,6 @@ from inception_jax.cli.network import (
     ClassFile,
     Dtype,
     DtypeOption,
-    Exif,
     Input,
     Model,
     Unverified,
@@ -74,7 +73,12 @@ def evaluate(
     classes: ClassFile = None,
     batch: Batch = 32,
     dtype: DtypeOption = Dtype.FLOAT32,
-    exif: Exif = False,
+    exif: Annotated[
+        bool | None,
+        typer.Option(
+            "--exif/--no-exif", help="Turn images as their EXIF data say; of its own data as the run, if none."
+        ),
+    ] = None,
 ) -> None:
     """Measure top-1, top-5 and loss on every image of a labelled set, and how well maps of the classes find objects."""
     from inception_jax.data.sources import open_source
@@ -84,7 +88,8 @@ def evaluate(
     from inception_jax.inference.wsol import Localiser
 
     check_kind(crops)
-    data, split, data_dir = _which_data(data, split, data_dir, weights, workdir)
+    given = _Data(data, split, data_dir, exif)
+    data, split, data_dir, exif = _which_data(given, workdir if weights is None else weights)
     first = load_predictor(
         weights, workdir, model, unverified, batch, dtype, preprocess=preprocess, classes=classes, exif=exif
     )
@@ -116,28 +121,35 @@ def evaluate(
         raise late[0]
 
 
-def _which_data(
-    data: str | None, split: str | None, data_dir: str | None, weights: str | None, workdir: Path | None
-) -> tuple[str, str, str | None]:
-    """Returns --data, --split and --data-dir; what is not given is what a run evaluated on, and is said on stderr.
+class _Data(NamedTuple):
+    """--data, --split, --data-dir and --exif."""
+
+    name: str | None
+    split: str | None
+    folder: str | None
+    exif: bool | None
+
+
+def _which_data(given: _Data, network: str | Path | None) -> tuple[str, str, str | None, bool]:
+    """Returns what is given; what is not is as the run evaluated, which is said on stderr.
 
     Raises:
-      UserError: the data are not given, and no run says them.
+      UserError: the data are not given, and the network is no run, which would say them.
     """
     from inception_jax.training.saved import is_run
 
-    run = workdir if workdir is not None else weights if weights is not None and is_run(weights) else None
-    if data is not None:
-        return data, split or "validation", data_dir
-    if run is None:
+    if given.name is not None:
+        return given.name, given.split or "validation", given.folder, bool(given.exif)
+    if network is None or (isinstance(network, str) and not is_run(network)):
         raise UserError(
             "--data is not given; without a run (--workdir) it must be digits, a TFDS name, or folder:PATH."
         )
-    own = run_data(run)
-    split, data_dir = split or own.eval_split, data_dir or own.data_dir
-    folder = f", --data-dir {printable(data_dir)}" if data_dir else ""
-    print(f"As the run evaluated: --data {printable(own.name)} --split {printable(split)}{folder}", file=sys.stderr)
-    return own.name, split, data_dir
+    own = run_data(network)
+    split, folder = given.split or own.eval_split, given.folder or own.data_dir
+    exif = own.exif if given.exif is None else given.exif
+    options = f"--data {own.name} --split {split}{f' --data-dir {folder}' if folder else ''}{' --exif' if exif else ''}"
+    print(f"As the run evaluated: {printable(options)}", file=sys.stderr)
+    return own.name, split, folder, exif
 
 
 @contextlib.contextmanager

@@ -172,7 +172,7 @@ def test_the_data_of_a_run_need_not_be_named(run, predictor, run_on_digits, digi
     unnamed.class_names = ("",) * 10
     monkeypatch.setattr("inception_jax.cli.evaluate.load_predictor", lambda *_: unnamed)
     code, out, err = run("evaluate", option, run_on_digits, "--json")
-    said = f"--data digits --split {{}}, --data-dir {digits_dir}\n"
+    said = f"--data digits --split {{}} --data-dir {digits_dir}\n"
     assert (code, err) == (0, "As the run evaluated: " + said.format("test[:16]"))
     assert (json.loads(out)["data"], json.loads(out)["count"]) == ("digits[test[:16]]", 16)
     code, out, err = run("evaluate", option, run_on_digits, "--json", "--split", "test[:8]")
