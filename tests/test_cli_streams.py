@@ -17,7 +17,7 @@ from inception_jax import cli
 from inception_jax.cli.app import table
 from inception_jax.cli.progress import doing
 from inception_jax.cli.streams import Guarded, standard_streams
-from inception_jax.errors import PrintableFormatter
+from inception_jax.errors import PrintableFormatter, UserError
 from tests.inference.conftest import predictor, source
 
 __all__ = ["predictor", "source"]  # fixtures
@@ -74,7 +74,7 @@ def run_into(monkeypatch, stream, *arguments):
 
 @pytest.fixture
 def predicting(monkeypatch, predictor):
-    monkeypatch.setattr("inception_jax.cli.predict.load_predictor", lambda *_: predictor)
+    monkeypatch.setattr("inception_jax.cli.predict.load_predictor", lambda *_, **__: predictor)
 
 
 @pytest.fixture
@@ -169,3 +169,20 @@ def test_a_guarded_stream_is_what_it_guards():
     guarded.writelines(["b", "c"])
     assert stream.getvalue() == "a\nbc"
     assert guarded.isatty() is False
+
+
+def test_train_shows_names_as_they_are(monkeypatch, capsys):
+    """Its errors, and its log, which is absl's."""
+    from inception_jax.training import program
+
+    def fail():
+        raise UserError(f"{EVIL} is broken.")
+
+    monkeypatch.setattr(program, "_train", fail)
+    monkeypatch.setattr(program, "parse_flags", lambda *_: True)
+    monkeypatch.setattr(program, "_leave", lambda *_: None)
+    with pytest.raises(SystemExit):
+        program.run_program("")
+    assert capsys.readouterr().err == f"error: {SHOWN} is broken.\n"
+    record = logging.LogRecord("inception_jax", logging.WARNING, "a.py", 1, "%s", (EVIL,), None)
+    assert program._PrintableLines().format(record).endswith(f"a.py:1] {SHOWN}")

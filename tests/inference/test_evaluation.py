@@ -130,7 +130,7 @@ def test_pictures(tmp_path, classes):
 def test_the_command(run, predictor, tmp_path, digits_dir, monkeypatch):
     unnamed = copy.copy(predictor)
     unnamed.class_names = ("",) * 10
-    monkeypatch.setattr("inception_jax.cli.evaluate.load_predictor", lambda *_: unnamed)
+    monkeypatch.setattr("inception_jax.cli.evaluate.load_predictor", lambda *_, **__: unnamed)
     named = ("--data", "digits", "--data-dir", digits_dir, "--split", "test[:48]")
     code, out, err = run("evaluate", *named, "--weights", "w", "-o", str(tmp_path / "out"), "--json")
     assert (code, err) == (0, "")
@@ -170,7 +170,7 @@ def run_on_digits(tmp_path, digits_dir):
 def test_the_data_of_a_run_need_not_be_named(run, predictor, run_on_digits, digits_dir, monkeypatch, option):
     unnamed = copy.copy(predictor)
     unnamed.class_names = ("",) * 10
-    monkeypatch.setattr("inception_jax.cli.evaluate.load_predictor", lambda *_: unnamed)
+    monkeypatch.setattr("inception_jax.cli.evaluate.load_predictor", lambda *_, **__: unnamed)
     code, out, err = run("evaluate", option, run_on_digits, "--json")
     said = f"--data digits --split {{}} --data-dir {digits_dir}\n"
     assert (code, err) == (0, "As the run evaluated: " + said.format("test[:16]"))
