@@ -1,5 +1,7 @@
 """The errors that a user can act on, each with the exit code of the programs. Everything else is a bug of ours."""
 
+import logging
+
 
 class UserError(ValueError):
     """Bad input or a bad environment: the message names the thing, the value and what is allowed, in one line.
@@ -53,3 +55,10 @@ def _escaped(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # a byte of a file name that is no UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
+
+
+class PrintableFormatter(logging.Formatter):
+    """Formats records of a log so that a name in them neither forges a line nor changes a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return printable(super().formatMessage(record))

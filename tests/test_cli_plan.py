@@ -29,6 +29,7 @@ def compiler(monkeypatch):
         return plan.read_program(question, facts, tpu.Program(8e9, float(COUNTED), memory, TEXT, 3.0))
 
     monkeypatch.setattr(plan, "make_plan", fake)
+    monkeypatch.setattr(tpu, "check_installed", lambda: None)
     monkeypatch.setattr(plan, "versions", lambda: {})
 
 

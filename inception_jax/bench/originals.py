@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -64,6 +65,17 @@ def origin_of(framework: str, model: str) -> str:
     if model not in known:
         raise UserError(f"{model} has no original in {framework} to compare with; these have: {', '.join(known)}.")
     return known[model]
+
+
+def check(framework: str, model: str | None) -> None:
+    """Looks for a framework, and for what has the original of a model, without importing them.
+
+    Raises:
+      UserError: there is no original, or a package is not installed.
+    """
+    for name in (framework, *(() if model is None else (origin_of(framework, model),))):
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"{name} is not installed: pip install {name}.")
 
 
 def require(name: str) -> Any:

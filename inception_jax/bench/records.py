@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
+from inception_jax.paths import check_output, check_regular, user_path
 from inception_jax.version import __version__
 
 ENGINES = "engines"  # the key of figures under which what is compared stands, by name
@@ -116,6 +117,25 @@ class OldRow(pydantic.BaseModel):
     date: datetime.date
     versions: dict[str, str]
     figures: dict[str, Any]
+
+
+def check(path: str | os.PathLike) -> None:
+    """Makes the folder of a file of rows, before what its row costs.
+
+    Raises:
+      UserError: nothing can be appended there.
+    """
+    path = user_path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            check_regular(path)
+        else:
+            check_output(path, overwrite=False)
+        if path.exists() and not os.access(path, os.W_OK):
+            raise UserError(f"{printable(path)} is not writable.")
+    except OSError as error:
+        raise UserError(f"{printable(path)}: {error.strerror}.") from error
 
 
 def append(path: str | os.PathLike, row: Row | Mapping[str, Any]) -> Row:

@@ -47,16 +47,21 @@ class Program:
     seconds: float
 
 
+def check_installed() -> None:
+    """Raises a `UserError` if there is no compiler for TPUs."""
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(
+            "Compiling for TPUs needs libtpu, which is not installed: pip install inception_jax[tpu]. It needs no TPU."
+        )
+
+
 def devices(part: Slice) -> list[jax.Device]:
     """Returns the devices of a slice, which compile and run nothing.
 
     Raises:
       UserError: libtpu is not installed, or refuses the slice.
     """
-    if importlib.util.find_spec("libtpu") is None:
-        raise UserError(
-            "Compiling for TPUs needs libtpu, which is not installed: pip install inception_jax[tpu]. It needs no TPU."
-        )
+    check_installed()
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     options = dict(part.chip.options)
     if part.chips == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 from inception_jax.cli import bench as bench
@@ -13,22 +14,55 @@ from inception_jax.cli import predict as predict
 from inception_jax.cli import views as views
 from inception_jax.cli import weights as weights
 from inception_jax.cli import zoo as zoo
-from inception_jax.cli.app import app
-from inception_jax.errors import EXPECTED, UserError
+from inception_jax.cli.app import ClickError, app, usage
+from inception_jax.cli.streams import ReaderLeft, standard_streams
+from inception_jax.errors import EXPECTED, UserError, printable
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def main() -> None:
     """Runs the command line; an expected error is one line on stderr and its exit code, 2 for a user's mistake."""
     try:
-        app()
+        with standard_streams():
+            code = _run()
+    except ReaderLeft as left:
+        code = left.exit_code
     except EXPECTED as error:
-        print(f"inception-jax: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        code = _tell(error, error.exit_code)
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Runs a command and returns the exit code.
+
+    Raises:
+      ReaderLeft: nobody reads the output.
+      Exception: anything that is no mistake of a user, but one of ours.
+    """
+    try:
+        return int(app(standalone_mode=False, prog_name="inception-jax") or 0)
+    except ClickError as error:
+        return _tell(usage(error), error.exit_code)
+    except EXPECTED as error:
+        return _tell(error, error.exit_code)
     except RuntimeError as error:
         from inception_jax.parallel.devices import explain
 
         meant = explain(error)
         if not isinstance(meant, UserError):
             raise
-        print(f"inception-jax: {meant}", file=sys.stderr)
-        sys.exit(meant.exit_code)
+        return _tell(meant, meant.exit_code)
+    except OSError as error:
+        # What commands open they name; an error without a name is theirs only if a disk is full.
+        if error.filename is None and error.errno not in FULL:
+            raise
+        what = "" if error.filename is None else f"{error.filename}: "
+        return _tell(UserError(f"{what}{error.strerror or error}."), UserError.exit_code)
+
+
+def _tell(error: object, code: int) -> int:
+    """Prints an error, if it has words, and returns the exit code."""
+    if text := printable(error):
+        print(f"inception-jax: {text}", file=sys.stderr)
+    return code

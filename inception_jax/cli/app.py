@@ -4,18 +4,76 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import itertools
+import sys
 from collections.abc import Iterator
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+from typer.core import TyperCommand, TyperGroup
 
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
+from inception_jax.paths import user_path
 from inception_jax.version import __version__
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+LARGEST = 2**31 - 1  # of any whole number on a command line; libraries take more apart, or allocate it
+ClickError: Any = typer.BadParameter.__mro__[2]
+"""What a command line raises that does not fit the options; typer keeps the class to itself."""
+
+
+class _Plain:
+    """Shows brackets in help as they are written: typer would take "[tpu]" for markup, and show nothing."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        if getattr(self, "rich_markup_mode", None) != "rich":
+            return super().format_help(ctx, formatter)  # type: ignore[misc]
+        shown = [self, *getattr(self, "params", ()), *getattr(self, "commands", {}).values()]
+        before = [vars(each).copy() for each in shown]
+        try:
+            for each in shown:
+                for name in ("help", "short_help", "epilog"):
+                    if text := vars(each).get(name):
+                        setattr(each, name, escape(text))
+            super().format_help(ctx, formatter)  # type: ignore[misc]
+        finally:
+            for each, attributes in zip(shown, before, strict=True):
+                vars(each).update(attributes)
+
+
+class Command(_Plain, TyperCommand):
+    """A command that checks what all of them refuse before it starts: absurd numbers, and paths that are none."""
+
+    def invoke(self, ctx: Any) -> Any:
+        for param in self.params:
+            value, option = ctx.params.get(param.name), max(param.opts, key=len, default=param.name)
+            if isinstance(value, list | tuple):
+                ctx.params[param.name] = [_checked(option, each) for each in value]
+            else:
+                ctx.params[param.name] = _checked(option, value)
+        return super().invoke(ctx)
+
+
+class Group(_Plain, TyperGroup):
+    """A group of commands."""
+
+
+class App(typer.Typer):
+    """A `Typer` whose commands are `Command`s."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(cls=Group, pretty_exceptions_enable=False, no_args_is_help=True, **settings)
+
+    def command(self, name: str | None = None, **settings: Any) -> Any:
+        return super().command(name, **{"cls": Command, **settings})
+
+
+app = App()
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON with exact figures.")]
 
@@ -35,6 +93,41 @@ def options(
     """The Inception family in JAX."""
 
 
+def _checked(option: str, value: Any) -> Any:
+    """Returns a value of the command line, of a path the one that is meant.
+
+    Raises:
+      UserError: it is no value for any command.
+    """
+    if isinstance(value, int | float) and not abs(value) <= LARGEST:  # NaN, too
+        raise UserError(f"{option} is {value}; it must be {-LARGEST:,} ... {LARGEST:,}.")
+    try:
+        if isinstance(value, str) and value.removeprefix("folder:").startswith("~"):
+            user_path(value.removeprefix("folder:"))  # weights, data and images are words or paths; these are paths
+        return user_path(value) if isinstance(value, Path) else value
+    except UserError as error:
+        raise UserError(f"{option}: {error}") from error
+
+
+def _given(param: Any) -> str | None:
+    """Returns the word that an option has on the command line; None if it is not there just once."""
+    words, names = sys.argv[1:], tuple(getattr(param, "opts", ()))
+    found = [after for word, after in itertools.pairwise([*words, ""]) if word in names]
+    found += [word.partition("=")[2] for word in words if word.partition("=")[0] in names and "=" in word]
+    return found[0] if len(found) == 1 else None
+
+
+def usage(error: Any) -> str:
+    """Returns a `ClickError` in one line, "" where help was shown instead."""
+    text = " ".join(error.format_message().split())
+    given = _given(getattr(error, "param", None))
+    if text.startswith("Invalid value") and given is not None and repr(given) not in text:
+        text = f"{text.rstrip('.')}, not {given!r}"
+    ctx = getattr(error, "ctx", None)
+    end = "" if text.endswith(("?", ".")) else "."
+    return f"{text}{end} See {ctx.command_path} --help." if text and ctx is not None else text
+
+
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
     """Turns the ValueErrors by which models refuse their arguments into errors for the user."""
@@ -44,10 +137,24 @@ def user_errors() -> Iterator[None]:
         raise UserError(str(error)) from error
 
 
+class PlainTable(Table):
+    """A table whose cells are shown as they are: names are no markup, and what does not print is escaped."""
+
+    def add_column(self, header: Any = "", **settings: Any) -> None:  # type: ignore[override]
+        super().add_column(_text(header), **settings)
+
+    def add_row(self, *cells: Any, **settings: Any) -> None:
+        super().add_row(*map(_text, cells), **settings)
+
+
+def _text(cell: Any) -> Any:
+    return Text(printable(cell, keep="\n")) if isinstance(cell, str) else cell
+
+
 def table(*columns: str, left: tuple[str, ...]) -> Table:
     """Returns an empty table; `left` aligns words to the left; summaries and branches may wrap."""
     gap = 2 if Console().width >= 100 else 1
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap - 1, 0, 0))
+    table = PlainTable(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap - 1, 0, 0))
     for column in columns:
         table.add_column(
             column, justify="left" if column in left else "right", no_wrap=column not in ("summary", "branches")

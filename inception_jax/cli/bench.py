@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from inception_jax.cli.app import Json, app, table, user_errors
+from inception_jax.cli.app import App, Json, app, table, user_errors
 from inception_jax.cli.progress import doing
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
 
 if TYPE_CHECKING:
     from inception_jax.bench.records import Row
 
-bench = typer.Typer(no_args_is_help=True, help="Measure speed, beside PyTorch and Keras, and show what was measured.")
+bench = App(help="Measure speed, beside PyTorch and Keras, and show what was measured.")
 app.add_typer(bench, name="bench")
 
 BUSY = 0.2  # cores that work for others; above it, figures of processors mean little
@@ -43,7 +43,7 @@ def bench_model(
     classes: Annotated[int, typer.Option("--classes", help="Of the network.", min=1)] = 1000,
     aux: Annotated[bool, typer.Option("--aux/--no-aux", help="Train with the auxiliary heads.")] = False,
     threads: Threads = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="How long each engine runs a case.")] = 10.0,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long each engine runs a case.", min=0)] = 10.0,
     rounds: Annotated[int, typer.Option("--rounds", help="Turns into which that is cut.", min=1)] = 5,
     warm: Annotated[
         bool, typer.Option("--warm/--no-warm", help="Build each once more, with what it compiled before at hand.")
@@ -59,7 +59,7 @@ def bench_model(
     they differ by more than rounding explains, nothing is timed.
     """
     _stay_on_cpu()
-    from inception_jax.bench import records
+    from inception_jax.bench import engines, records
     from inception_jax.bench.case import Case
     from inception_jax.bench.model import Effort, measure
 
@@ -74,10 +74,13 @@ def bench_model(
         ]
         for case in cases:
             case.check()
+    engines.check([*names, baseline or names[-1]], model)
+    if save:
+        records.check(save)
     rows = []
     for case in cases:
         row = measure(case, names, baseline or names[-1], effort, command_line(), doing)
-        rows.append(row.model_copy(update={"note": note}))
+        rows.append(row.model_copy(update={"note": printable(note)}))
         if save:
             records.append(save, rows[-1])
         if not as_json:
@@ -95,7 +98,9 @@ def bench_ops(
         int | None, typer.Option("--image-size", help="In pixels; the model's if none.", min=1)
     ] = None,
     threads: Threads = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="For each shape, forward and with gradients.")] = 0.5,
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="For each shape, forward and with gradients.", min=0)
+    ] = 0.5,
     rounds: Annotated[int, typer.Option("--rounds", help="Turns into which that is cut.", min=1)] = 3,
     beside: Annotated[bool, typer.Option("--torch/--no-torch", help="Measure PyTorch as well.")] = True,
     note: Annotated[str, typer.Option("--note", help="What readers of a saved row must know.")] = "",
@@ -108,15 +113,18 @@ def bench_ops(
     gradients are compared first.
     """
     _stay_on_cpu()
-    from inception_jax.bench import ops, records
+    from inception_jax.bench import engines, ops, records
     from inception_jax.bench.case import Case
     from inception_jax.bench.model import Effort
 
     with user_errors():
         Case(model, "inference", batch, dtype, image_size, threads=threads).check()  # type: ignore[arg-type]
+    engines.check(ops.FACTORIES if beside else ())
+    if save:
+        records.check(save)
     effort = Effort(seconds, rounds)
     row = ops.measure(model, batch, dtype, image_size, threads, effort, command_line(), doing, beside)
-    row = row.model_copy(update={"note": note})
+    row = row.model_copy(update={"note": printable(note)})
     if save:
         records.append(save, row)
     if as_json:
@@ -145,13 +153,16 @@ def bench_compile(
 ) -> None:
     """Time what goes before the first result, cold and with a cache, and count what XLA makes of the program."""
     _stay_on_cpu()
-    from inception_jax.bench import compilation, records
+    from inception_jax.bench import compilation, engines, records
     from inception_jax.bench.case import Case
 
     with user_errors():
         case = Case(model, mode, batch, dtype, image_size, classes, aux, threads)  # type: ignore[arg-type]
         case.check()
-    row = compilation.measure(case, beside or (), command_line(), doing).model_copy(update={"note": note})
+    engines.check(beside or (), model)
+    if save:
+        records.check(save)
+    row = compilation.measure(case, beside or (), command_line(), doing).model_copy(update={"note": printable(note)})
     if save:
         records.append(save, row)
     if as_json:
@@ -180,7 +191,7 @@ def bench_report(
             figure.savefig(output.parent / report.PICTURE.format(kind=kind), dpi=120, metadata={"Software": None})
     except OSError as error:
         raise UserError(f"{output}: {error.strerror}.") from error
-    print(f"{output}: {sum(map(len, rows)):,} rows, {len(figures)} pictures")
+    print(f"{printable(output)}: {sum(map(len, rows)):,} rows, {len(figures)} pictures")
 
 
 def command_line() -> str:

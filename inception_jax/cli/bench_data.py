@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from inception_jax.cli.app import Json, table, user_errors
 from inception_jax.cli.bench import Save, bench, command_line
+from inception_jax.errors import printable
 
 if TYPE_CHECKING:
     from inception_jax.bench.records import Row
@@ -23,7 +26,7 @@ def bench_data(
     size: Annotated[int, typer.Option("--image-size", help="Of the crops, in pixels.", min=1)] = 224,
     rounds: Annotated[int, typer.Option("--rounds", help="Turns of each engine.", min=1)] = 9,
     workers: Annotated[list[int] | None, typer.Option("--workers", help="Of our loader; repeat it.", min=0)] = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="For each number of workers.")] = 5.0,
+    seconds: Annotated[float, typer.Option("--seconds", help="For each number of workers.", min=0)] = 5.0,
     note: Annotated[str, typer.Option("--note", help="What readers of a saved row must know.")] = "",
     save: Save = None,
     as_json: Json = False,
@@ -37,30 +40,29 @@ def bench_data(
     from inception_jax.bench.data import measure
     from inception_jax.data.sources import open_source
 
+    if save:
+        records.check(save)
     with user_errors():
         source = open_source(data, split, None if data_dir is None else str(data_dir))
         row, missing = measure(source, size, images, rounds, workers or [], seconds, command_line())
-        row = row.model_copy(update={"note": note})
+        row = row.model_copy(update={"note": printable(note)})
         if save:
             records.append(save, row)
     for name, reason in missing.items():
-        typer.echo(f"{name} is left out: {reason}", err=True)
+        print(f"{name} is left out: {printable(reason)}", file=sys.stderr)
     if as_json:
         return print(row.model_dump_json(indent=2))
     _print(row)
 
 
 def _print(row: Row) -> None:
-    from rich.console import Console
-
     engines = row.figures["engines"]
     printed = table("on one core", "images/s", "p10 of a turn, ms/image", "p90", "of ours", left=("on one core",))
     count = row.figures["case"]["images"]
     for name, found in engines.items():
         laps = (f"{found[each] / count * 1e3:.2f}" for each in ("p10", "p90"))
         printed.add_row(name, f"{found['images_per_second']:,.0f}", *laps, f"{found['of_ours']['median']:.2f}")
-    console = Console()
-    console.print(f"{row.hardware}; load {row.hardware.load_average}; parts of JPEGs: {row.flags['decodes_parts']}")
-    console.print(printed)
+    print(f"{row.hardware}; load {row.hardware.load_average}; parts of JPEGs: {row.flags['decodes_parts']}")
+    Console().print(printed)
     for workers, speed in row.figures["workers"].items():
-        console.print(f"our loader, {workers} workers, all cores: {speed:,.0f} images/s")
+        print(f"our loader, {workers} workers, all cores: {speed:,.0f} images/s")

@@ -4,15 +4,36 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
 
 if TYPE_CHECKING:
+    from inception_jax.training.config import DataConfig, TrainConfig
+
+
+def run_data(workdir: str | os.PathLike[str]) -> DataConfig:
+    """Returns the data of a run, as the last of its checkpoints that can be read has it.
+
+    Raises:
+      UserError: there is none.
+    """
     from inception_jax.training.config import TrainConfig
+    from inception_jax.training.workdir import resolve_workdir, saved_steps
+
+    folder = resolve_workdir(workdir)
+    for step in reversed(saved_steps(folder)):
+        try:
+            record = json.loads((folder / "checkpoints" / str(step) / "meta" / "metadata").read_text())
+            return TrainConfig.parse_saved(record["config"]).data
+        except (OSError, ValueError, KeyError, TypeError):  # a damaged one; whoever loads weights from it says so
+            continue
+    raise UserError(f"No checkpoint in {printable(workdir)} says what data it is of; --data does.")
 
 
 def read_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
@@ -43,7 +64,7 @@ def read_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
 def _load(path: Path) -> Any:
     """Returns what `get_config` of a file returns."""
     if not path.is_file():
-        raise UserError(f"--config {path}: there is no such file.")
+        raise UserError(f"--config {printable(path)}: there is no such file.")
     root = path.absolute().parent
     while (root / "__init__.py").exists():  # a config imports its neighbours by the name of their package
         root = root.parent

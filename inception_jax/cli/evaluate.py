@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from inception_jax.cli.app import Json, app
+from inception_jax.cli.config import run_data
 from inception_jax.cli.network import (
     Batch,
     ClassFile,
     Dtype,
     DtypeOption,
-    Exif,
     Input,
     Model,
     Unverified,
@@ -26,7 +27,7 @@ from inception_jax.cli.network import (
     load_predictor,
 )
 from inception_jax.cli.progress import progress
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
 
 if TYPE_CHECKING:
     from inception_jax.data.sources import ImageSource
@@ -39,15 +40,20 @@ MISTAKES = 100  # in evaluation.json
 
 @app.command()
 def evaluate(
-    data: Annotated[str, typer.Option("--data", help="digits, a TFDS name, or folder:PATH.")],
+    data: Annotated[
+        str | None, typer.Option("--data", help="digits, a TFDS name, or folder:PATH; of a run its own, if none.")
+    ] = None,
     data_dir: Annotated[str | None, typer.Option("--data-dir", help="Where TFDS keeps prepared data.")] = None,
-    split: Annotated[str, typer.Option("--split", help="Of the data set.")] = "validation",
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Of the data set; validation, or that of the run's own evaluation, if none."),
+    ] = None,
     weights: WeightsOption = None,
     workdir: Workdir = None,
     ensemble: Annotated[
         list[str] | None, typer.Option("--ensemble", help="More weights or runs to average with; repeat it.")
     ] = None,
-    crops: Annotated[int, typer.Option("--crops", help="Views of each image: 1, 10 or 144.")] = 1,
+    crops: Annotated[int, typer.Option("--crops", help="Views of each image: 1, 10 or 144.", min=1)] = 1,
     localization: Annotated[
         Path | None, typer.Option("--localization", help="Boxes of the objects: a folder of .xml files, or a .csv.")
     ] = None,
@@ -55,7 +61,7 @@ def evaluate(
         Path | None, typer.Option("--masks", help="A folder of masks, NAME.png: 0 background, i + 1 class i.")
     ] = None,
     threshold: Annotated[
-        float, typer.Option(help="Of boxes and masks: share of the largest value of a class activation map.")
+        float, typer.Option(min=0, help="Of boxes and masks: share of the largest value of a class activation map.")
     ] = 0.2,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A folder for evaluation.json and pictures.")
@@ -67,7 +73,12 @@ def evaluate(
     classes: ClassFile = None,
     batch: Batch = 32,
     dtype: DtypeOption = Dtype.FLOAT32,
-    exif: Exif = False,
+    exif: Annotated[
+        bool | None,
+        typer.Option(
+            "--exif/--no-exif", help="Turn images as their EXIF data say; of its own data as the run, if none."
+        ),
+    ] = None,
 ) -> None:
     """Measure top-1, top-5 and loss on every image of a labelled set, and how well maps of the classes find objects."""
     from inception_jax.data.sources import open_source
@@ -77,6 +88,8 @@ def evaluate(
     from inception_jax.inference.wsol import Localiser
 
     check_kind(crops)
+    given = _Data(data, split, data_dir, exif)
+    data, split, data_dir, exif = _which_data(given, workdir if weights is None else weights)
     first = load_predictor(
         weights, workdir, model, unverified, batch, dtype, preprocess=preprocess, classes=classes, exif=exif
     )
@@ -108,6 +121,37 @@ def evaluate(
         raise late[0]
 
 
+class _Data(NamedTuple):
+    """--data, --split, --data-dir and --exif."""
+
+    name: str | None
+    split: str | None
+    folder: str | None
+    exif: bool | None
+
+
+def _which_data(given: _Data, network: str | Path | None) -> tuple[str, str, str | None, bool]:
+    """Returns what is given; what is not is as the run evaluated, which is said on stderr.
+
+    Raises:
+      UserError: the data are not given, and the network is no run, which would say them.
+    """
+    from inception_jax.training.saved import is_run
+
+    if given.name is not None:
+        return given.name, given.split or "validation", given.folder, bool(given.exif)
+    if network is None or (isinstance(network, str) and not is_run(network)):
+        raise UserError(
+            "--data is not given; without a run (--workdir) it must be digits, a TFDS name, or folder:PATH."
+        )
+    own = run_data(network)
+    split, folder = given.split or own.eval_split, given.folder or own.data_dir
+    exif = own.exif if given.exif is None else given.exif
+    options = f"--data {own.name} --split {split}{f' --data-dir {folder}' if folder else ''}{' --exif' if exif else ''}"
+    print(f"As the run evaluated: {printable(options)}", file=sys.stderr)
+    return own.name, split, folder, exif
+
+
 @contextlib.contextmanager
 def _late_error() -> Iterator[list[UserError]]:
     """Yields a list that gets the error of the block."""
@@ -134,15 +178,15 @@ def _write(
         names += ["located.png", "boxes.csv"]
         sheets.draw_located(localiser.located, found.class_names, source, output / "located.png", title)
         write_boxes(output / "boxes.csv", {each.name: each.guesses for each in localiser.located}, source.class_names)
-    return [f"{output}: {', '.join(names)}"]
+    return [f"{printable(output)}: {', '.join(names)}"]
 
 
 def _lines(record: dict[str, Any]) -> list[str]:
     """Returns the record in words."""
-    crops, located = record["crops"], record.get("localisation", {})
+    crops, located, data = record["crops"], record.get("localisation", {}), printable(record["data"])
     lines = [
-        f"{record['data']}: {record['count']:,} images in {record['seconds']:,} s, {crops} crop{'s' * (crops > 1)}",
-        *(f"  {member['model']} ({member['weights']})" for member in record["members"]),
+        f"{data}: {record['count']:,} images in {record['seconds']:,} s, {crops} crop{'s' * (crops > 1)}",
+        *(f"  {member['model']} ({printable(member['weights'])})" for member in record["members"]),
         f"top-1 {record['top1']:.2%}, top-5 {record['top5']:.2%}, loss {record['loss']:.4f}",
     ]
     if "images_with_boxes" in located:

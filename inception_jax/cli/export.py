@@ -12,7 +12,7 @@ import typer
 
 from inception_jax.cli.app import app
 from inception_jax.cli.network import ClassFile, Input, Model, Unverified, WeightsOption, Workdir, load_weights
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
 
 if TYPE_CHECKING:
     from inception_jax.weights import Weights
@@ -47,7 +47,7 @@ def export(
         from inception_jax.inference.onnx_graph import export_onnx as write
     write(output, loaded)
     size = output.stat().st_size / 1e6
-    print(f"wrote {output}: {loaded.info.model}, {loaded.info.num_classes} classes, {size:.1f} MB")
+    print(f"wrote {printable(output)}: {loaded.info.model}, {loaded.info.num_classes} classes, {size:.1f} MB")
 
 
 @app.command("demo")
@@ -74,8 +74,8 @@ def demo(
         loaded = {source: load_weights(source, None, None, unverified, preprocess, classes) for source in weights or ()}
         loaded |= {str(folder): load_weights(None, folder, None, unverified, None, classes) for folder in workdir or ()}
         served = web.Demo({name: Predictor(each, max_batch=1) for name, each in _named(loaded).items()})
-        app = web.create_app(served)
-        print(f"compiling {', '.join(served.predictors)} ...", flush=True)
+        app = web.create_app(served, host)
+        print(f"compiling {printable(', '.join(served.predictors))} ...", flush=True)
         served.warmup()
         address, taken = listening.getsockname()[:2]
         print(f"http://{f'[{address}]' if ':' in address else address}:{taken} (Ctrl-C stops it)", flush=True)

@@ -13,7 +13,7 @@ from rich.console import Console
 from inception_jax.cli.app import Json, app, table
 from inception_jax.cli.config import read_config
 from inception_jax.cli.progress import doing
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
 
 if TYPE_CHECKING:
     from inception_jax.bench.plan import Plan, Question
@@ -54,11 +54,14 @@ def plan(
 
     slices = [parse_slice(name) for name in topology]
     configs = [(path, read_config(path, changes or ())) for path in (config, *(compare or ()))]
+    options = _options(option or ())
     _stay_on_cpu()
+    from inception_jax.bench import tpu
+
+    tpu.check_installed()
     from inception_jax.bench.plan import Question
     from inception_jax.bench.plan import largest_batch as search
 
-    options = _options(option or ())
     questions = [
         Question(path.stem, parsed, part, batch_per_chip, classes, inference, options)
         for path, parsed in configs
@@ -123,7 +126,7 @@ def _print(plans: list[Plan], largest: bool) -> None:
         print("A program with a loop: the compiler counts one pass, so FLOPs, bytes and times are left out.")
     for record in records:
         if not record["fits"]:
-            print(f"{record['config']} on {record['topology']} does not fit: {record['refusal']}")
+            print(printable(f"{record['config']} on {record['topology']} does not fit: {record['refusal']}"))
     print(f"Times are bounds if all overlaps, not predictions. Assumed: {records[0]['assumed']}.")
 
 
@@ -131,7 +134,7 @@ def _print_by_op(plan: Plan) -> None:
     """Prints what the steps of a program move, kind by kind, with the three layers where most of it is."""
     parts = plan.to_json(by_op=True)["by_op"]
     if not parts:
-        return print(f"{plan.question.name} on {plan.question.part.name}: what its steps move is not known.")
+        return print(f"{printable(plan.question.name)} on {plan.question.part.name}: what its steps move is not known.")
     numbers = ("moved_per_image", "hbm_bytes_per_image", "bytes_per_image")
     headings = ("MB moved per image", "in HBM", "counted by XLA", "expected Mcycles a step", "most of it in (MB)")
     printed = table(

@@ -27,7 +27,8 @@ from inception_jax.cli.network import (
     load_predictor,
 )
 from inception_jax.cli.progress import progress
-from inception_jax.errors import UserError
+from inception_jax.cli.streams import read_lines
+from inception_jax.errors import UserError, printable
 
 if TYPE_CHECKING:
     from inception_jax.inference.predictor import Prediction
@@ -70,7 +71,7 @@ def predict(
         for path, result in zip(paths, predictor.stream(paths, k), strict=True):
             if isinstance(result, BrokenImage):
                 broken += 1
-                print(f"inception-jax: {result}", file=sys.stderr)
+                print(f"inception-jax: {printable(result)}", file=sys.stderr)
             else:
                 show(path, result)
             advance()
@@ -82,7 +83,7 @@ def predict(
 def _named(images: list[str]) -> Iterator[str]:
     for name in images:
         if name == "-":
-            yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+            yield from read_lines()
         else:
             yield name
 
@@ -105,11 +106,11 @@ def _csv_printer() -> Printer:
 
 def _table_printer(paths: list[Path]) -> Printer:
     """Returns what prints an image and its classes below each other."""
-    width = max(len(str(path)) for path in paths)
+    width = max(len(printable(path)) for path in paths)
 
     def show(path: Path, prediction: Prediction) -> None:
         for rank, each in enumerate(prediction.classes):
-            name = each.label or f"class {each.index}"
-            print(f"{'' if rank else path!s:<{width}}  {each.probability:7.2%}  {name}")
+            name = printable(each.label or f"class {each.index}")
+            print(f"{'' if rank else printable(path):<{width}}  {each.probability:7.2%}  {name}")
 
     return show

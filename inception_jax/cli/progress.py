@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 import rich.console
 import rich.progress
 
+from inception_jax.errors import printable
+
 SECONDS_BETWEEN_LINES = 30.0
 
 
@@ -50,8 +52,8 @@ def progress(total: int) -> Iterator[Callable[[], None]]:
 @contextlib.contextmanager
 def doing(text: str) -> Iterator[None]:
     """Says what takes long meanwhile: with the time gone by on a terminal, as a line in a log."""
-    console = rich.console.Console(stderr=True, highlight=False)
-    columns = rich.progress.SpinnerColumn(), rich.progress.TextColumn("{task.description}")
+    text, console = printable(text), rich.console.Console(stderr=True, highlight=False)
+    columns = rich.progress.SpinnerColumn(), rich.progress.TextColumn("{task.description}", markup=False)
     clock = rich.progress.TimeElapsedColumn()
     bar = rich.progress.Progress(*columns, clock, console=console, transient=True, disable=not console.is_terminal)
     bar.add_task(text)

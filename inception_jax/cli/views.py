@@ -9,7 +9,7 @@ import typer
 
 from inception_jax.cli.app import app
 from inception_jax.cli.network import ClassFile, Exif, Input, Model, Unverified, WeightsOption, Workdir, load_predictor
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
 
 if TYPE_CHECKING:
     from inception_jax.inference.cam import Explanation
@@ -34,8 +34,10 @@ def show_cam(
     ] = None,
     method: Annotated[Method, typer.Option(help="What to draw.")] = "cam",
     endpoint: Annotated[str | None, typer.Option(help="Of gradcam: where; else at the last map.")] = None,
-    threshold: Annotated[float, typer.Option(help="Of boxes and masks: share of the largest value.")] = 0.2,
-    k: Annotated[int, typer.Option("-k", help="How many classes to list.")] = 5,
+    threshold: Annotated[
+        float, typer.Option(help="Of boxes and masks: share of the largest value.", min=0, max=1)
+    ] = 0.2,
+    k: Annotated[int, typer.Option("-k", help="How many classes to list.", min=1)] = 5,
     masks: Annotated[
         Path | None, typer.Option("--masks", help="Also write a .png of labels: 0 background, i + 1 class i.")
     ] = None,
@@ -64,13 +66,13 @@ def show_cam(
     )
     picture.save(figure, output)
     for each in prediction.classes:
-        print(f"{each.probability:7.2%}  {each.index:4}  {each.label}".rstrip())
+        print(f"{each.probability:7.2%}  {each.index:4}  {printable(each.label)}".rstrip())
     for name, its_box in zip(names, boxes, strict=True):
-        print(f"{name}: " + (f"box {its_box}" if its_box else "nothing speaks for it"))
-    print(output)
+        print(f"{printable(name)}: " + (f"box {its_box}" if its_box else "nothing speaks for it"))
+    print(printable(output))
     if masks is not None:
         picture.save_mask(localisation.pseudo_mask(heats, chosen, threshold), masks)
-        print(masks)
+        print(printable(masks))
 
 
 @app.command("views")
@@ -79,9 +81,9 @@ def show_views(
     output: Output = Path("views.png"),
     image: Annotated[Path | None, typer.Option(help="Of activations: the image.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="Of activations and maximise: where.")] = None,
-    channels: Annotated[list[int] | None, typer.Option("--channel", help="Which, also several times.")] = None,
-    steps: Annotated[int, typer.Option(help="Of maximise: steps of gradient ascent.")] = 256,
-    seed: Annotated[int, typer.Option(help="Of maximise: of the noise to start from.")] = 0,
+    channels: Annotated[list[int] | None, typer.Option("--channel", help="Which, also several times.", min=0)] = None,
+    steps: Annotated[int, typer.Option(help="Of maximise: steps of gradient ascent.", min=1)] = 256,
+    seed: Annotated[int, typer.Option(help="Of maximise: of the noise to start from.", min=0)] = 0,
     weights: WeightsOption = None,
     workdir: Workdir = None,
     model: Model = None,
@@ -108,7 +110,7 @@ def show_views(
         images = [views.maximise(predictor, str(endpoint), i, steps=steps, seed=seed).image for i in shown]
         figure = picture.draw_grid(images, f"{name}, what excites {endpoint}", [f"{i}" for i in shown])
     picture.save(figure, output)
-    print(output)
+    print(printable(output))
 
 
 def _explain(

@@ -80,7 +80,7 @@ def convert(
     target: Annotated[
         str | None, typer.Option("--to", help="Write the names and layout of torchvision, timm, ...")
     ] = None,
-    num_classes: Annotated[int | None, typer.Option(help="A new classifier for this many classes.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="A new classifier for this many classes.", min=0)] = None,
     aux: Annotated[bool | None, typer.Option("--aux/--no-aux", help="With or without auxiliary heads.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Keep outputs that are no class, such as a background.")] = False,
     average: Annotated[
@@ -126,14 +126,14 @@ def convert(
         preprocess=preprocess,
         class_names=names,
     )
-    print(loaded.report)
+    print(printable(loaded.report, keep="\n"))
     if dump is not None:
         _compare(loaded, dump)
     if target is None:
         weights.save(destination, loaded)
     else:
         weights.save_tensors(destination, weights.export(loaded, target))
-    print(f"wrote {destination}: {loaded.info.model}, {loaded.info.num_classes} classes")
+    print(f"wrote {printable(destination)}: {loaded.info.model}, {loaded.info.num_classes} classes")
 
 
 def _check_destination(destination: Path, target: str | None, overwrite: bool) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from inception_jax.cli.app import Json, app, table, user_errors
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
 
 if TYPE_CHECKING:
     from inception_jax.models.summary import Summary
@@ -105,7 +105,7 @@ def draw_diagram(
             diagram.save(output, name, block)
         except OSError as error:
             raise UserError(f"Cannot write {output}: {error.strerror}.") from error
-    print(output)
+    print(printable(output))
 
 
 def _totals_line(found: Summary) -> str:

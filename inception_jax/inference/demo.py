@@ -19,19 +19,19 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from inception_jax.data.transforms import BrokenImage, decode
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
 from inception_jax.inference import cam, heat, localisation
 from inception_jax.inference.picture import BOX, overlay
 from inception_jax.inference.predictor import Predictor
 
 if TYPE_CHECKING:
-    import uvicorn
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from inception_jax.inference.serving import Limits, Server
+
 TOP = 5
-MAX_BYTES = 20_000_000
 SHOWN = 448  # pixels of the longer side of the picture that is sent back
 MAX_RATIO = 50  # of the sides: preprocessing resizes the short one, and the long one grows with it
 # The page may load and send nothing but from and to where it comes from.
@@ -42,21 +42,26 @@ POLICY = (
 
 
 class Demo:
-    """Answers for one image at a time, in a thread of its own, so that memory is bounded and programs compile once.
+    """Answers for one image at a time, in a thread of its own, so that programs compile once; decodes a few at a time.
 
     Args:
       predictors: by the names that the page shows.
+      limits: of memory and time; None: the defaults.
 
     Raises:
-      UserError: one of them has no classifier.
+      UserError: one of them has no classifier, or the libraries of the extra "demo" are not installed.
     """
 
-    def __init__(self, predictors: Mapping[str, Predictor]):
-        self.predictors = dict(predictors)
+    def __init__(self, predictors: Mapping[str, Predictor], limits: Limits | None = None):
+        _import_server()
+        from inception_jax.inference.serving import Limits
+
+        self.predictors, self.limits = dict(predictors), limits or Limits()
         for name, predictor in self.predictors.items():
             if not predictor.info.num_classes:
                 raise UserError(f"{name} has no classifier: the demo shows classes.")
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._free = asyncio.Semaphore(self.limits.images)
 
     def warmup(self) -> None:
         """Compiles all programs ahead."""
@@ -66,17 +71,41 @@ class Demo:
     async def answer(self, model: str, encoded: bytes) -> dict[str, Any]:
         """Returns what the page shows of an encoded image.
 
+        A thread cannot be stopped, so an image that takes too long to decode keeps its place in memory until it is
+        decoded, and the visitor has an answer before.
+
         Raises:
-          BrokenImage: it cannot be decoded, has too many pixels, or is too narrow.
+          BrokenImage: it cannot be decoded in time, has too many pixels, or is too narrow.
+          Refused: its turn does not come in time.
           UserError: no such model.
         """
-        if model not in self.predictors:
-            raise UserError(f"There is no model {model!r}; there is {', '.join(self.predictors)}.")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._answer, self.predictors[model], encoded)
+        from inception_jax.inference.serving import Refused, in_thread
 
-    def _answer(self, predictor: Predictor, encoded: bytes) -> dict[str, Any]:
-        image = open_upload(encoded)
+        if model not in self.predictors:
+            raise UserError(f"There is no model {printable(model)!r}; there is {', '.join(self.predictors)}.")
+        try:
+            async with asyncio.timeout(self.limits.wait_seconds):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise Refused(503, "The demo is busy with the images of others. Try again.") from error
+        decoding = in_thread(open_upload, encoded)
+        try:
+            finished, _ = await asyncio.wait({decoding}, timeout=self.limits.decode_seconds)
+            if not finished:
+                raise BrokenImage(f"it takes over {self.limits.decode_seconds:g} seconds to decode")
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, self._answer, self.predictors[model], decoding.result())
+        finally:
+            if decoding.done():
+                self._free.release()
+            else:
+                decoding.add_done_callback(self._decoded_too_late)
+
+    def _decoded_too_late(self, decoding: asyncio.Future[Image.Image]) -> None:
+        decoding.exception()  # nobody else asks
+        self._free.release()
+
+    def _answer(self, predictor: Predictor, image: Image.Image) -> dict[str, Any]:
         found = cam.cam(predictor, [image])
         classes = [
             {"label": each.label or f"class {each.index}", "probability": each.probability}
@@ -126,56 +155,51 @@ def draw_seen(image: Image.Image, cam_map: np.ndarray, read: heat.Box) -> tuple[
     return address, box and [round(side / by) for side, by in zip(box, (x, y, x, y), strict=True)]
 
 
-def create_app(demo: Demo) -> Starlette:
+def create_app(demo: Demo, host: str = "127.0.0.1") -> Starlette:
     """Returns the web application.
 
-    Raises:
-      UserError: the libraries of the extra "demo" are not installed.
+    Args:
+      demo: what answers.
+      host: what it listens on; a request for another name is refused (see `serving.OwnHost`).
     """
-    _import_server()
     from starlette.applications import Starlette
-    from starlette.responses import HTMLResponse, JSONResponse
+    from starlette.middleware import Middleware
+    from starlette.requests import ClientDisconnect
+    from starlette.responses import HTMLResponse, JSONResponse, Response
     from starlette.routing import Route
 
-    content = page(list(demo.predictors))
+    from inception_jax.inference.serving import OwnHost, Refused, Uploads
+
+    content = page(list(demo.predictors), demo.limits.bytes_of_one)
+    uploads = Uploads(demo.limits)
 
     async def show(request: Request) -> Response:
         return HTMLResponse(content, headers={"Content-Security-Policy": POLICY})
 
     async def predict(request: Request) -> Response:
-        encoded = await _body(request)
-        if encoded is None:
-            return JSONResponse({"error": f"This file is over {MAX_BYTES // 1_000_000} MB."}, 413)
         try:
-            return JSONResponse(await demo.answer(request.query_params.get("model", ""), encoded))
+            async with uploads.body(request) as encoded:
+                return JSONResponse(await demo.answer(request.query_params.get("model", ""), encoded))
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
+        except Refused as refused:
+            # What is left of a body that took too long is not waited for.
+            close = {"Connection": "close"} if refused.status == 408 else {}
+            return JSONResponse({"error": str(refused)}, refused.status, close)
         except BrokenImage as error:
             return JSONResponse({"error": f"This file cannot be shown to the network: {error}."}, 400)
         except UserError as error:
             return JSONResponse({"error": str(error)}, 404)
 
-    return Starlette(routes=[Route("/", show), Route("/predict", predict, methods=["POST"])])
+    routes = [Route("/", show), Route("/predict", predict, methods=["POST"])]
+    return Starlette(routes=routes, middleware=[Middleware(OwnHost, host=host)])
 
 
-def page(names: list[str]) -> str:
-    """Returns the page, for these models."""
+def page(names: list[str], max_bytes: int) -> str:
+    """Returns the page, for these models and files of up to `max_bytes`."""
     text = importlib.resources.files("inception_jax.inference").joinpath("demo.html").read_text("utf-8")
     options = "".join(f"<option>{html.escape(name)}</option>" for name in names)
-    return text.replace("{{options}}", options).replace("{{max_bytes}}", str(MAX_BYTES))
-
-
-async def _body(request: Request) -> bytes | None:
-    """Returns the body of a request, or None if it is over the limit.
-
-    What is over it is read, too, up to ten times the limit, and not kept: a browser hears no answer while it sends.
-    """
-    body, length = bytearray(), 0
-    async for chunk in request.stream():
-        length += len(chunk)
-        if length <= MAX_BYTES:
-            body += chunk
-        elif length > 10 * MAX_BYTES:
-            break
-    return bytes(body) if length <= MAX_BYTES else None
+    return text.replace("{{options}}", options).replace("{{max_bytes}}", str(max_bytes))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -190,11 +214,11 @@ def listen(host: str, port: int) -> socket.socket:
         raise UserError(f"Nothing can listen on {host} port {port}: {error}.") from error
 
 
-def server(app: Starlette) -> uvicorn.Server:
+def server(app: Starlette, limits: Limits | None = None) -> Server:
     """Returns what serves an application: `run(sockets=[...])` returns at Ctrl-C, or when `should_exit` is set."""
-    import uvicorn
+    from inception_jax.inference import serving
 
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    return serving.server(app, limits or serving.Limits())
 
 
 def _import_server() -> None:

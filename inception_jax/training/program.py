@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from logging import getLogger
+from logging import LogRecord, getLogger
 
 from absl import flags, logging
 from ml_collections import config_flags
 
-from inception_jax.errors import EXPECTED, Interrupted
+from inception_jax.errors import EXPECTED, Interrupted, printable
 from inception_jax.training.flags import help_text, parse_flags
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.FIELD=VALUE changes a field.")
@@ -33,9 +33,17 @@ FROM_ENVIRONMENT = {
 }
 
 
+class _PrintableLines(logging.PythonFormatter):
+    """absl's lines, in which a name from a file neither forges another line nor changes a terminal."""
+
+    def format(self, record: LogRecord) -> str:
+        return printable(super().format(record), keep="\n" if record.exc_info else "")
+
+
 def run_program(description: str) -> None:
     """Runs train.py and exits; an expected end is one line on stderr."""
     logging.use_absl_handler()
+    logging.get_absl_handler().setFormatter(_PrintableLines())
     logging.set_verbosity(logging.FATAL)  # what Orbax logs as an error it also raises
     getLogger("inception_jax").setLevel("WARNING")
     try:
@@ -46,7 +54,7 @@ def run_program(description: str) -> None:
         _train()
     except EXPECTED as error:
         # A stop that was asked for is no error.
-        print(error if isinstance(error, Interrupted) else f"error: {error}", file=sys.stderr)
+        print(printable(error if isinstance(error, Interrupted) else f"error: {error}"), file=sys.stderr)
         _leave(error, error.exit_code)
         sys.exit(error.exit_code)
     except Exception as error:

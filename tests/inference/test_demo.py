@@ -21,6 +21,7 @@ from inception_jax.inference import cam, demo, heat, localisation
 from inception_jax.inference.predictor import Predictor
 from tests.inference.test_export import NAMES, tiny_to_export
 
+MAX_BYTES = 20_000_000
 pytest.importorskip("starlette", reason="needs the extra demo")
 pytest.importorskip("uvicorn", reason="needs the extra demo")
 
@@ -127,7 +128,7 @@ def test_nothing_hot_has_no_box():
         (png(30, 20, 3)[:200], 400, "This file cannot be shown to the network: "),
         (png(10_000, 10_000), 400, "10000 x 10000 pixels are over the limit of 89,000,000"),
         (png(1, 60_000), 400, "60000 x 1 pixels are too narrow: one side is over 50 times the other"),
-        (bytes(2 * demo.MAX_BYTES), 413, "This file is over 20 MB."),
+        (bytes(2 * MAX_BYTES), 413, "This file is over 20 MB."),
     ],
     ids=["words", "nothing", "cut", "huge", "narrow", "heavy"],
 )
@@ -138,7 +139,7 @@ def test_what_is_refused(address, body, status, message):
 
 
 def test_a_body_of_unknown_length_has_its_limit_too(address):
-    status, answer = ask(address, (bytes(1_000_000) for _ in range(2 * demo.MAX_BYTES // 1_000_000)))
+    status, answer = ask(address, (bytes(1_000_000) for _ in range(2 * MAX_BYTES // 1_000_000)))
     assert (status, answer) == (413, {"error": "This file is over 20 MB."})
 
 
@@ -171,4 +172,4 @@ def test_mistakes_are_one_line(run, monkeypatch):
         demo.Demo({"body": headless})
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(UserError, match=r"needs starlette and uvicorn \(pip install 'inception-jax\[demo\]'\)"):
-        demo.create_app(demo.Demo({}))
+        demo.Demo({})

@@ -3,11 +3,13 @@
 import copy
 import dataclasses
 import json
+import pathlib
 
 import jax
 import numpy as np
 import pytest
 
+from inception_jax.cli.config import read_config
 from inception_jax.data.transforms import decode
 from inception_jax.errors import UserError
 from inception_jax.inference import sheets
@@ -19,6 +21,8 @@ from tests.data.images import noise_source
 from tests.inference.conftest import NAMES
 
 IMAGES = 27
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +130,7 @@ def test_pictures(tmp_path, classes):
 def test_the_command(run, predictor, tmp_path, digits_dir, monkeypatch):
     unnamed = copy.copy(predictor)
     unnamed.class_names = ("",) * 10
-    monkeypatch.setattr("inception_jax.cli.evaluate.load_predictor", lambda *_: unnamed)
+    monkeypatch.setattr("inception_jax.cli.evaluate.load_predictor", lambda *_, **__: unnamed)
     named = ("--data", "digits", "--data-dir", digits_dir, "--split", "test[:48]")
     code, out, err = run("evaluate", *named, "--weights", "w", "-o", str(tmp_path / "out"), "--json")
     assert (code, err) == (0, "")
@@ -148,3 +152,39 @@ def test_the_command(run, predictor, tmp_path, digits_dir, monkeypatch):
 def test_mistakes_of_the_command(run, digits_dir, arguments, message):
     code, _, err = run("evaluate", "--data", "digits", "--data-dir", digits_dir, "--split", "test", *arguments)
     assert (code, err) == (2, f"inception-jax: {message}\n")
+
+
+@pytest.fixture
+def run_on_digits(tmp_path, digits_dir):
+    """A folder that says as much of a run as `evaluate` needs for its data; the last checkpoint is damaged."""
+    config = read_config(ROOT / "configs" / "digits.py").model_dump(mode="json")
+    config["data"] |= {"data_dir": digits_dir, "eval_split": "test[:16]"}
+    for step, text in (("3", json.dumps({"config": config})), ("4", "{")):
+        path = tmp_path / "run" / "checkpoints" / step / "meta" / "metadata"
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    return str(tmp_path / "run")
+
+
+@pytest.mark.parametrize("option", ["--workdir", "--weights"])
+def test_the_data_of_a_run_need_not_be_named(run, predictor, run_on_digits, digits_dir, monkeypatch, option):
+    unnamed = copy.copy(predictor)
+    unnamed.class_names = ("",) * 10
+    monkeypatch.setattr("inception_jax.cli.evaluate.load_predictor", lambda *_, **__: unnamed)
+    code, out, err = run("evaluate", option, run_on_digits, "--json")
+    said = f"--data digits --split {{}} --data-dir {digits_dir}\n"
+    assert (code, err) == (0, "As the run evaluated: " + said.format("test[:16]"))
+    assert (json.loads(out)["data"], json.loads(out)["count"]) == ("digits[test[:16]]", 16)
+    code, out, err = run("evaluate", option, run_on_digits, "--json", "--split", "test[:8]")
+    assert (code, err, json.loads(out)["count"]) == (0, "As the run evaluated: " + said.format("test[:8]"), 8)
+
+
+def test_data_must_be_named_without_a_run(run, tmp_path):
+    code, out, err = run("evaluate", "--weights", "w.safetensors")
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        "inception-jax: --data is not given; without a run (--workdir) it must be digits, a TFDS name"
+    )
+    code, out, err = run("evaluate", "--workdir", str(tmp_path))
+    assert (code, out) == (2, "")
+    assert err == f"inception-jax: No checkpoint in {tmp_path} says what data it is of; --data does.\n"

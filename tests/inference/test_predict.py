@@ -99,7 +99,7 @@ def test_json_of_a_folder_in_order_with_a_broken_image(run, folder, source, pred
 
 
 def test_csv_and_table_of_a_list_on_stdin(run, folder, predictor, monkeypatch):
-    monkeypatch.setattr("inception_jax.cli.predict.load_predictor", lambda *_: predictor)
+    monkeypatch.setattr("inception_jax.cli.predict.load_predictor", lambda *_, **__: predictor)
     listed = f"{folder / 'b.png'}\n\n{folder / 'a.PNG'}\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(listed))
     code, out, err = run("predict", "-", "-k", "3", "--csv")

@@ -133,7 +133,7 @@ def test_images_of_one_name_are_refused(named, folder):
 
 
 def test_the_command(run, named, folder, source, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr("inception_jax.cli.evaluate.load_predictor", lambda *_: named)
+    monkeypatch.setattr("inception_jax.cli.evaluate.load_predictor", lambda *_, **__: named)
     truths = {source[i]["name"]: [(source[i]["label"], expected[i])] for i in range(COUNT)}
     write_boxes(tmp_path / "boxes.csv", truths, NAMES)
     arguments = ("--data", f"folder:{folder}", "--split", "val", "--weights", "w", "-o", str(tmp_path / "out"))
@@ -152,7 +152,7 @@ def test_the_command(run, named, folder, source, expected, tmp_path, monkeypatch
 
 
 def test_what_is_evaluated_is_not_lost_without_boxes(run, named, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("inception_jax.cli.evaluate.load_predictor", lambda *_: named)
+    monkeypatch.setattr("inception_jax.cli.evaluate.load_predictor", lambda *_, **__: named)
     write_boxes(tmp_path / "boxes.csv", {"elsewhere": [(0, (0, 0, 2, 2))]}, NAMES)
     named_data = ("--data", f"folder:{folder}", "--split", "val", "--weights", "w")
     code, out, err = run("evaluate", *named_data, "--localization", str(tmp_path / "boxes.csv"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -51,6 +52,15 @@ def framework(name: str) -> str:
     if name not in ENGINES:
         raise UserError(f"There is no engine {name!r}; there are: {', '.join(ENGINES)}.")
     return ENGINES[name][0]
+
+
+def check(names: Iterable[str], model: str | None = None) -> None:
+    """Raises a `UserError` if an engine is unknown, its framework is not installed, or has no original of a model."""
+    from inception_jax.bench import originals
+
+    for kind in dict.fromkeys(framework(name) for name in names):
+        if kind != "jax":
+            originals.check(kind, model)
 
 
 def create(name: str, case: Case, folder: Path) -> Engine:
