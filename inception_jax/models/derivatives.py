@@ -153,6 +153,7 @@ def _value_batch(flat, axes, *, call, jaxpr):
 def _mapped(call: _Call, mapped: tuple[bool, ...]) -> Operation:
     """Returns the `vmap` of a call over the first axis of some of its arrays, as an operation of all its arrays."""
     operation, statics = call.operation, call.statics
+    forward_one, backward_one = operation.forward, operation.backward
     axes = [0 if is_mapped else None for is_mapped in mapped]
 
     def fast(_, *flat):
@@ -161,18 +162,19 @@ def _mapped(call: _Call, mapped: tuple[bool, ...]) -> Operation:
     def plain(_, *flat):
         return jax.vmap(lambda *flat: operation.plain(statics, *call.args(flat)), axes)(*flat)
 
+    if forward_one is None or backward_one is None:
+        return Operation(fast, plain)
+
     def forward(_, *flat):
-        return jax.vmap(lambda *flat: operation.forward(statics, *call.args(flat)), axes)(*flat)
+        return jax.vmap(lambda *flat: forward_one(statics, *call.args(flat)), axes)(*flat)
 
     def backward(_, flat, extras, cotangents):
         def each(flat, extras, cotangents):
-            return jax.tree.leaves(operation.backward(statics, call.args(flat), extras, cotangents))
+            return jax.tree.leaves(backward_one(statics, call.args(flat), extras, cotangents))
 
         found = jax.vmap(each, (axes, 0, 0))(list(flat), extras, cotangents)
         return tuple(each if is_mapped else each.sum(0) for each, is_mapped in zip(found, mapped, strict=True))
 
-    if operation.backward is None:
-        return Operation(fast, plain)
     return Operation(fast, plain, None, forward, backward)
 
 
