@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from logging import LogRecord, getLogger
+from typing import Any
 
 from absl import flags, logging
 from ml_collections import config_flags
@@ -46,6 +48,8 @@ def run_program(description: str) -> None:
     logging.get_absl_handler().setFormatter(_PrintableLines())
     logging.set_verbosity(logging.FATAL)  # what Orbax logs as an error it also raises
     getLogger("inception_jax").setLevel("WARNING")
+    sys.excepthook = _say_once(sys.excepthook)
+    sys.unraisablehook = _say_once(sys.unraisablehook)
     try:
         environment = {flag: os.environ[name] for flag, name in FROM_ENVIRONMENT.items() if name in os.environ}
         if not parse_flags(sys.argv, OURS, environment):
@@ -80,6 +84,21 @@ def _train() -> None:
         print("Config, data, devices and disk are as the run needs them.")
     else:
         train_and_evaluate(config, workdir)
+
+
+def _say_once(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a hook that leaves out what TensorStore's threads print after a save that failed.
+
+    Orbax then raises the error of the first file and closes its event loop; each other file that ends later finds it
+    closed. `Checkpoints` tells the error, in one line.
+    """
+
+    def hook_of_others(*arguments: Any) -> None:
+        error = arguments[0].exc_value if len(arguments) == 1 else arguments[1]
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            hook(*arguments)
+
+    return hook_of_others
 
 
 def _leave(error: Exception, code: int) -> None:

@@ -4,16 +4,22 @@ import contextlib
 import errno
 import json
 import logging
+import multiprocessing
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
+import matplotlib.image
 import numpy as np
 import pytest
 
+from inception_jax.data import unguarded
 from inception_jax.data.sources import open_source
-from inception_jax.errors import NonFiniteLossError, UserError
+from inception_jax.errors import Interrupted, NonFiniteLossError, UserError
 from inception_jax.inference.evaluation import evaluate
 from inception_jax.inference.predictor import Predictor
 from inception_jax.models import native
@@ -21,8 +27,11 @@ from inception_jax.training import loop, prepare, train_and_evaluate
 from inception_jax.training.checkpoints import checksums
 from inception_jax.training.compilation import CompilationLog
 from inception_jax.training.experiment import check_platform
-from inception_jax.training.workdir import locked
+from inception_jax.training.records import sign
+from inception_jax.training.saved import read_variables
+from inception_jax.training.workdir import locked, resolve_workdir, saved_steps
 from inception_jax.training.writers import MetricsFile, read_metrics
+from tests.training.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -268,6 +277,92 @@ def test_evaluation_that_a_signal_cut_off_is_made_up(finished, short, tmp_path):
     assert path.read_text().splitlines(keepends=True) == lines
 
 
+def script_evaluations(monkeypatch, best, signal_at=None):
+    """Makes the evaluation after step `best` the best, and has SIGTERM come during that of another."""
+    evaluate_step = loop.Run._evaluate
+
+    def evaluate(self, step, state):
+        self.evaluated_step = step
+        if step == signal_at:
+            self.stop.note(signal.SIGTERM)
+        return evaluate_step(self, step, state)
+
+    def figures(self, variables, until=lambda: False):
+        top1 = 0.9 if self.evaluated_step == best else 0.1 + self.evaluated_step / 100
+        return {} if until() else {"top1": top1, "top5": 0.95, "loss": 1.5, "count": 96.0}
+
+    monkeypatch.setattr(loop.Run, "_evaluate", evaluate)
+    monkeypatch.setattr(loop.Run, "evaluate", figures)
+
+
+def test_a_signal_during_the_best_evaluation_loses_no_checkpoint(short, tmp_path, monkeypatch):
+    """The resumed run makes up the evaluation; its metrics decide what stays, as in a run that nothing disturbed."""
+    config = short(eval_every="2 steps", keep_checkpoints=1)
+    with monkeypatch.context() as patch:
+        script_evaluations(patch, best=4)
+        train_and_evaluate(config, tmp_path / "undisturbed")
+    with monkeypatch.context() as patch:
+        script_evaluations(patch, best=4, signal_at=4)
+        with pytest.raises(Interrupted, match="SIGTERM: step 4 is saved"):
+            train_and_evaluate(config, tmp_path / "interrupted")
+    with monkeypatch.context() as patch:
+        script_evaluations(patch, best=4)
+        train_and_evaluate(config, tmp_path / "interrupted")
+    for workdir in (tmp_path / "undisturbed", tmp_path / "interrupted"):
+        assert saved_steps(workdir) == [4, 8]
+        assert json.loads((workdir / "summary.json").read_text())["best_step"] == 4
+        assert read_variables(workdir).step == 4, "what predict, evaluate and export take"
+
+
+def test_metrics_that_a_kill_kept_from_the_checkpoint_reach_it(short, tmp_path, monkeypatch):
+    """They were written to metrics.jsonl, and the process ended before they were beside the checkpoint."""
+    config = short(eval_every="2 steps", duration="4 steps")
+    with monkeypatch.context() as patch:
+        script_evaluations(patch, best=4, signal_at=4)
+        train_and_evaluate(config, tmp_path)  # the last step is finished in any case
+        record = tmp_path / "checkpoints" / "4" / "meta" / "metadata"
+        meta = json.loads(record.read_text()) | {"metrics": None}
+        meta.pop("checksum")
+        record.write_text(json.dumps(sign(meta)))
+        (tmp_path / "summary.json").unlink()
+    with CompilationLog() as log:
+        train_and_evaluate(config, tmp_path)
+    assert not any("train_step" in name for name in log.compilations), "nothing is evaluated again"
+    assert json.loads((tmp_path / "summary.json").read_text())["best"]["top1"] == 0.9
+
+
+def test_damaged_outputs_of_a_finished_run_are_mended(finished, short, tmp_path):
+    workdir = Path(shutil.copytree(finished[0], tmp_path / "run"))
+    expected = json.loads((workdir / "summary.json").read_text())
+    lines = (workdir / "metrics.jsonl").read_text()
+    (workdir / "metrics.jsonl").write_text(
+        "5\n{}\n" + lines + '{"stfp": 8, "train/loss": 1.0}\n"step"\n{"step": "8"}\n'
+    )
+    (workdir / "summary.json").write_text("")
+    (workdir / "curves.png").unlink()
+    train_and_evaluate(short(), workdir)
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert {name: summary[name] for name in ("last", "best", "best_step")} == {
+        name: expected[name] for name in ("last", "best", "best_step")
+    }
+    assert summary["images_per_second"] > 0
+    assert (workdir / "metrics.jsonl").read_text() == lines
+    assert matplotlib.image.imread(workdir / "curves.png").shape[:2] == (840, 1320)
+
+
+def test_the_summary_names_a_checkpoint_that_is_there(finished, short, tmp_path, caplog):
+    workdir = Path(shutil.copytree(finished[0], tmp_path / "run"))
+    best = json.loads((workdir / "summary.json").read_text())["best_step"]
+    other = {4: 8, 8: 4}[best]
+    shutil.rmtree(workdir / "checkpoints" / str(best))
+    (workdir / "metrics.jsonl").unlink()
+    train_and_evaluate(short(), workdir)
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert summary["best_step"] in saved_steps(workdir)
+    assert read_variables(workdir).step == summary["best_step"]
+    assert other in saved_steps(workdir)
+
+
 def test_full_disk_is_one_line_that_says_how_to_go_on(short, tmp_path, monkeypatch):
     def write(self, step, values):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "metrics.jsonl"))
@@ -285,3 +380,72 @@ def test_two_processes_do_not_share_a_workdir(short, tmp_path):
 def test_urls_but_those_of_buckets_are_refused(tiny):
     with pytest.raises(UserError, match=r"workdir s3://bucket/run is a URL; allowed are gs://... and folders"):
         train_and_evaluate(tiny(), "s3://bucket/run")
+
+
+@pytest.mark.parametrize(
+    ("workdir", "message"),
+    [
+        ("", "workdir is ''; it must name a folder"),
+        ("  ", "workdir is '  '; it must name a folder"),
+        ("~nosuch/x", "is no user of this machine"),
+        ("x" * 300, "File name too long"),
+        ("/etc/passwd", "workdir /etc/passwd is no folder"),
+        ("/dev/null", "workdir /dev/null is no folder"),
+        ("a\0b", "NUL"),
+    ],
+)
+def test_what_is_no_workdir_is_refused(workdir, message):
+    with pytest.raises(UserError, match=message):
+        resolve_workdir(workdir)
+
+
+def test_a_fifo_is_no_workdir(tmp_path):
+    os.mkfifo(tmp_path / "run")
+    with pytest.raises(UserError, match="is no folder"):
+        resolve_workdir(tmp_path / "run")
+
+
+def test_a_worker_that_trains_leaves_and_the_parent_says_why(short, tmp_path, monkeypatch, capsys):
+    left = []
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    monkeypatch.setattr(os, "_exit", left.append)
+    unguarded.leave_worker_that_trains()
+    assert left == [unguarded.EXIT_CODE]
+    monkeypatch.undo()
+
+    def prepare_together(*_):
+        unguarded.check(RuntimeError(f"Worker process was terminated unexpectedly with exit code {left[0]}."))
+
+    monkeypatch.setattr(loop, "prepare_together", prepare_together)
+    with pytest.raises(SystemExit) as ended:
+        train_and_evaluate(short(), tmp_path)
+    assert ended.value.code == 2
+    line = capsys.readouterr().err
+    assert 'if __name__ == "__main__":' in line
+    assert line.count("\n") == 1
+
+
+SCRIPT = """
+import sys
+from configs import default
+from inception_jax.training import train_and_evaluate
+config = default.get_config()
+config.model.name, config.model.width = "googlenet_cifar", 0.05
+config.data.data_dir, config.data.workers, config.platform = sys.argv[1], 2, "cpu"
+train_and_evaluate(config, sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_ends_with_one_line(tmp_path, digits_dir):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py", digits_dir, tmp_path / "run"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: A data worker imported the script")
+    assert "Traceback" not in done.stderr

@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 
 import matplotlib.image
 import pytest
@@ -9,7 +10,7 @@ import rich.console
 
 from inception_jax.training.clock import Clock
 from inception_jax.training.report import draw_curves
-from inception_jax.training.writers import Console, MetricsFile, duration, read_metrics
+from inception_jax.training.writers import Console, MetricsFile, TensorBoard, duration, read_metrics
 
 TRAIN = {"train/loss": 1.25, "train/top1": 0.5, "train/images_per_second": 1234.5, "train/data_wait": 0.031}
 EVAL = {"eval/loss": 1.5, "eval/top1": 0.25, "eval/count": 96}
@@ -105,3 +106,51 @@ def test_curves_are_drawn_from_the_file(tmp_path):
     colours = {tuple(pixel) for pixel in (picture[::2, ::2, :3] * 255).astype(int).reshape(-1, 3)}
     assert picture.shape[:2] == (840, 1320)
     assert {(31, 119, 180), (255, 127, 14)} <= colours, "two curves at least"
+
+
+STRAY = (
+    "5",
+    "{}",
+    "[]",
+    "null",
+    '{"step": 5.5}',
+    '{"step": true}',
+    '{"stdp": 5}',
+    '{"step": 5, "train/loss": "1"}',
+    "\x00",
+)
+
+
+def test_stray_lines_of_a_metrics_file_are_left_out_with_one_line(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    write(path, 0, [1, 2])
+    with path.open("a") as file:
+        file.write("".join(f"{line}\n" for line in STRAY))
+    assert [record["step"] for record in read_metrics(path)] == [1, 2]
+    assert len(caplog.records) == 1
+    assert "damaged lines are left out: 3, 4," in caplog.text
+    write(path, 2, [3])
+    assert [record["step"] for record in read_metrics(path)] == [1, 2, 3]
+
+
+def test_a_metrics_file_that_was_removed_begins_again(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    file = MetricsFile(path, 0)
+    file.write(1, TRAIN)
+    path.unlink()
+    file.write(2, TRAIN)
+    assert [record["step"] for record in read_metrics(path)] == [2]
+    assert "is gone; it begins again at step 2" in caplog.text
+
+
+def test_a_full_disk_is_an_error_where_tensorboard_is_written(tmp_path):
+    """There, and nowhere else: no thread, and nothing at the end of the program, has anything left to write."""
+    before = threading.active_count()
+    writer = TensorBoard(tmp_path / "tensorboard", 0)
+    writer.write(1, TRAIN)
+    next((tmp_path / "tensorboard").iterdir()).unlink()
+    writer._path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        writer.write(2, TRAIN)
+    writer.close()
+    assert threading.active_count() == before
