@@ -52,10 +52,11 @@ class Checkpoints:
     Args:
       folder: a local one, or one of a bucket.
       keep: how many of the last checkpoints stay; the best one (`records.best_step`) stays besides.
+      start: what the run started from, as JSON (see `finetune`), to be kept with each checkpoint.
     """
 
-    def __init__(self, folder: Folder, keep: int):
-        self.folder = epath.Path(folder)
+    def __init__(self, folder: Folder, keep: int, start: Mapping[str, Any] | None = None):
+        self.folder, self._start = epath.Path(folder), start
         self._metrics: dict[int, Metrics | None] = {}  # of the checkpoints that were saved or read
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_Preserve(keep, self._metrics_of),
@@ -120,6 +121,7 @@ class Checkpoints:
             "arrays": _describe(state),
             "checksums": checksums(state),
             "metrics": of_step,
+            "start": self._start,
         }
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sign(meta)))
         self._metrics[step] = of_step

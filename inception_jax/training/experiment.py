@@ -47,6 +47,7 @@ class Setup:
       schedule, tx: the learning rate by step, and the optimizer.
       steps_per_epoch, total_steps: of training.
       abstract_state: shapes, dtypes and shardings of the state.
+      info: of the network: from scratch what its card says, else what the weights that it started from say.
       weights: what the run starts from; None from scratch, and where it goes on from a checkpoint.
     """
 
@@ -60,6 +61,7 @@ class Setup:
     steps_per_epoch: float
     total_steps: int
     abstract_state: TrainState
+    info: Info
     weights: Weights | None
 
     def init_state(self) -> TrainState:
@@ -177,6 +179,7 @@ def build(config: TrainConfig, start: Start, num_classes: int, num_images: int, 
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         abstract_state=abstract_state,
+        info=info,
         weights=weights,
     )
 

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from inception_jax import weights
 from inception_jax.classes import check_same_classes, one_line_each
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
 from inception_jax.models.network import InceptionNet
 from inception_jax.models.zoo import ModelCard, model_card
 from inception_jax.paths import write_bytes
 from inception_jax.training.config import TrainConfig
+from inception_jax.training.records import DamagedCheckpoint, read_signed, read_start, sign
 from inception_jax.training.saved import is_run, read_variables
 from inception_jax.training.workdir import Folder, resolve_workdir, saved_steps
 from inception_jax.weights.files import from_json, to_json
@@ -108,7 +109,7 @@ def run_weights(workdir: str | Path, average: bool | None = None) -> weights.Wei
 def write_record(workdir: Path, started: weights.Weights) -> None:
     """Keeps in `workdir` what a checkpoint cannot say of the weights that the run started from."""
     record = {"report": str(started.report).splitlines(), "info": json.loads(to_json(started.info))}
-    write_bytes(workdir / RECORD, (json.dumps(record, indent=2) + "\n").encode())
+    write_bytes(workdir / RECORD, (json.dumps(sign(record), indent=2) + "\n").encode())
 
 
 def write_classes(workdir: Path, class_names: Sequence[str]) -> None:
@@ -187,12 +188,18 @@ def _read_classes(workdir: Folder, num_classes: int) -> tuple[str, ...]:
 
 def _read_record(workdir: Folder) -> weights.Info:
     try:
-        record = json.loads((workdir / RECORD).read_text())
+        record = read_signed(workdir / RECORD)
+    except DamagedCheckpoint:
+        record = {}
+    try:
         return from_json(json.dumps(record["info"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, UserError) as error:
+        if start := read_start(workdir):
+            logger.warning("%s is missing or damaged; a checkpoint says the same", printable(workdir / RECORD))
+            return from_json(json.dumps(start))
         raise UserError(
-            f"{workdir} holds a run, but {RECORD}, which says what weights it started from, is missing or damaged: "
-            "use another workdir."
+            f"{printable(workdir)} holds a run, but {RECORD}, which says what weights it started from, is missing or "
+            "damaged: use another workdir."
         ) from error
 
 

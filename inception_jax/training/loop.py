@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import os
@@ -29,6 +30,7 @@ from inception_jax.training.outputs import Outputs
 from inception_jax.training.state import TrainState
 from inception_jax.training.stopping import Stop, stop_signal
 from inception_jax.training.workdir import Folder, explained_disk_errors, resolve_workdir
+from inception_jax.weights.files import to_json
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ def _train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: Folder
         explained_disk_errors(workdir),
         claimed(workdir),
         CompilationLog() as compilation,
-        Checkpoints(workdir / "checkpoints", config.keep_checkpoints) as checkpoints,
+        Checkpoints(workdir / "checkpoints", config.keep_checkpoints, started_from(experiment)) as checkpoints,
     ):
         state = checkpoints.restore(experiment.abstract_state, config)
         if state is None:
@@ -79,6 +81,11 @@ def _train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: Folder
         checkpoints.wait()
         outputs.finish(int(state.step), run.clock.seconds, str(compilation), len(run.skipped), checkpoints.metrics())
     return state
+
+
+def started_from(experiment: Experiment) -> dict[str, Any] | None:
+    """Returns what each checkpoint keeps of the weights that a run started from; None of one from scratch."""
+    return None if experiment.config.finetune.weights is None else json.loads(to_json(experiment.info))
 
 
 class Run:

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 from inception_jax.errors import UserError, printable
 from inception_jax.errors import first_line as words_of
-from inception_jax.training.workdir import Folder, write_whole
+from inception_jax.training.workdir import Folder, saved_steps, write_whole
 
 FORMAT_VERSION = 2
 OLD_FORMAT = 1  # without a checksum of the record
@@ -72,6 +72,30 @@ def read_record(path: Folder) -> dict[str, Any]:
     if not all(isinstance(part, dict) for part in parts) or not record["arrays"].keys() >= record["checksums"].keys():
         raise DamagedCheckpoint("its record does not list its arrays")
     return record
+
+
+def read_start(workdir: Folder) -> dict[str, Any] | None:
+    """Returns what the run in `workdir` started from, as its last whole checkpoint keeps it; None if none does."""
+    for step in reversed(saved_steps(workdir)):
+        try:
+            record = read_record(workdir / "checkpoints" / str(step))
+        except DamagedCheckpoint:
+            continue
+        return record.get("start")
+    return None
+
+
+def read_signed(path: Folder) -> dict[str, Any]:
+    """Returns a record of JSON that `sign` made, or one of an earlier version, which has no checksum.
+
+    Raises:
+      DamagedCheckpoint: it is not what was written.
+      UserError: the file cannot be read.
+    """
+    values = _read_json(path, path.name)
+    if CHECKSUM in values:
+        _check_signature(values, path.name)
+    return values
 
 
 def read_evaluation(path: Folder, record: Mapping[str, Any]) -> Metrics | None:

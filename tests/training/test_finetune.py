@@ -199,6 +199,17 @@ def test_a_run_from_a_run_from_weights_reads_its_record(frozen_run, tmp_path):
     assert given.info.source == f"the run {workdir}, step 4, averaged"
     assert bits(given.variables) == bits(state.ema)
     assert given.info.numerics == SHORT.numerics
-    moved = shutil.copytree(workdir, tmp_path / "moved", ignore=shutil.ignore_patterns(finetune.RECORD))
-    with pytest.raises(UserError, match=r"finetune\.json, which says"):
-        finetune.run_weights(moved)
+
+
+@pytest.mark.parametrize("damage", ["lost", "flipped"])
+def test_a_damaged_record_of_the_start_is_read_from_a_checkpoint(frozen_run, tmp_path, damage, caplog):
+    workdir = frozen_run[1]
+    moved = shutil.copytree(workdir, tmp_path / "moved")
+    path = moved / finetune.RECORD
+    text = path.read_text()
+    path.unlink()
+    if damage == "flipped":
+        path.write_text(text.replace('"size": 12', '"size": 13'))
+        assert path.read_text() != text
+    assert finetune.run_weights(moved).info.preprocess == finetune.run_weights(workdir).info.preprocess
+    assert "finetune.json is missing or damaged; a checkpoint says the same" in caplog.text
