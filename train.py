@@ -1,7 +1,7 @@
 """Trains an Inception network: python train.py --config configs/digits.py --workdir DIR [--config.batch_size=...].
 
 Run the same command again to resume. Many hosts: docs/PODS.md. Exit codes: 0 finished, 2 bad input or environment, 3 a
-number became NaN or infinite, 75 stopped by a signal with its state saved, 1 anything else.
+number became NaN or infinite, 75 stopped by a signal with nothing lost, 130 or 143 by a second one, 1 anything else.
 """
 
 from inception_jax.parallel import signals

@@ -48,8 +48,8 @@ def run_program(description: str) -> None:
     logging.get_absl_handler().setFormatter(_PrintableLines())
     logging.set_verbosity(logging.FATAL)  # what Orbax logs as an error it also raises
     getLogger("inception_jax").setLevel("WARNING")
-    sys.excepthook = _say_once(sys.excepthook)
-    sys.unraisablehook = _say_once(sys.unraisablehook)
+    sys.excepthook = say_once(sys.excepthook)
+    sys.unraisablehook = say_once(sys.unraisablehook)
     try:
         environment = {flag: os.environ[name] for flag, name in FROM_ENVIRONMENT.items() if name in os.environ}
         if not parse_flags(sys.argv, OURS, environment):
@@ -86,7 +86,7 @@ def _train() -> None:
         train_and_evaluate(config, workdir)
 
 
-def _say_once(hook: Callable[..., Any]) -> Callable[..., Any]:
+def say_once(hook: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a hook that leaves out what TensorStore's threads print after a save that failed.
 
     Orbax then raises the error of the first file and closes its event loop; each other file that ends later finds it

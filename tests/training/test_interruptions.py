@@ -1,18 +1,21 @@
 """Real processes, really interrupted: every resume ends with the parameters of the run that nothing disturbed."""
 
+import contextlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
 import pytest
 
 from inception_jax.parallel.mesh import state_shardings
-from inception_jax.training import prepare
+from inception_jax.training import prepare, program
 from inception_jax.training.checkpoints import Checkpoints, checksums
 from tests.training.conftest import ROOT, flags
 
@@ -123,3 +126,46 @@ def test_sigterm_saves_and_says_so(config, start, undisturbed, tmp_path):
     assert process.returncode == 0, output
     assert f"resumes after step {saved}" in output
     assert final_checksums(config, tmp_path) == undisturbed
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Returns a folder with a file system of 4 MiB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder]
+    if os.geteuid() or shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a file system takes root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_the_run_goes_on_with_room(config, start, undisturbed, small_disk):
+    workdir = small_disk / "run"
+    with start(workdir) as process:
+        wait_for_line(process, "step 16/")
+        with (small_disk / "full").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        output = process.stdout.read()
+    assert process.returncode == 2, output
+    assert [line for line in output.splitlines() if not line.startswith("step ")][-1].startswith("error: ")
+    assert "no space left" in output.lower()
+    assert "Traceback" not in output
+    (small_disk / "full").unlink()
+    process = start(workdir)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert final_checksums(config, workdir) == undisturbed
+
+
+def test_what_other_threads_say_of_a_failed_save_is_left_out():
+    said = []
+    hook = program.say_once(lambda *arguments: said.append(arguments))
+    closed, other = RuntimeError("Event loop is closed"), RuntimeError("another")
+    hook(RuntimeError, closed, None)
+    hook(RuntimeError, other, None)
+    hook(types.SimpleNamespace(exc_value=closed))
+    hook(types.SimpleNamespace(exc_value=other))
+    assert [arguments[-2] if len(arguments) == 3 else arguments[0].exc_value for arguments in said] == [other, other]
