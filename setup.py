@@ -40,7 +40,7 @@ JPEG = Extension(
 KERNELS = Extension(
     "inception_jax.models._kernels",
     ["inception_jax/models/kernels/module.cc"],
-    depends=_sources("inception_jax/models/kernels", "*.h"),
+    depends=[*_sources("inception_jax/models/kernels", "*.h"), *(f"{each}/xla/ffi/api/c_api.h" for each in HEADERS)],
     include_dirs=HEADERS,
     define_macros=[("JAXLIB_VERSION", f'"{VERSION}"')],
     extra_compile_args=["-O3", "-std=c++17", "-Wno-psabi"],

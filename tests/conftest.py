@@ -14,8 +14,9 @@ import jax
 import pytest
 
 from inception_jax import cli
+from inception_jax.data import parts
 from inception_jax.data.sources import open_source
-from inception_jax.models import zoo
+from inception_jax.models import native, zoo
 from tests.short import SHORT
 
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
@@ -38,6 +39,25 @@ def pytest_collection_modifyitems(items):
 
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def need_native(built: bool, name: str) -> None:
+    """Skips a test of an extension that was not built; fails it where INCEPTION_JAX_REQUIRE_NATIVE asks for it."""
+    if not built:
+        required = os.environ.get("INCEPTION_JAX_REQUIRE_NATIVE", "") not in ("", "0")
+        (pytest.fail if required else pytest.skip)(f"{name} was not built (a compiler, headers of jaxlib and libjpeg)")
+
+
+@pytest.fixture
+def kernels_built() -> None:
+    """Needs the kernels in C++."""
+    need_native(native.is_built(), "inception_jax.models._kernels")
+
+
+@pytest.fixture
+def jpeg_built() -> None:
+    """Needs the decoder of parts of JPEGs, in C."""
+    need_native(parts.decodes_parts(), "inception_jax.data._jpeg")
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 from collections.abc import Callable, Generator, Sequence
 
 import jax
@@ -30,8 +29,6 @@ from inception_jax.training.room import check_room
 from inception_jax.training.state import TrainState, create_state, init_variables
 from inception_jax.training.workdir import Folder
 from inception_jax.weights import Info, Weights, adapt
-
-logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
