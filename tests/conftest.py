@@ -17,6 +17,7 @@ from inception_jax import cli
 from inception_jax.data import parts
 from inception_jax.data.sources import open_source
 from inception_jax.models import native, zoo
+from tests.data import stand_ins
 from tests.short import SHORT
 
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
@@ -69,11 +70,17 @@ def digits_dir(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="session")
-def real_data() -> str:
-    """The data_dir of cifar10 and of 256 images of imagenet2012."""
-    if not (REAL_DATA / "imagenet2012").is_dir():
-        pytest.skip(f"no real data at {REAL_DATA}")
-    return str(REAL_DATA)
+def generated_data(tmp_path_factory) -> str:
+    """The data_dir of stand-ins for cifar10 and imagenet2012."""
+    data_dir = str(tmp_path_factory.mktemp("generated"))
+    stand_ins.write(data_dir)
+    return data_dir
+
+
+@pytest.fixture(scope="session", params=["generated", *(["real"] if (REAL_DATA / "imagenet2012").is_dir() else [])])
+def image_data(request) -> str:
+    """The data_dir of cifar10 and imagenet2012: of stand-ins, and of real images where they are beside the project."""
+    return str(REAL_DATA) if request.param == "real" else request.getfixturevalue("generated_data")
 
 
 @pytest.fixture

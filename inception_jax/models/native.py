@@ -41,8 +41,8 @@ kernels = jax.make_user_context(None)
 def missing() -> str:
     """Hands these kernels to XLA. Returns why it cannot call them, in words; nothing if it can.
 
-    XLA takes those whose headers are not newer than its own. It looks at them when its CPU backend starts, or at once if
-    that runs. One that it refuses keeps the backend from starting: they are handed over to one that runs.
+    XLA takes those whose headers are not newer than its own. It looks at them when its CPU backend starts, and does not
+    start that if it refuses one. So they are handed to a backend that runs.
     """
     if _kernels is None:
         if isinstance(_import_error, ModuleNotFoundError):

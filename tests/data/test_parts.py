@@ -249,8 +249,8 @@ def test_resizing_along_one_axis_after_the_other_is_resizing(interpolation):
 
 
 @needs_parts
-def test_real_images_give_the_same_crops(real_data):
-    source = open_source("imagenet2012", "validation", real_data)
+def test_photographs_give_the_same_crops(image_data):
+    source = open_source("imagenet2012", "validation", image_data)
     crop = InceptionCrop(64)
     for index in range(24):
         encoded = source[index]["image"]

@@ -62,7 +62,9 @@ def test_convolutions_of_nothing_are_those_of_xla(shape, kernel, stride, borders
         request.getfixturevalue("kernels")
     arrays = (jnp.asarray(_draw(i, *each), dtype) for i, each in enumerate((shape, kernel)))
     fast = functools.partial(ops.conv, stride=stride, borders=borders)
-    for one, other in zip(*_both(fast, functools.partial(_reference, stride=stride, borders=borders), *arrays)):
+    for one, other in zip(
+        *_both(fast, functools.partial(_reference, stride=stride, borders=borders), *arrays), strict=True
+    ):
         assert (one.dtype, one.shape) == (other.dtype, other.shape)
         np.testing.assert_allclose(np.float32(one), np.float32(other), rtol=0, atol=1e-4)
 
@@ -76,7 +78,7 @@ def test_depthwise_convolutions_of_nothing_are_those_of_xla():
                 maps, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=4
             )
 
-        for one, other in zip(*_both(fast, plain, _draw(0, *maps), _draw(1, *kernel))):
+        for one, other in zip(*_both(fast, plain, _draw(0, *maps), _draw(1, *kernel)), strict=True):
             np.testing.assert_array_equal(one, other)
 
 
@@ -86,7 +88,7 @@ def test_max_pools_of_nothing_are_those_of_xla(shape, borders, kernels):
     def plain(maps):
         return lax.reduce_window(maps, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), *borders, (0, 0)))
 
-    for one, other in zip(*_both(lambda maps: ops.max_pool(maps, 3, 2, borders), plain, _draw(0, *shape))):
+    for one, other in zip(*_both(lambda maps: ops.max_pool(maps, 3, 2, borders), plain, _draw(0, *shape)), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
