@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxlib
+import jaxlib.version
 import numpy as np
 
 from inception_jax.models import platforms
@@ -54,7 +54,7 @@ def missing() -> str:
             jax.ffi.register_ffi_target(PREFIX + name, handler, platform="cpu")
     except Exception as error:  # jaxlib does not say which
         return (
-            f"jaxlib {jaxlib.__version__} refuses those that were compiled for jaxlib {_kernels.jaxlib}, so install "
+            f"jaxlib {jaxlib.version.__version__} refuses those that were compiled for jaxlib {_kernels.jaxlib}, so install "
             f"this package again, with --no-build-isolation ({str(error).splitlines()[0]})"
         )
     return ""
