@@ -54,8 +54,8 @@ def missing() -> str:
             jax.ffi.register_ffi_target(PREFIX + name, handler, platform="cpu")
     except Exception as error:  # jaxlib does not say which
         return (
-            f"jaxlib {jaxlib.version.__version__} refuses those that were compiled for jaxlib {_kernels.jaxlib}, so install "
-            f"this package again, with --no-build-isolation ({str(error).splitlines()[0]})"
+            f"jaxlib {jaxlib.version.__version__} refuses those that were compiled for jaxlib {_kernels.jaxlib}, so "
+            f"install this package again, with --no-build-isolation ({str(error).splitlines()[0]})"
         )
     return ""
 
