@@ -44,9 +44,10 @@ clean:
 
 .SECONDARY: $(VENV)/bin/python $(PARITY_VENV)/bin/python
 
+# Without isolation the kernels are compiled with the headers of the jaxlib that they run with, not of the newest one.
 %/installed: requirements.txt pyproject.toml $(NATIVE) | %/bin/python
 	$*/bin/python $(PIP) --requirement requirements.txt
-	$*/bin/python $(PIP) --no-deps --editable .
+	$*/bin/python $(PIP) --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed

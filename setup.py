@@ -1,31 +1,50 @@
-"""The two extensions in C and C++; what an extension needs and the machine lacks leaves it out."""
+"""The two extensions in C and C++; what an extension needs and the machine lacks leaves it out.
 
+With INCEPTION_JAX_REQUIRE_NATIVE=1, as in CI, it ends the build instead.
+"""
+
+import importlib.metadata
 import importlib.util
+import os
 from pathlib import Path
 
 from setuptools import Extension, setup
+
+REQUIRED = os.environ.get("INCEPTION_JAX_REQUIRE_NATIVE", "") not in ("", "0")
 
 
 def _sources(folder: str, pattern: str) -> list[str]:
     return sorted(str(path) for path in Path(folder).glob(pattern))
 
 
-JAXLIB = importlib.util.find_spec("jaxlib")
+def _jaxlib() -> tuple[list[str], str]:
+    """Returns the folders of XLA's headers, and the version of jaxlib that they are of."""
+    found = importlib.util.find_spec("jaxlib")
+    headers = Path(found.origin).parent / "include" if found and found.origin else None
+    if headers is not None and (headers / "xla" / "ffi" / "api" / "ffi.h").is_file():
+        return [str(headers)], importlib.metadata.version("jaxlib")
+    if REQUIRED:
+        raise SystemExit("INCEPTION_JAX_REQUIRE_NATIVE is set, but jaxlib and its headers are not installed.")
+    return [], "none"  # the compiler says what is missing, and the extension is left out
+
+
+HEADERS, VERSION = _jaxlib()
 JPEG = Extension(
     "inception_jax.data._jpeg",
     _sources("inception_jax/data/native", "*.c"),
     depends=_sources("inception_jax/data/native", "*.h"),
     libraries=["jpeg"],
     extra_compile_args=["-O3"],
-    optional=True,
+    optional=not REQUIRED,
 )
 KERNELS = Extension(
     "inception_jax.models._kernels",
     ["inception_jax/models/kernels/module.cc"],
-    depends=_sources("inception_jax/models/kernels", "*.h"),
-    include_dirs=[str(Path(JAXLIB.origin).parent / "include")] if JAXLIB and JAXLIB.origin else [],
+    depends=[*_sources("inception_jax/models/kernels", "*.h"), *(f"{each}/xla/ffi/api/c_api.h" for each in HEADERS)],
+    include_dirs=HEADERS,
+    define_macros=[("JAXLIB_VERSION", f'"{VERSION}"')],
     extra_compile_args=["-O3", "-std=c++17", "-Wno-psabi"],
-    optional=True,
+    optional=not REQUIRED,
 )
 
 setup(ext_modules=[JPEG, KERNELS])

@@ -14,8 +14,10 @@ import jax
 import pytest
 
 from inception_jax import cli
+from inception_jax.data import parts
 from inception_jax.data.sources import open_source
-from inception_jax.models import zoo
+from inception_jax.models import native, zoo
+from tests.data import stand_ins
 from tests.short import SHORT
 
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
@@ -40,6 +42,25 @@ def pytest_collection_modifyitems(items):
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
+def need_native(built: bool, name: str) -> None:
+    """Skips a test of an extension that was not built; fails it where INCEPTION_JAX_REQUIRE_NATIVE asks for it."""
+    if not built:
+        required = os.environ.get("INCEPTION_JAX_REQUIRE_NATIVE", "") not in ("", "0")
+        (pytest.fail if required else pytest.skip)(f"{name} was not built (a compiler, headers of jaxlib and libjpeg)")
+
+
+@pytest.fixture
+def kernels_built() -> None:
+    """Needs the kernels in C++."""
+    need_native(native.is_built(), "inception_jax.models._kernels")
+
+
+@pytest.fixture
+def jpeg_built() -> None:
+    """Needs the decoder of parts of JPEGs, in C."""
+    need_native(parts.decodes_parts(), "inception_jax.data._jpeg")
+
+
 @pytest.fixture(scope="session")
 def digits_dir(tmp_path_factory) -> str:
     """A data_dir with the digits in it."""
@@ -49,11 +70,17 @@ def digits_dir(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="session")
-def real_data() -> str:
-    """The data_dir of cifar10 and of 256 images of imagenet2012."""
-    if not (REAL_DATA / "imagenet2012").is_dir():
-        pytest.skip(f"no real data at {REAL_DATA}")
-    return str(REAL_DATA)
+def generated_data(tmp_path_factory) -> str:
+    """The data_dir of stand-ins for cifar10 and imagenet2012."""
+    data_dir = str(tmp_path_factory.mktemp("generated"))
+    stand_ins.write(data_dir)
+    return data_dir
+
+
+@pytest.fixture(scope="session", params=["generated", *(["real"] if (REAL_DATA / "imagenet2012").is_dir() else [])])
+def image_data(request) -> str:
+    """The data_dir of cifar10 and imagenet2012: of stand-ins, and of real images where they are beside the project."""
+    return str(REAL_DATA) if request.param == "real" else request.getfixturevalue("generated_data")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import inception_jax
+from inception_jax.models import zoo
 
 ROOT = pathlib.Path(inception_jax.__file__).parent.parent
 PACKAGE = ROOT / "inception_jax"
@@ -90,10 +91,40 @@ def test_configs_import_ml_collections_only():
         assert {name.split(".")[0] for name in _imports(path)} <= allowed, path.name
 
 
+def _tables() -> dict[str, set[str]]:
+    """Returns, by name of the zoo, the files that its table, its heads and its rows are written in."""
+    files: dict[str, set[str]] = {}
+    for path in (PACKAGE / "models").glob("*.py"):
+        module = importlib.import_module(f"inception_jax.models.{path.stem}")
+        assigned = {
+            target.id
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.Assign | ast.AnnAssign)
+            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+            if isinstance(target, ast.Name)
+        }
+        for name, card in zoo.MODELS.items():
+            if any(getattr(module, each, None) is card.table for each in assigned):
+                files.setdefault(name, set()).add(path.name)
+    return files
+
+
+def test_every_table_of_the_zoo_is_found():
+    assert set(_tables()) == set(zoo.MODELS)
+
+
 def test_a_table_is_plain_python():
-    standard = set(sys.stdlib_module_names) | {"inception_jax"}
-    for name in ("spec.py", "googlenet.py", "endpoints.py"):
-        assert {module.split(".")[0] for module in _imports(PACKAGE / "models" / name)} <= standard
+    """So is all that a table imports, and what reads tables without running them."""
+    standard = set(sys.stdlib_module_names)
+    waiting, seen = {"endpoints.py", *(file for files in _tables().values() for file in files)}, set()
+    while waiting:
+        seen.add(file := waiting.pop())
+        for name in _imports(PACKAGE / "models" / file):
+            if name.startswith("inception_jax.models."):
+                waiting |= {f"{name.split('.')[2]}.py"} - seen
+            else:
+                assert name.split(".")[0] in standard, f"{file} imports {name}"
+    assert {"spec.py", "googlenet.py", "inception_v3.py", "xception.py"} <= seen
 
 
 def test_no_retired_way_to_use_many_devices():

@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from inception_jax.data import exif, jpeg, unguarded
-from inception_jax.data.parts import decodes_parts, opened
+from inception_jax.data.parts import opened, warn_of_whole_decoding
 from inception_jax.data.pixels import BrokenImage, decoded
 from inception_jax.data.sources import ImageSource, UnreadableRecord
 from inception_jax.data.transforms import InceptionCrop, Transform
@@ -95,11 +95,8 @@ def train_batches(
     Raises:
       UserError: at once for a bad batch size; while reading for a broken image or a dead worker.
     """
-    if isinstance(transform, InceptionCrop) and not decodes_parts():
-        logger.warning(
-            "JPEGs are decoded whole, which takes longer: this package was installed without a C compiler or without "
-            "the headers of libjpeg-turbo (libjpeg-dev)."
-        )
+    if isinstance(transform, InceptionCrop):
+        warn_of_whole_decoding()
     epochs = max(-(-steps.stop * batch_size // len(source)), 1)  # endless, Grain's lengths would overflow
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(epochs)
     load = LoadBatch(source, transform, reading.on_error, order, reading.images(batch_size), seed)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,6 +20,8 @@ try:
 except ImportError:  # no compiler, or no headers of libjpeg-turbo, when this package was installed
     _jpeg = None  # type: ignore[assignment]
 
+logger = logging.getLogger(__name__)
+
 FILTERS = {"nearest": 0, "area": 1, "bilinear": 2, "bicubic": 3}  # of native/resample.h
 END_OF_JPEG = b"\xff\xd9"
 
@@ -25,6 +29,16 @@ END_OF_JPEG = b"\xff\xd9"
 def decodes_parts() -> bool:
     """Returns whether JPEGs are decoded in part; otherwise Pillow decodes them in full, to the same pixels."""
     return _jpeg is not None
+
+
+@functools.cache
+def warn_of_whole_decoding() -> None:
+    """Says, once in a process, that JPEGs are decoded whole, if they are."""
+    if not decodes_parts():
+        logger.warning(
+            "JPEGs are decoded whole, which takes longer: this package was installed without a C compiler or without "
+            "the headers of libjpeg-turbo (libjpeg-dev)."
+        )
 
 
 def decodes_huffman() -> bool:

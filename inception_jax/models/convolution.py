@@ -168,6 +168,8 @@ def run_as_one(units: Sequence[ConvNormAct], maps: Maps, train: bool) -> list[Ma
         return [unit.settled(maps) for unit in units]
     read, stride, borders = first.enter(maps)
     images = read.shape[0]
+    if images == 0:
+        raise ValueError("A batch of 0 images has no mean and no variance: in training, batch norm needs one or more.")
     group_size = first.bn_group_size or images
     if images % group_size:
         raise ValueError(f"bn_group_size {group_size} does not divide the batch of {images} images.")

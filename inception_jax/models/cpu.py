@@ -25,6 +25,8 @@ def conv(
 
 
 def _convolve(maps: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    if _is_empty(maps, kernel):
+        return xla.conv(maps, kernel, geometry=geometry)
     if _is_pointwise(kernel.shape, geometry):
         return _matmul(maps[:, :: geometry.stride, :: geometry.stride], kernel[0, 0])
     if not _is_depthwise(kernel.shape, geometry):
@@ -36,7 +38,10 @@ def _convolve(maps: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Arr
 
 def maps_gradient(grads: jax.Array, kernel: jax.Array, shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
     depthwise = _is_depthwise(kernel.shape, geometry)
-    if _is_pointwise(kernel.shape, geometry) and not native.fits(geometry, grads, kernel):
+    fits = native.fits(geometry, grads, kernel)
+    if not fits and (_is_empty(grads, kernel) or 0 in shape):
+        return xla.maps_gradient(grads, kernel, shape, geometry)
+    if _is_pointwise(kernel.shape, geometry) and not fits:
         rest = [(0, 0, 0)] + [
             (0, size - (count - 1) * geometry.stride - 1, geometry.stride - 1)
             for size, count in zip(shape[1:3], grads.shape[1:3], strict=True)
@@ -58,6 +63,8 @@ def maps_gradient(grads: jax.Array, kernel: jax.Array, shape: tuple[int, ...], g
 
 def kernel_gradient(maps: jax.Array, grads: jax.Array, shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
     wide = jnp.promote_types(maps.dtype, jnp.float32)
+    if _is_empty(maps, grads) and not native.fits(geometry, maps, grads):
+        return xla.kernel_gradient(maps, grads, shape, geometry)
     if _is_depthwise(shape, geometry):
         taps = _shifts(maps, shape[:2], geometry.strides, geometry.borders, fill=0)
         multiplier = shape[-1] // maps.shape[-1]
@@ -135,6 +142,11 @@ def max_pool_gradient(
     return _by_phases(gradient, grads, (window, window), shape, geometry)
 
 
+def _is_empty(*arrays: jax.Array) -> bool:
+    """Returns whether one has no elements: what a matmul or a shift of it is, does not follow from its size."""
+    return any(array.size == 0 for array in arrays)
+
+
 def _is_pointwise(shape: tuple[int, ...], geometry: Geometry) -> bool:
     return shape[:2] == (1, 1) and geometry.groups == 1 and not any(map(any, geometry.borders))
 
@@ -169,7 +181,7 @@ def _shifts(
         maps = lax.optimization_barrier(lax.pad(maps, jnp.array(fill, maps.dtype), edges))
     counts = [(n - k) // stride + 1 for n, k, stride in zip(maps.shape[1:3], size, strides, strict=True)]
     spans = [
-        [slice(i, i + (count - 1) * stride + 1, stride) for i in range(k)]
+        [slice(i, i + max((count - 1) * stride + 1, 0), stride) for i in range(k)]
         for count, k, stride in zip(counts, size, strides, strict=True)
     ]
     return [maps[:, rows, columns] for rows in spans[0] for columns in spans[1]]

@@ -1,25 +1,32 @@
 """Convolutions, max pools and batch norm of float32 maps on CPUs, by the C++ of `kernels/`, which XLA calls.
 
-Left out where the package was installed without a C++ compiler, of programs for several devices, and of exported ones.
+Left out where the package was installed without a C++ compiler or for another jaxlib, of programs for several devices,
+and of exported ones. The first program on a CPU that lacks them says so, once.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib.version
 import numpy as np
 
 from inception_jax.models import platforms
 from inception_jax.models.derivatives import all_varying, varying
 from inception_jax.models.xla import Geometry
 
+_import_error: ImportError | None = None
 try:
-    from inception_jax.models import _kernels
-except ImportError:  # no compiler, when this package was installed
-    _kernels = None  # type: ignore[assignment]
+    import inception_jax.models._kernels as _kernels
+except ImportError as error:  # it was not built, or misses a library
+    _kernels, _import_error = None, error  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "inception_jax."
 
@@ -29,13 +36,33 @@ kernels = jax.make_user_context(None)
 `jax.export` asks for programs without them. None leaves it to the number of devices.
 """
 
-for _name, _handler in _kernels.handlers.items() if _kernels is not None else ():
-    jax.ffi.register_ffi_target(PREFIX + _name, _handler, platform="cpu")
+
+@functools.cache
+def missing() -> str:
+    """Hands these kernels to XLA. Returns why it cannot call them, in words; nothing if it can.
+
+    XLA takes those whose headers are not newer than its own. It looks at them when its CPU backend starts, and does not
+    start that if it refuses one. So they are handed to a backend that runs.
+    """
+    if _kernels is None:
+        if isinstance(_import_error, ModuleNotFoundError):
+            return "this package was installed without a C++ compiler"
+        return f"the compiled ones cannot be loaded ({_import_error})"
+    jax.local_devices()
+    try:
+        for name, handler in _kernels.handlers.items():
+            jax.ffi.register_ffi_target(PREFIX + name, handler, platform="cpu")
+    except Exception as error:  # jaxlib does not say which
+        return (
+            f"jaxlib {jaxlib.version.__version__} refuses those that were compiled for jaxlib {_kernels.jaxlib}, so "
+            f"install this package again, with --no-build-isolation ({str(error).splitlines()[0]})"
+        )
+    return ""
 
 
 def is_built() -> bool:
-    """Returns whether the package was installed with these kernels."""
-    return _kernels is not None
+    """Returns whether the package was installed with these kernels, and XLA takes them."""
+    return not missing()
 
 
 def is_wanted() -> bool:
@@ -47,7 +74,14 @@ def is_wanted() -> bool:
     choice = kernels.value
     if choice is None:
         choice = jax.local_device_count() == 1 or platforms.is_split_by_hand()
+    if choice and missing() and platforms.name() == "cpu":
+        _warn(missing())
     return choice and is_built()
+
+
+@functools.cache
+def _warn(reason: str) -> None:
+    logger.warning("Convolutions are XLA's, which are slower: %s.", reason)
 
 
 def fits(geometry: Geometry, *arrays: jax.Array) -> bool:
@@ -132,7 +166,7 @@ def max_pool_gradient(
 
 
 def _count(size: int, window: int, geometry: Geometry, axis: int) -> int:
-    return (size + sum(geometry.borders[axis]) - window) // geometry.stride + 1
+    return max((size + sum(geometry.borders[axis]) - window) // geometry.stride + 1, 0)
 
 
 def _pooled(maps: jax.Array, window: int, geometry: Geometry) -> tuple[int, ...]:

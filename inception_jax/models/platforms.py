@@ -29,6 +29,11 @@ def pick(*arrays: Any, default: Callable, **forms: Callable) -> Any:
     return forms.get(_target.value.platform, default)(*arrays)
 
 
+def name() -> str:
+    """Returns the platform that what is traced is for, as far as that is known: the default one, if it is not."""
+    return jax.default_backend() if _target.value is None else _target.value.platform
+
+
 def kind_of_each(platform: str) -> str | None:
     """Returns the kind of device of this platform that runs what is traced; None if it is not known to be one.
 

@@ -42,7 +42,7 @@ def fits(shape: Sequence[int], features: int, dtype: Any, groups: int = 1, parts
     if kind is None or kind in TOO_OLD or native.kernels.value is False or dtype != jnp.bfloat16:
         return False
     images, _, width, channels = shape
-    if images % (LANES * groups) or width < 2 or any(part % CHANNELS for part in (channels, *parts)):
+    if not images or images % (LANES * groups) or width < 2 or any(part % CHANNELS for part in (channels, *parts)):
         return False
     forward = LANES * (width * (10 * channels + 4 * features) + 24 * channels) + 2 * channels * features
     return forward <= MEMORY and channels <= MOST_BLOCKS * _block(width, channels, features)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 from collections.abc import Callable, Generator, Sequence
 
 import jax
@@ -17,7 +16,6 @@ from inception_jax.data.loader import Batch, Reading, eval_batches, train_batche
 from inception_jax.data.sources import ImageSource, open_source
 from inception_jax.data.transforms import CropFlip, InceptionCrop, Transform, eval_transform
 from inception_jax.errors import UserError, printable
-from inception_jax.models import native
 from inception_jax.models.network import InceptionNet
 from inception_jax.models.spec import last_frozen
 from inception_jax.models.zoo import Preprocess, create_model, model_card
@@ -31,8 +29,6 @@ from inception_jax.training.room import check_room
 from inception_jax.training.state import TrainState, create_state, init_variables
 from inception_jax.training.workdir import Folder
 from inception_jax.weights import Info, Weights, adapt
-
-logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,5 +276,3 @@ def check_platform(platform: str | None) -> None:
         extra = {"gpu": "cuda", "tpu": "tpu"}.get(platform or "")
         hint = f"install inception-jax[{extra}] and check the driver" if extra else "set JAX_PLATFORMS=cpu"
         raise UserError(f"config.platform is {platform!r}, but JAX runs on {found!r} ({kinds}): {hint}.")
-    if found == "cpu" and not native.is_built():
-        logger.warning("Convolutions are XLA's, which are slower: this package was installed without a C++ compiler.")

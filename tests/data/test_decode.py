@@ -118,8 +118,8 @@ def test_the_largest_images_are_read():
     assert decode(encode(Image.new("1", (9_400, 9_400)))).size == (9_400, 9_400)
 
 
-def test_real_images_decode_to_rgb(real_data):
-    source = open_source("imagenet2012", "validation", real_data)
+def test_photographs_decode_to_rgb(image_data):
+    source = open_source("imagenet2012", "validation", image_data)
     for index in range(len(source)):
         encoded = source[index]["image"]
         assert decode(encoded).size == Image.open(io.BytesIO(encoded)).size

@@ -244,8 +244,8 @@ def test_tensorflow_is_never_imported(digits_dir):
     subprocess.run([sys.executable, "-c", NO_TENSORFLOW.format(data_dir=digits_dir)], check=True, timeout=120)
 
 
-def test_real_images_are_the_same_for_threads_and_workers(real_data):
-    source = sources.open_source("imagenet2012", "validation", real_data)
+def test_photographs_are_the_same_for_threads_and_workers(image_data):
+    source = sources.open_source("imagenet2012", "validation", image_data)
     crop = transforms.Evaluate(size=32, resize=36)
     expected = [record["index"] for record in map(source.__getitem__, range(len(source)))]
     threads = join(evaluate(source, 24, transform=crop))

@@ -12,9 +12,7 @@ from inception_jax.data.sources import open_source
 from inception_jax.data.transforms import RESAMPLING, BrokenImage, InceptionCrop, decode, resize_part, sample_box
 from tests.data.images import encode, noise, noise_source
 
-needs_parts = pytest.mark.skipif(
-    not parts.decodes_parts(), reason="inception_jax.data._jpeg was not built (a compiler and libjpeg-turbo's headers)"
-)
+needs_parts = pytest.mark.usefixtures("jpeg_built")
 
 
 def smooth(height: int, width: int) -> Image.Image:
@@ -251,8 +249,8 @@ def test_resizing_along_one_axis_after_the_other_is_resizing(interpolation):
 
 
 @needs_parts
-def test_real_images_give_the_same_crops(real_data):
-    source = open_source("imagenet2012", "validation", real_data)
+def test_photographs_give_the_same_crops(image_data):
+    source = open_source("imagenet2012", "validation", image_data)
     crop = InceptionCrop(64)
     for index in range(24):
         encoded = source[index]["image"]
@@ -273,9 +271,12 @@ def test_the_function_for_huffman_codes_takes_over_where_it_is_built():
     assert declined == parts.decodes_huffman()
 
 
-def test_whole_decoding_is_warned_of(monkeypatch, caplog):
+def test_whole_decoding_is_warned_of_once(monkeypatch, caplog):
     source, crop = noise_source(4), InceptionCrop(8)
     for built, warnings in ((True, 0), (False, 1)):
-        monkeypatch.setattr(loader, "decodes_parts", lambda built=built: built)
-        loader.train_batches(source, crop, 4, 0, range(1), loader.Reading())
+        parts.warn_of_whole_decoding.cache_clear()
+        monkeypatch.setattr(parts, "decodes_parts", lambda built=built: built)
+        for _ in range(2):
+            loader.train_batches(source, crop, 4, 0, range(1), loader.Reading())
         assert caplog.text.count("JPEGs are decoded whole") == warnings
+    parts.warn_of_whole_decoding.cache_clear()

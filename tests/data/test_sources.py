@@ -238,9 +238,10 @@ def test_a_file_that_vanished_is_named(image_folder):
         source[2]
 
 
-def test_real_data_opens(real_data):
-    cifar = open_source("cifar10", "test", real_data)
-    assert (len(cifar), len(cifar.class_names)) == (10_000, 10)
-    imagenet = open_source("imagenet2012", "validation", real_data)
+def test_cifar10_and_imagenet_open(image_data):
+    cifar = open_source("cifar10", "test", image_data)
+    assert len(cifar) in (20, 10_000)
+    assert len(cifar.class_names) == 10
+    imagenet = open_source("imagenet2012", "validation", image_data)
     assert len(imagenet.class_names) == 1000
     assert imagenet[0]["image"].startswith(b"\xff\xd8")

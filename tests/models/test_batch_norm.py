@@ -146,3 +146,11 @@ def test_a_negative_gain_turns_the_maps_so_that_a_pool_may_come_first(maps):
     assert (waits.scale >= 0).all()
     pooled = settle(max_pool(waits, 2, 1, borders))
     np.testing.assert_array_equal(pooled, ops.max_pool(_train(module, maps)[0], 2, 1, borders))
+
+
+def test_a_batch_of_no_images_is_refused_in_training_in_a_sentence(maps):
+    """It would leave NaN in the running statistics."""
+    unit = _unit(spec.TORCH.norm)
+    with pytest.raises(ValueError, match="A batch of 0 images has no mean and no variance"):
+        unit.apply(_variables(), maps[:0], train=True, mutable=["batch_stats"])
+    assert unit.apply(_variables(), maps[:0], train=False).shape == (0, 3, 5, 4)

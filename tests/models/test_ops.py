@@ -63,8 +63,8 @@ dtypes = pytest.mark.parametrize(
 def kernels(request):
     """Traces with the kernels of `native` or without them."""
     wanted = getattr(request.node, "callspec", None) and request.node.callspec.params.get("with_kernels", False)
-    if wanted and not native.is_built():
-        pytest.skip("inception_jax.models._kernels was not built (a C++ compiler)")
+    if wanted:
+        request.getfixturevalue("kernels_built")
     with native.kernels(bool(wanted)):
         yield
 
@@ -180,7 +180,7 @@ def test_kernels_are_called_if_wanted_and_left_out_of_exports(with_kernels):
 
 
 def test_kernels_are_left_out_where_a_compiler_splits_a_program(monkeypatch):
-    monkeypatch.setattr(native, "is_built", lambda: True)
+    monkeypatch.setattr(native, "missing", lambda: "")
     with native.kernels(None):
         assert not native.is_wanted()
         mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))

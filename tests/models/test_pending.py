@@ -46,10 +46,10 @@ def _draw(seed, *shape, dtype="float32"):
 )
 @pytest.mark.parametrize(("stride", "groups", "relu"), [(1, 1, True), (2, 2, False)])
 @pytest.mark.parametrize("barriers", [False, True])
-def test_two_convolutions_and_a_pool_between_them(dtype, kernels, stride, groups, relu, barriers, monkeypatch):
+def test_two_convolutions_and_a_pool_between_them(dtype, kernels, stride, groups, relu, barriers, monkeypatch, request):
     """Values and all gradients; what is not in the dtype of the maps stays in float32 or float64."""
-    if kernels and not native.is_built():
-        pytest.skip("inception_jax.models._kernels was not built (a C++ compiler)")
+    if kernels:
+        request.getfixturevalue("kernels_built")
     if barriers:  # as on TPU
         monkeypatch.setattr(pending, "_anew", lax.optimization_barrier)
     with jax.enable_x64(dtype == "float64"), native.kernels(kernels):

@@ -163,9 +163,9 @@ def test_configs_for_photographs_read_them_as_such(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["imagenet_googlenet", "imagenet_googlenet_paper", "cifar10"])
-def test_shipped_config_passes_the_pre_flight_on_real_images(name, tmp_path, real_data):
+def test_shipped_config_passes_the_pre_flight_on_images(name, tmp_path, image_data):
     config = importlib.import_module(f"configs.{name}").get_config()
-    config.data.data_dir = real_data
+    config.data.data_dir = image_data
     experiment = prepare(TrainConfig.parse(config), tmp_path)
     assert experiment.model.num_classes == (10 if name == "cifar10" else 1000)
     assert experiment.total_steps > 0

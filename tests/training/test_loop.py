@@ -22,11 +22,9 @@ from inception_jax.data.sources import open_source
 from inception_jax.errors import Interrupted, NonFiniteLossError, UserError
 from inception_jax.inference.evaluation import evaluate
 from inception_jax.inference.predictor import Predictor
-from inception_jax.models import native
 from inception_jax.training import loop, prepare, train_and_evaluate
 from inception_jax.training.checkpoints import checksums
 from inception_jax.training.compilation import CompilationLog
-from inception_jax.training.experiment import check_platform
 from inception_jax.training.records import sign
 from inception_jax.training.saved import read_variables
 from inception_jax.training.workdir import locked, resolve_workdir, saved_steps
@@ -220,13 +218,6 @@ def test_pre_flight_sees_a_disk_that_is_too_small(tiny, tmp_path, monkeypatch):
 def test_pre_flight_names_a_folder_that_cannot_be(tiny):
     with pytest.raises(UserError, match="workdir /proc/run cannot be created"):
         prepare(tiny(), Path("/proc/run"))
-
-
-@pytest.mark.parametrize("built", [True, False])
-def test_kernels_that_were_not_built_are_warned_of(built, monkeypatch, caplog):
-    monkeypatch.setattr(native, "is_built", lambda: built)
-    check_platform("cpu")
-    assert ("without a C++ compiler" in caplog.text) != built
 
 
 def test_broken_images_are_skipped_up_to_the_limit(short, tmp_path):

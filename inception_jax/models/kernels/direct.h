@@ -14,6 +14,11 @@ constexpr int64_t kPixelsOfPart = 4096;   // that are summed before the parts of
 constexpr int64_t kMostParts = 16;
 constexpr int64_t kFewTasks = 8;
 
+// Rows of the output whose windows see a band; a row of no channels takes no bytes.
+inline int64_t most_band_rows(const Shape& s) {
+  return std::max<int64_t>(kBandBytes / std::max<int64_t>(s.row() * s.stride * int64_t{sizeof(float)}, 1), 1);
+}
+
 struct Direct {
   Shape shape;
   Maps maps;
@@ -25,7 +30,7 @@ struct Direct {
 
   Direct(const Shape& s, const Maps& maps, const float* kernel, const Finish& finish, float* out)
       : shape(s), maps(maps), kernel(kernel), finish(finish), out(out), weights(blocks() * values() * kBlock) {
-    bands = ceil_div(s.out_height, std::max<int64_t>(kBandBytes / (s.row() * s.stride * int64_t{sizeof(float)}), 1));
+    bands = ceil_div(s.out_height, most_band_rows(s));
     band_rows = ceil_div(s.out_height, bands);
     bands = ceil_div(s.out_height, band_rows);
     shares = std::min(blocks(), ceil_div(kFewTasks, s.batch * bands));
@@ -33,6 +38,7 @@ struct Direct {
   int64_t blocks() const { return ceil_div(shape.features, kBlock); }
   int64_t values() const { return shape.kernel_height * shape.window_row(); }
   int64_t tasks() const { return shape.batch * bands * shares; }
+  int64_t image(int64_t task) const { return task / shares / bands; }
 
   INLINE void pack(int64_t block) const {
     int64_t seen = std::min(kBlock, shape.features - block * kBlock);
@@ -54,7 +60,7 @@ FORMS(pack_direct, Direct)
 template <int W, int P>
 INLINE void direct(const Direct& job, int64_t task) {
   const Shape& s = job.shape;
-  int64_t share = task % job.shares, band = task / job.shares % job.bands, image = task / job.shares / job.bands;
+  int64_t share = task % job.shares, band = task / job.shares % job.bands, image = job.image(task);
   int64_t first = band * job.band_rows, count = std::min(job.band_rows, s.out_height - first);
   Buffer rows(s.rows(count) * s.row());
   copy_rows(s, job.maps, image, first * s.stride - s.top, s.rows(count), s.padded_width(), rows.data());
@@ -97,14 +103,13 @@ struct DirectGradient {
                                   std::min(kMostParts, std::max<int64_t>(s.batch, 1)))),
         chunks(ceil_div(s.features, kChunk)),
         sums(parts * chunks * values() * kChunk) {
-    int64_t most = std::max<int64_t>(kBandBytes / (s.row() * s.stride * int64_t{sizeof(float)}), 1);
-    band_rows = ceil_div(s.out_height, ceil_div(s.out_height, most));
+    band_rows = ceil_div(s.out_height, ceil_div(s.out_height, most_band_rows(s)));
   }
   int64_t values() const { return shape.kernel_height * shape.window_row(); }
   int64_t tasks() const { return parts * chunks; }
 
-  // Writes the sum of the parts of a chunk.
-  void add_up(float* out, int64_t chunk) const {
+  // Writes the sum of the parts of a chunk. Returns true: there is nothing to compute in another way.
+  bool add_up(float* out, int64_t chunk) const {
     int64_t seen = std::min(kChunk, shape.features - chunk * kChunk), part_size = chunks * values() * kChunk;
     for (int64_t i = 0; i < values(); ++i) {
       const float* first = sums.data() + (chunk * values() + i) * kChunk;
@@ -114,6 +119,7 @@ struct DirectGradient {
         out[i * shape.features + chunk * kChunk + f] = sum;
       }
     }
+    return true;
   }
 };
 

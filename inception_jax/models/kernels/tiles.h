@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -46,18 +47,25 @@ constexpr int64_t kChunk = 64;  // features of a task of a gradient
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Runs tasks 0 ... count - 1 on the threads of XLA and on this one. It never waits for a task that no thread has
-// begun, so it cannot hang when all threads of the pool are here.
+// begun, so it cannot hang when all threads of the pool are here. What a task throws, it throws when no thread runs a
+// task any more: tasks read what the caller's frame holds. Those that have not begun by then are left out.
 inline void run(xla::ffi::ThreadPool& pool, int64_t count, std::function<void(int64_t)> task) {
   struct Work {
     std::function<void(int64_t)> task;
     int64_t count;
     std::atomic<int64_t> next{0}, done{0};
+    std::atomic<bool> failed{false};
+    std::exception_ptr error;  // of the first task that failed
     std::mutex mutex;
     std::condition_variable finished;
 
-    void help() {
+    void help() noexcept {
       for (int64_t i; (i = next.fetch_add(1)) < count;) {
-        task(i);
+        try {
+          if (!failed.load()) task(i);
+        } catch (...) {
+          if (!failed.exchange(true)) error = std::current_exception();
+        }
         if (done.fetch_add(1) + 1 == count) {
           std::lock_guard<std::mutex> lock(mutex);
           finished.notify_all();
@@ -68,10 +76,24 @@ inline void run(xla::ffi::ThreadPool& pool, int64_t count, std::function<void(in
   auto work = std::make_shared<Work>();
   work->task = std::move(task);
   work->count = count;
-  for (int64_t i = 1; i < std::min<int64_t>(count, pool.num_threads()); ++i) pool.Schedule([work] { work->help(); });
+  try {
+    for (int64_t i = 1; i < std::min<int64_t>(count, pool.num_threads()); ++i) pool.Schedule([work] { work->help(); });
+  } catch (const std::bad_alloc&) {  // fewer threads help
+  }
   work->help();
-  std::unique_lock<std::mutex> lock(work->mutex);
-  work->finished.wait(lock, [&] { return work->done.load() == count; });
+  {
+    std::unique_lock<std::mutex> lock(work->mutex);
+    work->finished.wait(lock, [&] { return work->done.load() == count; });
+  }
+  if (work->error) std::rethrow_exception(work->error);
+}
+
+// Whether sums of values times zero are finite: so are the values then.
+template <typename Values>
+INLINE bool are_zeros(const Values& sums, int64_t count) {
+  bool all = true;
+  for (int64_t i = 0; i < count; ++i) all &= sums[i] == 0;
+  return all;
 }
 
 // Floats, aligned for vectors.

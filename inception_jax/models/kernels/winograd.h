@@ -1,5 +1,8 @@
 // 3x3 convolutions of stride 1, and their gradients by the kernel, in 16 multiplications where the direct form takes
 // 36: F(2x2, 3x3) of arXiv 1509.09308. A tile of 4x4 values gives 2x2 outputs; transformed, tiles are 16 products.
+//
+// Sums of values of a tile make NaN of one infinity in all four outputs, and of large values infinities. What is not
+// finite in the end is noticed, for the direct form to compute it again; what is finite never was infinite in between.
 #pragma once
 
 #include "tiles.h"
@@ -71,11 +74,18 @@ struct Winograd {
   const float* kernel;
   Finish finish;
   float* out;
-  int64_t shares;  // of the blocks of features
-  Buffer weights;  // [blocks, 16, C, kBlock]
+  uint8_t* infinite;  // [batch], zeros; set for images whose output is not finite everywhere
+  int64_t shares;     // of the blocks of features
+  Buffer weights;     // [blocks, 16, C, kBlock]
 
-  Winograd(const Shape& s, const Maps& maps, const float* kernel, const Finish& finish, float* out)
-      : tiling(s), maps(maps), kernel(kernel), finish(finish), out(out), weights(blocks() * 16 * s.channels * kBlock) {
+  Winograd(const Shape& s, const Maps& maps, const float* kernel, const Finish& finish, float* out, uint8_t* infinite)
+      : tiling(s),
+        maps(maps),
+        kernel(kernel),
+        finish(finish),
+        out(out),
+        infinite(infinite),
+        weights(blocks() * 16 * s.channels * kBlock) {
     shares = std::min(blocks(), ceil_div(8, steps()));
   }
   int64_t blocks() const { return ceil_div(tiling.shape.features, kBlock); }
@@ -126,6 +136,7 @@ INLINE void transform_products(const Winograd& job, const float* products, int64
   int64_t plane = count * t.width * kBlock, seen = std::min(kBlock, s.features - block * kBlock);
   for (int64_t r = 0; r < count; ++r) {
     int64_t image = (first + r) / t.height, y = 2 * ((first + r) % t.height);
+    Vector zeros = {};
     for (int64_t x = 0; x < s.out_width; x += 2) {
       const float* tile = products + (r * t.width + x / 2) * kBlock;
       float* out = job.out + ((image * s.out_height + y) * s.out_width + x) * s.features + block * kBlock;
@@ -141,6 +152,7 @@ INLINE void transform_products(const Winograd& job, const float* products, int64
           Vector pair[2] = {rows[i][0] + rows[i][1] + rows[i][2], rows[i][1] - rows[i][2] - rows[i][3]};
           UNROLL for (int j = 0; j < 2; ++j) {
             if (x + j >= s.out_width) continue;
+            zeros += pair[j] * 0.0f;
             float* target = out + (i * s.out_width + j) * s.features + f;
             if (seen - f >= W) {
               as_vector<W>(target) = pair[j];
@@ -152,6 +164,7 @@ INLINE void transform_products(const Winograd& job, const float* products, int64
         }
       }
     }
+    if (!are_zeros(zeros, W)) __atomic_store_n(job.infinite + image, 1, __ATOMIC_RELAXED);  // other tasks may, too
   }
 }
 
@@ -191,8 +204,9 @@ struct WinogradGradient {
   int64_t values() const { return 16 * tiling.shape.channels; }
   int64_t tasks() const { return parts * chunks; }
 
-  // Writes the sum of the parts of a chunk, transformed back to 3x3.
-  void add_up(float* out, int64_t chunk) const {
+  // Writes the sum of the parts of a chunk, transformed back to 3x3. Returns whether all of it is finite.
+  bool add_up(float* out, int64_t chunk) const {
+    float zeros[kChunk] = {};
     const Shape& s = tiling.shape;
     int64_t seen = std::min(kChunk, s.features - chunk * kChunk), tap = s.channels * s.features;
     for (int64_t c = 0; c < s.channels; ++c) {
@@ -213,9 +227,11 @@ struct WinogradGradient {
           float sum = (rows[i][1] + rows[i][2]) / 2, difference = (rows[i][1] - rows[i][2]) / 2;
           at[3 * i * tap + f] = rows[i][0] + sum, at[(3 * i + 1) * tap + f] = difference;
           at[(3 * i + 2) * tap + f] = sum + rows[i][3];
+          for (int j = 0; j < 3; ++j) zeros[f] += at[(3 * i + j) * tap + f] * 0.0f;
         }
       }
     }
+    return are_zeros(zeros, kChunk);
   }
 };
 
