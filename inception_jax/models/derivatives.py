@@ -161,18 +161,20 @@ def _mapped(call: _Call, mapped: tuple[bool, ...]) -> Operation:
     def plain(_, *flat):
         return jax.vmap(lambda *flat: operation.plain(statics, *call.args(flat)), axes)(*flat)
 
+    if operation.forward is None or operation.backward is None:
+        return Operation(fast, plain)
+    forward_each, backward_each = operation.forward, operation.backward
+
     def forward(_, *flat):
-        return jax.vmap(lambda *flat: operation.forward(statics, *call.args(flat)), axes)(*flat)
+        return jax.vmap(lambda *flat: forward_each(statics, *call.args(flat)), axes)(*flat)
 
     def backward(_, flat, extras, cotangents):
         def each(flat, extras, cotangents):
-            return jax.tree.leaves(operation.backward(statics, call.args(flat), extras, cotangents))
+            return jax.tree.leaves(backward_each(statics, call.args(flat), extras, cotangents))
 
         found = jax.vmap(each, (axes, 0, 0))(list(flat), extras, cotangents)
         return tuple(each if is_mapped else each.sum(0) for each, is_mapped in zip(found, mapped, strict=True))
 
-    if operation.backward is None:
-        return Operation(fast, plain)
     return Operation(fast, plain, None, forward, backward)
 
 

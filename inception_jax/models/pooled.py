@@ -113,7 +113,7 @@ def _gradients_fast(_, maps, kernel, grads, others):
 
 
 def _gradients_plain(_, maps, kernel, grads, others):
-    by_pending, by_kernel = jax.vjp(lambda *args: _features_plain(*args, None), maps, kernel)[1](grads)
+    by_pending, by_kernel = jax.vjp(lambda maps, kernel: _features_plain(maps, kernel, None), maps, kernel)[1](grads)
     return jax.tree.map(jnp.add, by_pending, others), by_kernel
 
 
