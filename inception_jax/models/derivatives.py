@@ -179,7 +179,8 @@ def _mapped(call: _Call, mapped: tuple[bool, ...]) -> Operation:
 
 
 value_p.def_impl(_value)
-value_p.def_abstract_eval(lambda *_, call, jaxpr: jaxpr.out_avals)
+# Emulated Pallas kernels have effects.
+value_p.def_effectful_abstract_eval(lambda *_, call, jaxpr: (jaxpr.out_avals, jaxpr.effects))
 ad.primitive_jvps[value_p] = _value_jvp
 ad.primitive_transposes[value_p] = _value_transpose
 batching.primitive_batchers[value_p] = _value_batch
