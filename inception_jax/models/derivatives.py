@@ -153,7 +153,6 @@ def _value_batch(flat, axes, *, call, jaxpr):
 def _mapped(call: _Call, mapped: tuple[bool, ...]) -> Operation:
     """Returns the `vmap` of a call over the first axis of some of its arrays, as an operation of all its arrays."""
     operation, statics = call.operation, call.statics
-    forward_one, backward_one = operation.forward, operation.backward
     axes = [0 if is_mapped else None for is_mapped in mapped]
 
     def fast(_, *flat):
@@ -162,15 +161,16 @@ def _mapped(call: _Call, mapped: tuple[bool, ...]) -> Operation:
     def plain(_, *flat):
         return jax.vmap(lambda *flat: operation.plain(statics, *call.args(flat)), axes)(*flat)
 
-    if forward_one is None or backward_one is None:
+    if operation.forward is None or operation.backward is None:
         return Operation(fast, plain)
+    forward_each, backward_each = operation.forward, operation.backward
 
     def forward(_, *flat):
-        return jax.vmap(lambda *flat: forward_one(statics, *call.args(flat)), axes)(*flat)
+        return jax.vmap(lambda *flat: forward_each(statics, *call.args(flat)), axes)(*flat)
 
     def backward(_, flat, extras, cotangents):
         def each(flat, extras, cotangents):
-            return jax.tree.leaves(backward_one(statics, call.args(flat), extras, cotangents))
+            return jax.tree.leaves(backward_each(statics, call.args(flat), extras, cotangents))
 
         found = jax.vmap(each, (axes, 0, 0))(list(flat), extras, cotangents)
         return tuple(each if is_mapped else each.sum(0) for each, is_mapped in zip(found, mapped, strict=True))
@@ -179,7 +179,8 @@ def _mapped(call: _Call, mapped: tuple[bool, ...]) -> Operation:
 
 
 value_p.def_impl(_value)
-value_p.def_abstract_eval(lambda *_, call, jaxpr: jaxpr.out_avals)
+# Emulated Pallas kernels have effects.
+value_p.def_effectful_abstract_eval(lambda *_, call, jaxpr: (jaxpr.out_avals, jaxpr.effects))
 ad.primitive_jvps[value_p] = _value_jvp
 ad.primitive_transposes[value_p] = _value_transpose
 batching.primitive_batchers[value_p] = _value_batch

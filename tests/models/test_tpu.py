@@ -13,7 +13,7 @@ from jax import lax
 from jax.experimental.pallas import tpu as pltpu
 
 from inception_jax.inference.rewrite import for_inference
-from inception_jax.models import native, pooled, tpu, zoo
+from inception_jax.models import native, ops, pending, pooled, tpu, zoo
 from inception_jax.models.platforms import tracing_for
 from tests.short import SHORT
 
@@ -110,6 +110,29 @@ def test_what_runs_in_evaluation_has_gradients(emulated):
     )[1](grads.astype(jnp.float32))
     for one, other in zip(seen, expected, strict=True):
         np.testing.assert_allclose(one.astype(jnp.float32), other, rtol=1e-2, atol=1e-2 * float(abs(other).max()))
+
+
+def test_second_derivatives_are_those_of_the_pool_and_the_convolution(emulated):
+    maps, kernel = draw(0, (IMAGES, 2, 3, 16)), draw(1, (1, 1, 16, FEATURES), [-1, 0, 1]).astype(jnp.float32)
+    norm = draw_norm(1, 16).reshape(3, 1, 1, 1, 1, 16)
+    waits, origin = pending.Pending(maps, norm[0], abs(norm[1]), norm[2], relu=True), jnp.zeros(FEATURES)
+
+    def fast(kernel):
+        _, (features, mean, var) = pooled.conv_moments(IMAGES, waits, kernel, None, origin)
+        return jnp.sin(mean).sum() + jnp.sqrt(var + 1).sum() + features.astype(jnp.float32).sum()
+
+    def plain(kernel):
+        pool, geometry = pending.max_pool(waits, *pooled.POOL), ops.geometry(1, ops.NO_BORDERS)
+        features, mean, var = pending.conv_moments(geometry, IMAGES, pool, kernel, None, origin)
+        return jnp.sin(mean).sum() + jnp.sqrt(var + 1).sum() + features.astype(jnp.float32).sum()
+
+    with native.kernels(False):
+        seen, expected = (
+            jax.jit(lambda kernel, loss=loss: jax.jvp(jax.grad(loss), (kernel,), (kernel,)))(kernel)
+            for loss in (fast, plain)
+        )
+    for one, other in zip(seen, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=3e-2, atol=3e-2 * float(abs(other).max()))
 
 
 SHAPE = IMAGES, 14, 14, 480
