@@ -133,7 +133,9 @@ def test_the_command(run, predictor, tmp_path, digits_dir, monkeypatch):
     monkeypatch.setattr("inception_jax.cli.evaluate.load_predictor", lambda *_, **__: unnamed)
     named = ("--data", "digits", "--data-dir", digits_dir, "--split", "test[:48]")
     code, out, err = run("evaluate", *named, "--weights", "w", "-o", str(tmp_path / "out"), "--json")
-    assert (code, err) == (0, "")
+    assert (code, err.count("\n")) == (0, 1)
+    assert err.startswith("inception-jax: ")
+    assert "does not say what its 10 classes are" in err
     record = json.loads(out)
     assert record == json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert (record["data"], record["count"], record["crops"]) == ("digits[test[:48]]", 48, 1)
@@ -168,9 +170,9 @@ def run_on_digits(tmp_path, digits_dir):
 
 @pytest.mark.parametrize("option", ["--workdir", "--weights"])
 def test_the_data_of_a_run_need_not_be_named(run, predictor, run_on_digits, digits_dir, monkeypatch, option):
-    unnamed = copy.copy(predictor)
-    unnamed.class_names = ("",) * 10
-    monkeypatch.setattr("inception_jax.cli.evaluate.load_predictor", lambda *_, **__: unnamed)
+    on_digits = copy.copy(predictor)
+    on_digits.class_names = tuple("0123456789")
+    monkeypatch.setattr("inception_jax.cli.evaluate.load_predictor", lambda *_, **__: on_digits)
     code, out, err = run("evaluate", option, run_on_digits, "--json")
     said = f"--data digits --split {{}} --data-dir {digits_dir}\n"
     assert (code, err) == (0, "As the run evaluated: " + said.format("test[:16]"))
