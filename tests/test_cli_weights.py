@@ -1,9 +1,12 @@
 """`inception-jax convert`, as its user runs it."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from PIL import Image
 
 from inception_jax import weights
 from tests.weights import synthetic
@@ -98,3 +101,41 @@ def test_comparing(run, tmp_path):
     np.savez(dump, images=images, conv1=output.endpoints["conv1"])
     assert run("convert", str(ours), str(new), "--compare", str(dump))[0] == 0
     assert new.exists()
+
+
+def test_what_the_input_and_the_classes_are(run, tmp_path):
+    its = synthetic.lineage("torchvision", "googlenet_torchvision")
+    theirs, ours, classes = tmp_path / "theirs.safetensors", tmp_path / "ours.safetensors", tmp_path / "classes.txt"
+    theirs.write_bytes(safetensors.numpy.save(synthetic.tensors(its, 3, aux=False), {"format": "pt"}))
+    classes.write_bytes("\ufeffcat\r\ndog\r\nhorse\r\n".encode())
+    arguments = ("convert", str(theirs), str(ours), "--unverified", "--from", "torchvision", "--classes", str(classes))
+    assert run(*arguments, "--preprocess", "imagenet;size=160")[0] == 0
+    info = weights.load(ours).info
+    assert info.class_names == ("cat", "dog", "horse")
+    assert (info.preprocess.size, info.preprocess.mean) == (160, (123.675, 116.28, 103.53))
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff")
+    for options, message in (
+        (("--preprocess", "imagnet"), "The preprocessing states 'imagnet'; allowed: inception, imagenet, caffe, or"),
+        (("--classes", str(binary)), f"{binary} is no text in UTF-8: byte 0 is 0xff."),
+    ):
+        code, _, err = run(*arguments[:-2], *options, "--overwrite")
+        assert (code, err.count("\n")) == (2, 1)
+        assert message in err
+    code, _, err = run("convert", str(ours), str(tmp_path / "x.safetensors"), "--preprocess", "caffe")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "this source says what it is" in err
+
+
+@pytest.mark.parametrize("command", [("convert", "{}", "new.safetensors"), ("predict", "x.png", "--weights", "{}")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("fifo.h5", "fifo.h5 is no regular file"), ("~nosuch/x.pth", "'~nosuch' is no user of this machine")],
+)
+def test_sources_that_are_no_files(run, tmp_path, monkeypatch, command, name, message):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo.h5")
+    Image.new("RGB", (8, 8)).save("x.png")
+    code, _, err = run(*(part.format(name) for part in command))
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
