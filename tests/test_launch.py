@@ -18,7 +18,8 @@ OURS = ("PYTHON", "PROGRAM", "DEVICES", "PORT", "PROJECT", "ZONE", "TPU", "SLURM
 PROGRAM = """
 import json, os, sys
 names = ("JAX_PROCESS_ID", "JAX_NUM_PROCESSES", "JAX_COORDINATOR_ADDRESS", "JAX_PLATFORMS", "XLA_FLAGS")
-print(json.dumps({"flags": sys.argv[1:]} | {name: os.environ[name] for name in names}), flush=True)
+told = {"flags": sys.argv[1:]} | {name: os.environ[name] for name in names}
+os.write(1, (json.dumps(told) + "\\n").encode())  # at once, as the other process writes there, too
 sys.exit(3 if os.environ["JAX_PROCESS_ID"] == os.environ.get("FAILS") else 0)
 """
 
@@ -26,11 +27,12 @@ SAVES = """
 import os, signal, sys, time
 signals = []
 signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
-print("ready", flush=True)
-while not signals:
+os.write(1, b"ready\\n")
+deadline = time.monotonic() + 30
+while not signals and time.monotonic() < deadline:
     time.sleep(0.01)
 time.sleep(0.3)  # as long as it takes to save; another signal would be seen
-print("saved after", len(signals), flush=True)
+os.write(1, b"saved after %d\\n" % len(signals))
 sys.exit(75)
 """
 
@@ -147,5 +149,6 @@ def test_a_signal_reaches_every_process_once_and_is_waited_for(tmp_path, group):
         said, _ = script.communicate(timeout=30)
     finally:
         script.kill()
+        script.communicate()
     assert said.splitlines() == ["saved after 1"] * 2
     assert script.returncode == 75
