@@ -85,8 +85,7 @@ def load(
     if name not in (None, weights.info.model):
         raise UserError(f"{printable(path or weights.info.source)} is of {weights.info.model}, not of {name}.")
     weights = adapt(weights, num_classes, aux, reset_head=reset_head, seed=seed)
-    names = [class_names] if isinstance(class_names, str) else class_names  # one name, not its letters
-    return weights if names is None else with_class_names(weights, names)
+    return weights if class_names is None else with_class_names(weights, class_names)
 
 
 def weights_folder() -> Path:

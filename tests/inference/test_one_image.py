@@ -98,7 +98,7 @@ def test_names():
 def test_a_name_is_not_its_letters(small, tmp_path):
     assert find_images("a.png") == [Path("a.png")]
     assert imagenet.readable("n01440764") == ("tench",)
-    with pytest.raises(UserError, match=r"1 .*10|10 .*1"):
+    with pytest.raises(UserError, match="it must be a sequence of names"):
         weights.load(small.weights, class_names="abcdefghij")
     for name in "ab":
         (tmp_path / "val" / name).mkdir(parents=True)
