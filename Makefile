@@ -33,7 +33,7 @@ parity: $(PARITY_VENV)/installed
 docs: $(VENV)/installed
 	$(VENV)/bin/inception-jax models --markdown > docs/MODELS.md.new
 	mv docs/MODELS.md.new docs/MODELS.md
-	$(VENV)/bin/inception-jax bench report
+	$(VENV)/bin/inception-jax bench report --overwrite
 
 clean:
 	rm -rf $(VENV) $(PARITY_VENV) build *.egg-info

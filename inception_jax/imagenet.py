@@ -21,7 +21,7 @@ def class_names() -> tuple[str, ...]:
     return tuple(classes().values())
 
 
-def readable(names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of classes that are called by their WordNet ids; others as they are."""
-    known = classes()
+def readable(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of classes that are called by their WordNet ids; others as they are. A string is one class."""
+    known, names = classes(), (names,) if isinstance(names, str) else names
     return tuple(known[name] for name in names) if all(name in known for name in names) else tuple(names)

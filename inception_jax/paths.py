@@ -131,7 +131,7 @@ def check_output(path: str | os.PathLike[str], overwrite: bool, suffixes: tuple[
       UserError: another suffix, the file exists, is no regular file, or its folder is missing or not writable.
     """
     path = user_path(path)
-    if suffixes and path.suffix not in suffixes:
+    if suffixes and path.suffix.lower() not in suffixes:
         raise UserError(f"{printable(path)} must end in {' or '.join(suffixes)}.")
     if not path.name or len(os.fsencode(path.name)) > MAX_NAME:
         raise UserError(f"{printable(path)} is no name for a file: it needs 1 to {MAX_NAME} bytes.")

@@ -18,11 +18,13 @@ LEAVES = {
     "classes",
     "errors",
     "imagenet",
+    "labels",
+    "lazy",
     "paths",
     "version",
 }  # import next to nothing, and may be imported by all but the models
 ALLOWED = {  # what each package may import of ours
-    "models": {"models"},
+    "models": {"models", "lazy"},
     "data": {"data"} | LEAVES,
     "parallel": {"parallel"} | LEAVES,
     "training": {"training", "weights", "models", "data", "parallel"} | LEAVES,
@@ -33,6 +35,8 @@ ALLOWED = {  # what each package may import of ours
     "classes": {"errors"},
     "errors": set(),
     "imagenet": set(),
+    "labels": {"errors"},
+    "lazy": set(),
     "paths": {"errors"},
     "version": set(),
 }
@@ -159,6 +163,23 @@ def test_importing_the_package_costs_no_jax():
     code = "import inception_jax, sys; print(sorted({'jax', 'flax', 'numpy', 'grain'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "[]\n"
+
+
+def test_modules_are_there_without_an_import_of_them():
+    """`ij.inference.cam` and every other module of a public package; and neither `dir` nor a wrong name imports one."""
+    code = (
+        "import functools, sys, inception_jax as ij\n"
+        "assert 'cam' in dir(ij.inference) and not hasattr(ij.inference, 'cams')\n"
+        "print('inception_jax.inference.cam' in sys.modules)\n"
+        "for name in sys.argv[1:]:\n"
+        "    assert functools.reduce(getattr, name.split('.')[1:], ij) is sys.modules[name], name\n"
+    )
+    public = {"data", "inference", "models", "parallel", "training", "weights"}
+    functions = {f"inception_jax.weights.{name}" for name in inception_jax.weights.__all__}
+    names = [name for name in set(_modules()) - functions if name.count(".") == 2 and name.split(".")[1] in public]
+    names = [name for name in names if "._" not in name]
+    done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, cwd=ROOT)
+    assert (done.stdout, done.stderr) == ("False\n", "")
 
 
 @pytest.mark.parametrize("name", inception_jax.__all__)

@@ -15,7 +15,7 @@ from inception_jax.bench import hlo, tpu
 from inception_jax.bench.chips import Slice
 from inception_jax.bench.traffic import Traffic, kind, layer, traffic, traffic_by
 from inception_jax.errors import UserError
-from inception_jax.inference.predictor import trace_forward
+from inception_jax.inference.forward import trace_forward
 from inception_jax.inference.rewrite import for_inference
 from inception_jax.parallel.mesh import create_mesh
 from inception_jax.training.compilation import trace_train_step

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from inception_jax.bench import records, report
 from inception_jax.bench.records import Row
+from inception_jax.labels import label, labels
 
 COLOURS = ("#1f77b4", "#ee854a", "#6acc64", "#956cb4", "#8c613c", "#d65f5f", "#797979")
 OURS = COLOURS[0]
@@ -34,7 +35,7 @@ def draw_models(rows: Sequence[Row]) -> Figure | None:
         speeds = [each["images_per_second"] for each in found.values()]
         labels = [f" {speed:,.1f}" for speed in speeds]
         _bars(axes, list(found), speeds, labels, [colours[name] for name in found])
-        axes.set_title(f"{report.case_words(row)}: images/s\n{row.hardware}", fontsize="small", loc="left")
+        _title(axes, f"{report.case_words(row)}: images/s\n{row.hardware}")
     return figure
 
 
@@ -54,15 +55,15 @@ def draw_ops(rows: Sequence[Row]) -> Figure | None:
                 if ops:
                     axes.scatter(*points, s=[12 + 6 * op["uses"] for op in ops], c=colour, alpha=0.7, label=kind)
             axes.axline((1, 1), slope=1, color="0.6", linewidth=1)
-            axes.set(xscale="log", yscale="log", xlabel=f"{other}, ms", ylabel="jax, ms")
+            text, style = label(f"{other}, ms")
+            axes.set_xlabel(text, **style)
+            axes.set(xscale="log", yscale="log", ylabel="jax, ms")
             both = [*axes.get_xlim(), *axes.get_ylim()]
             axes.set(xlim=(min(both), max(both)), ylim=(min(both), max(both)), aspect="equal")
             case = row.figures["case"]
-            axes.set_title(
-                f"{case['model']}, {case['batch']} x {case['image_size']}, {case['dtype']}, {part}\n"
-                "above the line: JAX is slower",
-                fontsize="small",
-            )
+            words = f"{case['model']}, {case['batch']} x {case['image_size']}, {case['dtype']}, {part}"
+            text, style = label(f"{words}\nabove the line: JAX is slower")
+            axes.set_title(text, fontsize="small", **style)
             axes.legend(fontsize="small")
     return figure
 
@@ -82,12 +83,19 @@ def draw_compile(rows: Sequence[Row]) -> Figure | None:
         }
         colours = [OURS if name.startswith(report.OURS) else COLOURS[1] for name in found]
         _bars(axes, list(found), list(found.values()), [f" {seconds:,.1f}" for seconds in found.values()], colours)
-        axes.set_title(f"{report.case_words(row)}: seconds to the first result", fontsize="small", loc="left")
+        _title(axes, f"{report.case_words(row)}: seconds to the first result")
     return figure
 
 
-def _bars(axes: Axes, labels: list[str], values: list[float], texts: list[str], colours: list[str]) -> None:
-    bars = axes.barh(labels, values, color=colours)
+def _title(axes: Axes, title: str) -> None:
+    text, style = label(title)
+    axes.set_title(text, fontsize="small", loc="left", **style)
+
+
+def _bars(axes: Axes, names: list[str], values: list[float], texts: list[str], colours: list[str]) -> None:
+    shown, style = labels(names)
+    bars = axes.barh(range(len(names)), values, color=colours)
+    axes.set_yticks(range(len(names)), shown, **style)
     axes.bar_label(bars, texts, fontsize="small")
     axes.invert_yaxis()
     axes.margins(x=0.12)

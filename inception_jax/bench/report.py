@@ -35,7 +35,7 @@ inception-jax bench model --model googlenet_torchvision --mode inference --mode 
     --engine jax --engine torch-channels-last --engine torch-compile --save benchmarks/results/model.jsonl
 inception-jax bench ops --save benchmarks/results/ops.jsonl
 inception-jax bench compile --beside torch-compile --save benchmarks/results/compile.jsonl
-inception-jax bench report
+inception-jax bench report --overwrite
 ```"""
 
 

@@ -75,6 +75,7 @@ class App(typer.Typer):
 
 app = App()
 
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON with exact figures.")]
 
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from inception_jax.cli.app import App, Json, app, table, user_errors
+from inception_jax.cli.app import App, Json, Overwrite, app, table, user_errors
 from inception_jax.cli.progress import doing
 from inception_jax.errors import UserError, printable
+from inception_jax.paths import check_output, user_path, write_bytes, writing
 
 if TYPE_CHECKING:
     from inception_jax.bench.records import Row
@@ -177,20 +178,25 @@ def bench_report(
     output: Annotated[Path, typer.Option("--output", "-o", help="The page; pictures lie in images/ beside it.")] = Path(
         "docs/BENCHMARKS.md"
     ),
+    overwrite: Overwrite = False,
 ) -> None:
     """Write the page of results and its pictures from the rows that were saved."""
     from inception_jax.bench import plots, report
 
     rows = report.read_rows(results)
-    figures = plots.draw(rows)
-    text = report.markdown(rows, figures)
+    path = user_path(output)
     try:
-        (output.parent / "images").mkdir(parents=True, exist_ok=True)
-        output.write_text(text)
-        for kind, figure in figures.items():
-            figure.savefig(output.parent / report.PICTURE.format(kind=kind), dpi=120, metadata={"Software": None})
+        (path.parent / "images").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{output}: {error.strerror}.") from error
+        raise UserError(f"{printable(path.parent)} cannot be created: {error.strerror}.") from error
+    figures = plots.draw(rows)
+    pictures = {path.parent / report.PICTURE.format(kind=kind): figure for kind, figure in figures.items()}
+    for place in (path, *pictures):
+        check_output(place, overwrite)
+    write_bytes(path, report.markdown(rows, figures).encode(), overwrite)
+    for place, figure in pictures.items():
+        with writing(place, overwrite) as file:
+            figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
     print(f"{printable(output)}: {sum(map(len, rows)):,} rows, {len(figures)} pictures")
 
 

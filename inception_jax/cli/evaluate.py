@@ -6,13 +6,14 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from inception_jax.cli.app import Json, app
+from inception_jax.cli.app import Json, Overwrite, app
 from inception_jax.cli.config import run_data
 from inception_jax.cli.network import (
     Batch,
@@ -28,6 +29,7 @@ from inception_jax.cli.network import (
 )
 from inception_jax.cli.progress import progress
 from inception_jax.errors import UserError, printable
+from inception_jax.paths import check_output, user_path, write_bytes
 
 if TYPE_CHECKING:
     from inception_jax.data.sources import ImageSource
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from inception_jax.inference.wsol import Localiser
 
 MISTAKES = 100  # in evaluation.json
+FILES = ("evaluation.json", "confusion.png", "mistakes.png")
+LOCATED = ("located.png", "boxes.csv")  # where objects are looked for, too
 
 
 @app.command()
@@ -66,6 +70,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A folder for evaluation.json and pictures.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     model: Model = None,
     unverified: Unverified = False,
@@ -85,11 +90,14 @@ def evaluate(
     from inception_jax.inference import evaluation
     from inception_jax.inference.boxes import read_boxes
     from inception_jax.inference.crops import check_kind
+    from inception_jax.inference.localisation import check_threshold
     from inception_jax.inference.wsol import Localiser
 
     check_kind(crops)
     given = _Data(data, split, data_dir, exif)
     data, split, data_dir, exif = _which_data(given, workdir if weights is None else weights)
+    check_threshold(threshold)
+    looks = localization is not None or masks is not None
     first = load_predictor(
         weights, workdir, model, unverified, batch, dtype, preprocess=preprocess, classes=classes, exif=exif
     )
@@ -98,10 +106,9 @@ def evaluate(
     names = next(iter(members.values())).class_names  # a folder may lack some, and labels are those of the network
     source = open_source(data, split, data_dir, class_names=names if any(names) else None, exif=exif)
     boxes = None if localization is None else read_boxes(localization, source.class_names)
-    looks = boxes is not None or masks is not None
     localiser = Localiser(next(iter(members.values())), boxes, masks, threshold) if looks else None
     if output is not None:
-        _make_folder(output)
+        _check_outputs(output, overwrite, looks)
     start = time.monotonic()
     with progress(len(source)) as advance:
         found = evaluation.evaluate(list(members.values()), source, crops, advance, localiser)
@@ -113,12 +120,13 @@ def evaluate(
         "seconds": round(time.monotonic() - start, 1),
         **found.to_json(MISTAKES),
     }
-    with _late_error() as late:  # what has been evaluated is written and printed all the same
-        record |= {"localisation": localiser.metrics()} if localiser else {}
-    written = [] if output is None else _write(output, record, found, source, localiser)
-    print(json.dumps(record, indent=2) if as_json else "\n".join([*_lines(record), *written]))
-    if late:
-        raise late[0]
+    written: list[str] = []
+    with _late_errors() as late:  # what has been evaluated is printed all the same
+        with late():
+            record |= {"localisation": localiser.metrics()} if localiser else {}
+        with late():
+            written = [] if output is None else _write(output, record, found, source, localiser, overwrite)
+        print(json.dumps(record, indent=2) if as_json else "\n".join([*_lines(record), *written]))
 
 
 class _Data(NamedTuple):
@@ -153,41 +161,66 @@ def _which_data(given: _Data, network: str | Path | None) -> tuple[str, str, str
 
 
 @contextlib.contextmanager
-def _late_error() -> Iterator[list[UserError]]:
-    """Yields a list that gets the error of the block."""
+def _late_errors() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Yields what keeps the error of a user of a block; behind all blocks they are raised, as one."""
     errors: list[UserError] = []
+
+    @contextlib.contextmanager
+    def late() -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            errors.append(error)
+
+    yield late
+    if errors:
+        raise UserError(" ".join(map(str, errors))) from errors[0]
+
+
+def _check_outputs(folder: Path, overwrite: bool, looks: bool) -> None:
+    """Makes the folder of the results, and raises a `UserError` if one of them could not be written into it."""
     try:
-        yield errors
-    except UserError as error:
-        errors.append(error)
+        user_path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{printable(folder)} cannot be created: {error.strerror}.") from error
+    for name in (*FILES, *(LOCATED if looks else ())):
+        check_output(folder / name, overwrite)
 
 
 def _write(
-    output: Path, record: dict[str, Any], found: Evaluation, source: ImageSource, localiser: Localiser | None
+    output: Path,
+    record: dict[str, Any],
+    found: Evaluation,
+    source: ImageSource,
+    localiser: Localiser | None,
+    overwrite: bool,
 ) -> list[str]:
     """Writes the record, pictures, and the boxes that were found; returns a line that names the files."""
-    from inception_jax.inference import sheets
+    from inception_jax.inference import picture, sheets
     from inception_jax.inference.boxes import write_boxes
 
     title = f"{' + '.join(member['model'] for member in record['members'])} on {source.name}"
-    (output / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n")
-    sheets.draw_confusion(found, output / "confusion.png", title)
-    sheets.draw_mistakes(found, source, output / "mistakes.png", title)
-    names = ["evaluation.json", "confusion.png", "mistakes.png"]
+    write_bytes(output / "evaluation.json", (json.dumps(record, indent=2) + "\n").encode(), overwrite)
+    picture.save(sheets.draw_confusion(found, title), output / "confusion.png", overwrite, dpi=100)
+    picture.save(sheets.draw_mistakes(found, source, title), output / "mistakes.png", overwrite, dpi=90)
     if localiser is not None:
-        names += ["located.png", "boxes.csv"]
-        sheets.draw_located(localiser.located, found.class_names, source, output / "located.png", title)
-        write_boxes(output / "boxes.csv", {each.name: each.guesses for each in localiser.located}, source.class_names)
-    return [f"{printable(output)}: {', '.join(names)}"]
+        located = sheets.draw_located(localiser.located, found.class_names, source, title)
+        picture.save(located, output / "located.png", overwrite, dpi=90)
+        boxes = {each.name: each.guesses for each in localiser.located}
+        write_boxes(output / "boxes.csv", boxes, source.class_names, overwrite)
+    return [f"{printable(output)}: {', '.join((*FILES, *(LOCATED if localiser else ())))}"]
 
 
 def _lines(record: dict[str, Any]) -> list[str]:
     """Returns the record in words."""
     crops, located, data = record["crops"], record.get("localisation", {}), printable(record["data"])
+    classes = len(record["classes"])
+    few = f"(top-5 of {classes} class{'es' * (classes > 1)} is always 100 %: left out)"
+    top5 = f"top-5 {record['top5']:.2%}" if classes > 5 else few
     lines = [
         f"{data}: {record['count']:,} images in {record['seconds']:,} s, {crops} crop{'s' * (crops > 1)}",
         *(f"  {member['model']} ({printable(member['weights'])})" for member in record["members"]),
-        f"top-1 {record['top1']:.2%}, top-5 {record['top5']:.2%}, loss {record['loss']:.4f}",
+        f"top-1 {record['top1']:.2%}, {top5}, loss {record['loss']:.4f}",
     ]
     if "images_with_boxes" in located:
         lines.append(
@@ -199,13 +232,6 @@ def _lines(record: dict[str, Any]) -> list[str]:
         count = located["images_with_masks"]
         lines.append(f"mean IoU of masks {located['mean_iou_of_masks']:.3f}; {count:,} images with masks")
     return lines
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be created: {error.strerror}.") from error
 
 
 def _describe(member: Predictor) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inception_jax.cli.app import app
+from inception_jax.cli.app import Overwrite, app
 from inception_jax.cli.network import ClassFile, Input, Model, Unverified, WeightsOption, Workdir, load_weights
 from inception_jax.errors import UserError, printable
+from inception_jax.paths import check_output
 
 if TYPE_CHECKING:
     from inception_jax.weights import Weights
@@ -35,18 +36,17 @@ def export(
     unverified: Unverified = False,
     preprocess: Input = None,
     classes: ClassFile = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a network with its parameters into one file that runs without this package."""
-    if output.exists() and not overwrite:
-        raise UserError(f"{output} exists; --overwrite replaces it.")
+    path = check_output(output, overwrite)
     loaded = load_weights(weights, workdir, model, unverified, preprocess, classes)
     if format is Format.STABLEHLO:
         from inception_jax.inference.export import export_stablehlo as write
     else:
         from inception_jax.inference.onnx_graph import export_onnx as write
-    write(output, loaded)
-    size = output.stat().st_size / 1e6
+    write(path, loaded, overwrite)
+    size = path.stat().st_size / 1e6
     print(f"wrote {printable(output)}: {loaded.info.model}, {loaded.info.num_classes} classes, {size:.1f} MB")
 
 

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from inception_jax.cli.app import app
+from inception_jax.cli.app import Overwrite, app
 from inception_jax.cli.network import ClassFile, Exif, Input, Model, Unverified, WeightsOption, Workdir, load_predictor
 from inception_jax.errors import UserError, printable
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from inception_jax.inference.cam import Explanation
     from inception_jax.inference.predictor import Predictor
 
-Output = Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The picture to write: .png, .jpg, .webp, .svg or .pdf.")]
 Method = Literal["cam", "gradcam", "occlusion"]
+Drawn = Literal["filters", "activations", "maximise"]
 
 
 @app.command("cam")
@@ -42,6 +45,7 @@ def show_cam(
         Path | None, typer.Option("--masks", help="Also write a .png of labels: 0 background, i + 1 class i.")
     ] = None,
     exif: Exif = True,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw where a network looks: heat and a box for a class over the image, and the likeliest classes."""
     from inception_jax.inference import heat, localisation, picture
@@ -49,35 +53,39 @@ def show_cam(
 
     if endpoint is not None and method != "gradcam":
         raise UserError(f"--endpoint is {endpoint!r}; it goes with --method gradcam, not with {method}.")
+    localisation.check_threshold(threshold)
+    picture.check_picture(output, overwrite)
+    if masks is not None:
+        picture.check_mask(masks, overwrite)
     predictor = load_predictor(
         weights, workdir, model, unverified, preprocess=preprocess, classes=class_file, exif=exif
     )
-    shown = open_image(image, exif)
+    shown = picture.Shown(open_image(image, exif))  # the pixels of a photograph are let go, only the copy stays
     found = _explain(predictor, image, classes, method, endpoint)
-    box = predictor.transform.box(*shown.size)
-    heats = heat.on_image(heat.heat(found.maps[0]), box, *shown.size)
-    chosen = found.classes[0].tolist()
-    boxes = [localisation.largest_box(each, threshold) for each in heats]
+    placed = heat.Placed(heat.heat(found.maps[0]), predictor.transform.box(*shown.size), *shown.size)
+    heats = [
+        picture.Found(i, picture.short_name(predictor.class_names[i]) or f"class {i}", each, box)
+        for i, each in zip(found.classes[0].tolist(), placed.each(), strict=True)
+        for box in [localisation.largest_box(each, threshold)]
+    ]
     prediction = predictor.top(found.logits[0], min(k, found.logits.shape[-1]))
-    names = [predictor.class_names[index].partition(",")[0] or f"class {index}" for index in chosen]
+    for score in prediction.classes:
+        print(f"{score.probability:7.2%}  {score.index:4}  {printable(score.label)}".rstrip())
+    for drawn in heats:
+        print(f"{printable(drawn.name)}: " + (f"box {drawn.box}" if drawn.box else "nothing speaks for it"))
     where = f"{method} at {endpoint}" if endpoint else method
-    figure = picture.draw_heat(
-        shown, list(zip(names, heats, boxes, strict=True)), prediction, f"{predictor.info.model}, {where}"
-    )
-    picture.save(figure, output)
-    for each in prediction.classes:
-        print(f"{each.probability:7.2%}  {each.index:4}  {printable(each.label)}".rstrip())
-    for name, its_box in zip(names, boxes, strict=True):
-        print(f"{printable(name)}: " + (f"box {its_box}" if its_box else "nothing speaks for it"))
+    figure = picture.draw_heat(shown, heats, prediction, f"{predictor.info.model}, {where}")
+    picture.save(figure, output, overwrite)
     print(printable(output))
     if masks is not None:
-        picture.save_mask(localisation.pseudo_mask(heats, chosen, threshold), masks)
+        mask = localisation.pseudo_mask(placed, found.classes[0].tolist(), threshold)
+        picture.save_mask(mask, masks, overwrite)
         print(printable(masks))
 
 
 @app.command("views")
 def show_views(
-    what: Annotated[Literal["filters", "activations", "maximise"], typer.Argument(help="What to draw.")],
+    what: Annotated[Drawn, typer.Argument(help="What to draw.")],
     output: Output = Path("views.png"),
     image: Annotated[Path | None, typer.Option(help="Of activations: the image.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="Of activations and maximise: where.")] = None,
@@ -90,27 +98,42 @@ def show_views(
     unverified: Unverified = False,
     preprocess: Input = None,
     exif: Exif = True,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw the filters of the first layer, the channels of an endpoint, or images that excite them most."""
+    from inception_jax.inference import picture
+
+    picture.check_picture(output, overwrite)
+    predictor = load_predictor(weights, workdir, model, unverified, preprocess=preprocess, exif=exif)
+    figure = _draw(predictor, what, image, endpoint, channels, steps, seed)
+    picture.save(figure, output, overwrite)
+    print(printable(output))
+
+
+def _draw(
+    predictor: Predictor,
+    what: Drawn,
+    image: Path | None,
+    endpoint: str | None,
+    channels: list[int] | None,
+    steps: int,
+    seed: int,
+) -> Figure:
     from inception_jax.inference import picture, views
 
-    predictor = load_predictor(weights, workdir, model, unverified, preprocess=preprocess, exif=exif)
     name = predictor.info.model
     if what != "filters" and endpoint is None:
         raise UserError(f"{what} needs --endpoint, one of {', '.join(predictor.model.table)}.")
     if what == "filters":
-        figure = picture.draw_grid(views.first_filters(predictor.weights.variables), f"{name}, first layer")
-    elif what == "activations":
+        return picture.draw_grid(views.first_filters(predictor.weights.variables), f"{name}, first layer")
+    if what == "activations":
         if image is None:
             raise UserError("activations needs --image.")
         shown, maps = views.activations(predictor, image, str(endpoint), channels)
-        figure = picture.draw_grid(maps, f"{name}, {endpoint} of {image.name}", [f"{i}" for i in shown], "magma")
-    else:
-        shown = list(channels or range(9))
-        images = [views.maximise(predictor, str(endpoint), i, steps=steps, seed=seed).image for i in shown]
-        figure = picture.draw_grid(images, f"{name}, what excites {endpoint}", [f"{i}" for i in shown])
-    picture.save(figure, output)
-    print(printable(output))
+        return picture.draw_grid(maps, f"{name}, {endpoint} of {image.name}", [f"{i}" for i in shown], "magma")
+    shown = list(channels or range(9))
+    images = [views.maximise(predictor, str(endpoint), i, steps=steps, seed=seed).image for i in shown]
+    return picture.draw_grid(images, f"{name}, what excites {endpoint}", [f"{i}" for i in shown])
 
 
 def _explain(

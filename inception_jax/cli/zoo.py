@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from inception_jax.cli.app import Json, app, table, user_errors
+from inception_jax.cli.app import Json, Overwrite, app, table, user_errors
 from inception_jax.errors import UserError, printable
+from inception_jax.paths import check_output, writing
 
 if TYPE_CHECKING:
     from inception_jax.models.summary import Summary
@@ -96,15 +97,14 @@ def draw_diagram(
     name: Annotated[str, typer.Argument(help="A name of `inception-jax models`.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write: .svg, .png or .pdf.")],
     block: Annotated[str | None, typer.Option(help="Draw this row of the model alone, and larger.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw a model, or one row of it."""
     from inception_jax.models import diagram
 
-    with user_errors():
-        try:
-            diagram.save(output, name, block)
-        except OSError as error:
-            raise UserError(f"Cannot write {output}: {error.strerror}.") from error
+    path = check_output(output, overwrite, tuple(diagram.FORMATS))
+    with user_errors(), writing(path, overwrite) as file:
+        diagram.write(file, path.suffix.lower(), name, block)
     print(printable(output))
 
 

@@ -86,12 +86,18 @@ class ImageSource:
             raise UnreadableRecord(f"Cannot read {self.describe(index)}: {first_line(error)}.") from error
         name = next((record[key] for key in NAME_KEYS if key in record), "")
         name = os.fsdecode(name) if isinstance(name, bytes) else str(name)
-        return {"image": image, "label": label, "index": int(index), "name": Path(name).stem}
+        return {"image": image, "label": label, "index": int(index), "name": image_name(name)}
 
     def describe(self, index: int) -> str:
         """Returns what a person needs to find a record."""
         path = f" ({self.records.paths[index]})" if isinstance(self.records, FolderRecords) else ""
         return printable(f"record {index} of {self.name}{path}")
+
+
+def image_name(file: str) -> str:
+    """Returns the name of an image by that of its file, or by its id, which may hold dots and is no file."""
+    name = Path(file).name
+    return name[: -len(suffix)] if (suffix := Path(name).suffix).lower() in IMAGE_SUFFIXES else name
 
 
 def open_source(
@@ -116,7 +122,8 @@ def open_source(
       UserError: the data set, the split, or its files are missing or unusable; the message says what to run.
     """
     if name.startswith("folder:"):
-        source = _open_folder(user_path(name.removeprefix("folder:")), split, class_names)
+        names = [class_names] if isinstance(class_names, str) else class_names  # one name, not its letters
+        source = _open_folder(user_path(name.removeprefix("folder:")), split, names)
     else:
         source = _open_tfds(name, split, data_dir)
     return dataclasses.replace(source, exif=exif)

@@ -19,13 +19,15 @@ import numpy as np
 from inception_jax import imagenet
 from inception_jax.data.folders import find_files
 from inception_jax.data.pixels import FORMATS, MAX_FILE, BrokenImage, open_untrusted, reading
+from inception_jax.data.sources import image_name
 from inception_jax.errors import UserError, first_line, printable
 from inception_jax.inference.heat import Box
-from inception_jax.paths import as_text, read_bytes
+from inception_jax.inference.images import as_names
+from inception_jax.paths import as_text, read_bytes, user_path, write_bytes
 
 HEADER = ["ImageId", "PredictionString"]
 SIDES = ("xmin", "ymin", "xmax", "ymax")
-CSV_OBJECT = re.compile(r"(\S+)" + r"\s+(-?\d+)" * 4 + r"(?:\s+|$)")
+INTEGER = re.compile(r"-?[0-9]{1,9}")
 MAX_TEXT = 256 << 20  # bytes of a .csv file
 MAX_XML = 4 << 20  # bytes of an .xml file: of one image
 MASK_FORMAT = "PNG"
@@ -34,23 +36,43 @@ VOID = 255  # Pascal VOC's label of pixels that do not count
 Boxes = dict[str, list[tuple[int, Box]]]  # by the name of the image: (class, box) of its objects
 
 
-def keys(class_names: Sequence[str]) -> tuple[str, ...]:
-    """Returns what files call the classes: WordNet's ids for those of ImageNet, else the names with _ for spaces."""
+def keys(class_names: str | Sequence[str]) -> tuple[str, ...]:
+    """Returns what our files call the classes: their names with _ for spaces; WordNet's ids for ImageNet's 1000."""
+    names = as_names(class_names)
+    if names == imagenet.class_names():
+        return tuple(imagenet.classes())
+    return tuple("_".join(name.split()) for name in names)
+
+
+def _indices(class_names: str | Sequence[str]) -> dict[str, int]:
+    """Returns the class by each word that files may call it: its name, as `keys` writes it, and ImageNet's id.
+
+    Classes have ids if all of them are ImageNet's. An own class may be called as one of ImageNet's; so names count in
+    any case, and before all else.
+    """
+    names = as_names(class_names)
+    words = {name: i for i, name in enumerate(names)}
     wnids = {name: wnid for wnid, name in imagenet.classes().items()}
-    return tuple(wnids.get(name, name.replace(" ", "_")) for name in class_names)
+    others = [keys(names), [wnids[name] for name in names] if all(name in wnids for name in names) else []]
+    for each in others:
+        for i, word in enumerate(each):
+            words.setdefault(word, i)
+    return words
 
 
-def read_boxes(path: Path, class_names: Sequence[str]) -> Boxes:
+def read_boxes(path: Path, class_names: str | Sequence[str]) -> Boxes:
     """Returns the objects of images by the image's name without suffix.
 
     Args:
       path: a folder with a file NAME.xml for each image (Pascal VOC, ILSVRC), at any depth, or a .csv file with the
         columns ImageId and PredictionString, whose rows hold `class xmin ymin xmax ymax` for each object.
-      class_names: of the data. Files call them as `keys` says.
+      class_names: of the data. Files call them by name, with spaces or with _ for them; or by WordNet's ids, if all are
+        ImageNet's.
 
     Raises:
       UserError: no such file, an object without meaning, or a class that is none of the data.
     """
+    path = user_path(path)
     if os.path.isdir(path):
         files = [Path(each) for each in find_files(path, {".xml"}).files]
         found = {printable(file): (file.stem, _read_xml(file)) for file in files}
@@ -60,7 +82,7 @@ def read_boxes(path: Path, class_names: Sequence[str]) -> Boxes:
         raise UserError(f"Boxes are in a folder of .xml files or in a .csv file; {printable(path)} is neither.")
     if not found:
         raise UserError(f"{printable(path)} holds no boxes.")
-    indices = {key: i for i, key in enumerate(keys(class_names))}
+    indices = _indices(class_names)
     boxes: Boxes = {}
     for where, (name, objects) in found.items():
         if name in boxes:
@@ -74,15 +96,24 @@ def read_boxes(path: Path, class_names: Sequence[str]) -> Boxes:
     return boxes
 
 
-def write_boxes(path: Path, boxes: Mapping[str, Sequence[tuple[int, Box | None]]], class_names: Sequence[str]) -> None:
-    """Writes the (class, box) of images by name as `read_boxes` reads a .csv; what has no box is left out."""
-    names = keys(class_names)
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(HEADER)
-        for image, objects in boxes.items():
-            words = [f"{names[i]} {box[0]} {box[1]} {box[2] - 1} {box[3] - 1}" for i, box in objects if box is not None]
-            rows.writerow([image, " ".join(words)])
+def write_boxes(
+    path: str | os.PathLike[str],
+    boxes: Mapping[str, Sequence[tuple[int, Box | None]]],
+    class_names: str | Sequence[str],
+    overwrite: bool = False,
+) -> None:
+    """Writes the (class, box) of images by name as `read_boxes` reads a .csv; what has no box is left out.
+
+    Raises:
+      UserError: the file exists, or cannot be written.
+    """
+    names, text = keys(class_names), io.StringIO(newline="")
+    rows = csv.writer(text)
+    rows.writerow(HEADER)
+    for image, objects in boxes.items():
+        words = [f"{names[i]} {box[0]} {box[1]} {box[2] - 1} {box[3] - 1}" for i, box in objects if box is not None]
+        rows.writerow([image, " ".join(words)])
+    write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"), overwrite)
 
 
 def read_mask(folder: Path, name: str, size: tuple[int, int]) -> np.ndarray | None:
@@ -151,11 +182,24 @@ def _read_csv(path: Path) -> dict[str, tuple[str, list[tuple[str, tuple[int, ...
         )
     found, shown = {}, printable(path)
     for line, row in enumerate(rows, 2):
-        objects = CSV_OBJECT.findall(row[1]) if len(row) == 2 else []
-        if len(row) != 2 or " ".join(word for each in objects for word in each) != " ".join(row[1].split()):
+        objects = _objects(row[1]) if len(row) == 2 else None
+        if objects is None:
             raise UserError(f"{shown}, line {line}: not a name and `class xmin ymin xmax ymax` for each object.")
-        found[f"{shown}, line {line}"] = (
-            Path(row[0]).stem,
-            [(key, tuple(int(side) for side in sides)) for key, *sides in objects],
-        )
+        found[f"{shown}, line {line}"] = (image_name(row[0]), objects)
+    return found
+
+
+def _objects(text: str) -> list[tuple[str, tuple[int, ...]]] | None:
+    """Returns the class and the four sides of each object, or None if there is something else.
+
+    A name may be of several words; it ends before the first four that are all numbers.
+    """
+    words, found, start = text.split(), [], 0
+    numbers = [INTEGER.fullmatch(word) is not None for word in words]
+    while start < len(words):
+        sides = next((i for i in range(start + 1, len(words) - 3) if all(numbers[i : i + 4])), None)
+        if sides is None:
+            return None
+        found.append((" ".join(words[start:sides]), tuple(int(word) for word in words[sides : sides + 4])))
+        start = sides + 4
     return found

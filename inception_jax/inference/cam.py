@@ -9,7 +9,7 @@ import concurrent.futures
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from inception_jax.errors import UserError
 from inception_jax.inference import split
-from inception_jax.inference.images import Input
+from inception_jax.inference.images import Images, as_images
 from inception_jax.inference.predictor import Predictor
 from inception_jax.models.inputs import Preprocess, normalise
 from inception_jax.models.network import InceptionNet, ModelOutput
@@ -29,7 +29,7 @@ Program = Callable[[Any, jax.Array, jax.Array | None], tuple[Any, Any, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """What speaks for K classes, in each of N images.
+    """What speaks for K classes, in each of N images; an image that was given alone is one of one.
 
     Attributes:
       classes: indices [N, K].
@@ -42,14 +42,14 @@ class Explanation:
     maps: np.ndarray
 
 
-def cam(predictor: Predictor, images: Iterable[Input], classes: ArrayLike | None = None, k: int = 1) -> Explanation:
+def cam(predictor: Predictor, images: Images, classes: ArrayLike | None = None, k: int = 1) -> Explanation:
     """Returns class activation maps: the last map, its channels weighted as the classifier weights their averages.
 
     The average of a map is the logit of its class less the bias.
 
     Args:
       predictor: the network.
-      images: as the predictor takes them.
+      images: as the predictor takes them; a list of them, or one.
       classes: indices or names, of a shape that broadcasts to [N, K]; None: the k likeliest of each image.
       k: how many classes, where none are named.
 
@@ -62,7 +62,7 @@ def cam(predictor: Predictor, images: Iterable[Input], classes: ArrayLike | None
 
 def grad_cam(
     predictor: Predictor,
-    images: Iterable[Input],
+    images: Images,
     endpoint: str | None = None,
     classes: ArrayLike | None = None,
     k: int = 1,
@@ -85,7 +85,7 @@ def grad_cam(
 
 def occlusion(
     predictor: Predictor,
-    images: Iterable[Input],
+    images: Images,
     classes: ArrayLike | None = None,
     k: int = 1,
     window: int | None = None,
@@ -145,11 +145,9 @@ def class_index(predictor: Predictor, which: int | str) -> int:
     raise UserError(f"There is no class {which!r}; {hint}indices are 0 ... {count - 1}.")
 
 
-def _explain(
-    predictor: Predictor, images: Iterable[Input], classes: ArrayLike | None, k: int, program: Program
-) -> Explanation:
+def _explain(predictor: Predictor, images: Images, classes: ArrayLike | None, k: int, program: Program) -> Explanation:
     """Runs a program (params, pixels, classes) -> (classes, logits, maps) over images, a bucket at a time."""
-    given = list(images)
+    given = list(as_images(images)[0])
     count = predictor.info.num_classes
     if not given:
         raise UserError("There are no images.")

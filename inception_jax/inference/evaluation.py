@@ -14,7 +14,8 @@ from inception_jax.classes import check_same_classes
 from inception_jax.data.sources import ImageSource
 from inception_jax.data.transforms import BrokenImage
 from inception_jax.errors import UserError, printable
-from inception_jax.inference.predictor import Predictor, log_mean, log_softmax
+from inception_jax.inference.forward import log_mean, log_softmax
+from inception_jax.inference.predictor import Predictor
 from inception_jax.inference.wsol import Localiser
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class Evaluation:
 
 
 def evaluate(
-    members: Sequence[Predictor],
+    members: Predictor | Sequence[Predictor],
     source: ImageSource,
     crops: int = 1,
     advance: Callable[[], None] = lambda: None,
@@ -89,16 +90,21 @@ def evaluate(
     """Returns what an ensemble says of every image of a set, each once; probabilities are averaged.
 
     Args:
-      members: networks of the same classes; one is an ensemble, too.
+      members: networks of the same classes; or one, which is an ensemble, too.
       source: the images and their classes.
       crops: 1, 10 or 144 views of each image, over which each member averages.
       advance: called after each image.
       localiser: notes where the objects are; it takes one network and one crop.
 
     Raises:
-      UserError: the classes of members and data differ, an image is broken, or a localiser has several views.
+      UserError: there is no member, the classes of members or data differ, an image is broken, or a localiser has
+        several views.
     """
+    members = [members] if isinstance(members, Predictor) else list(members)
+    if not members:
+        raise UserError("There is no network to evaluate.")
     for member in members:
+        _check_alike(members[0], member)
         _check_classes(member, source)
     if localiser and (crops, len(members)) != (1, 1):
         raise UserError(f"Localisation takes one network and one crop, not {len(members)} and {crops}.")
@@ -136,6 +142,24 @@ def _unbroken(found: dict[str, np.ndarray] | BrokenImage, source: ImageSource, i
     if isinstance(found, BrokenImage):
         raise UserError(f"Broken image, {source.describe(index)}: {found}.") from found
     return found
+
+
+def _check_alike(first: Predictor, other: Predictor) -> None:
+    """Raises a `UserError` if probabilities of two networks cannot be averaged: place i means another class in each."""
+    one, two = (each.info.source or each.info.model for each in (first, other))
+    if first.info.num_classes != other.info.num_classes:
+        raise UserError(
+            f"{printable(one)} has {first.info.num_classes} classes and {printable(two)} has {other.info.num_classes}: "
+            "only networks of the same classes are averaged."
+        )
+    if not (any(first.class_names) and any(other.class_names)):
+        return  # what has no names is taken at its word
+    for i, (mine, theirs) in enumerate(zip(first.class_names, other.class_names, strict=True)):
+        if mine != theirs:
+            raise UserError(
+                f"Class {i} is {mine!r} of {printable(one)} and {theirs!r} of {printable(two)}: only networks of the "
+                "same classes in the same order are averaged."
+            )
 
 
 def _check_classes(member: Predictor, source: ImageSource) -> None:

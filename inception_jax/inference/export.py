@@ -10,19 +10,18 @@ import io
 import json
 import os
 import zipfile
-from pathlib import Path
 from typing import Any, cast
 
 import jax
 import numpy as np
 from jax import export
 
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, first_line, printable
 from inception_jax.inference.rewrite import for_inference
 from inception_jax.models.inputs import normalise
 from inception_jax.models.native import kernels
 from inception_jax.models.network import ModelOutput
-from inception_jax.paths import check_regular, user_path, write_bytes
+from inception_jax.paths import check_output, open_regular, write_bytes
 from inception_jax.weights.files import Info, Weights, from_json, to_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -59,19 +58,20 @@ class Exported:
         return self._run(images)
 
 
-def export_stablehlo(path: str | os.PathLike, weights: Weights) -> None:
+def export_stablehlo(path: str | os.PathLike, weights: Weights, overwrite: bool = False) -> None:
     """Writes the network with its parameters, for any number of images, for CPUs, CUDA and TPUs.
 
     Raises:
-      UserError: the weights have no classifier, or the file cannot be written.
+      UserError: the weights have no classifier, the file exists, or it cannot be written.
     """
+    check_output(path, overwrite)
     program = bytes(lower(weights).serialize())
     info = {"format": FORMAT, "format_version": FORMAT_VERSION} | json.loads(to_json(weights.info))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(INFO, json.dumps(info, indent=2) + "\n")
         archive.writestr(PROGRAM, program)
-    write_bytes(Path(path), buffer.getvalue())
+    write_bytes(path, buffer.getvalue(), overwrite)
 
 
 def lower(weights: Weights) -> export.Exported:
@@ -106,29 +106,29 @@ def load_exported(path: str | os.PathLike) -> Exported:
     Raises:
       UserError: no such file, not one of these, damaged, of another version, or one that this JAX cannot read.
     """
-    path = user_path(path)
-    check_regular(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             packed = [each.filename for each in archive.infolist() if each.compress_type != zipfile.ZIP_STORED]
             if packed:
                 raise zipfile.BadZipFile(f"{packed[0]!r} is compressed")  # ours are not; it may claim any size
             members = {name: archive.read(name) for name in archive.namelist() if name in (INFO, PROGRAM)}
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except UserError:
+        raise
     except Exception as error:  # zipfile raises nearly anything on damaged files
-        raise UserError(f"{path} is no exported network, or damaged: {error}.") from error
+        raise UserError(f"{printable(path)} is no exported network, or damaged: {first_line(error)}.") from error
+    shown = printable(path)
     try:
         values = json.loads(members[INFO])
         kind, version = values.pop("format"), values.pop("format_version")
         program = members[PROGRAM]
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no exported network: it lacks {INFO} or {PROGRAM} of this package.") from error
+        raise UserError(f"{shown} is no exported network: it lacks {INFO} or {PROGRAM} of this package.") from error
     if (kind, version) != (FORMAT, FORMAT_VERSION):
-        raise UserError(f"{path} has format {kind!r} {version}; this version reads {FORMAT!r} {FORMAT_VERSION}.")
+        raise UserError(f"{shown} has format {kind!r} {version}; this version reads {FORMAT!r} {FORMAT_VERSION}.")
     try:
         return Exported(export.deserialize(bytearray(program)), from_json(json.dumps(values)))
     except Exception as error:  # whatever a newer or older JAX finds wrong with the program
         raise UserError(
-            f"{path} cannot be read by JAX {jax.__version__}: {type(error).__name__} {error}. Export it again."
+            f"{printable(path)} cannot be read by JAX {jax.__version__}: {type(error).__name__} {first_line(error)}. "
+            "Export it again."
         ) from error

@@ -10,13 +10,14 @@ from pathlib import Path
 from inception_jax.data.folders import find_files
 from inception_jax.data.pixels import IMAGE_SUFFIXES
 from inception_jax.errors import UserError, printable
+from inception_jax.inference.images import as_names
 from inception_jax.paths import user_path
 
 SUFFIXES = ", ".join(sorted(IMAGE_SUFFIXES))
 
 
-def find_images(named: Iterable[str]) -> list[Path]:
-    """Returns the files that paths name, in their order.
+def find_images(named: str | Iterable[str]) -> list[Path]:
+    """Returns the files that paths name, in their order; a string is one path.
 
     A folder stands for the images below it, at any depth and through links, and a glob for the files that match it,
     both sorted. What else a folder holds is counted and named in the log. Any other path is returned as it is, whether
@@ -25,7 +26,7 @@ def find_images(named: Iterable[str]) -> list[Path]:
     Raises:
       UserError: a folder or a glob without images, or nothing is named.
     """
-    found = [path for name in named for path in _expand(name)]
+    found = [path for name in as_names(named) for path in _expand(name)]
     if not found:
         raise UserError("No images are named: give files, folders, globs, or - for a list on stdin.")
     return found

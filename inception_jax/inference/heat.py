@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+
 import numpy as np
+
+STRIP = 1 << 21  # pixels of an image that are looked at together
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom; the edges of pixels, so right - left is the width
 
@@ -16,14 +21,48 @@ def heat(maps: np.ndarray) -> np.ndarray:
 
 def on_image(maps: np.ndarray, box: Box, width: int, height: int) -> np.ndarray:
     """Returns maps [..., h, w] that cover `box` of an image as [..., height, width]: bilinear, 0 outside of the box."""
-    left, top, right, bottom = box
-    rows, columns = _weights(height, top, bottom, maps.shape[-2]), _weights(width, left, right, maps.shape[-1])
-    return np.einsum("yh,...hw,xw->...yx", rows, maps, columns, optimize=True).astype(np.float32)
+    return Placed(maps, box, width, height).rows(0, height)
 
 
-def _weights(pixels: int, start: float, stop: float, cells: int) -> np.ndarray:
-    """Returns [pixels, cells]: how much each cell of start ... stop counts at the centre of each pixel."""
-    centres = np.arange(pixels) + 0.5
+@dataclasses.dataclass(frozen=True)
+class Placed:
+    """Maps [..., h, w] that cover `box` of an image of width x height pixels, computed for some of its rows at a time.
+
+    As an array, heat of a photograph of 48 million pixels takes 190 MB for each class, and its computation more.
+    """
+
+    maps: np.ndarray
+    box: Box
+    width: int
+    height: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array that `on_image` returns."""
+        return *self.maps.shape[:-2], self.height, self.width
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Returns [..., stop - start, width]: bilinear, 0 outside of the box."""
+        left, top, right, bottom = self.box
+        rows = _weights(start, stop, top, bottom, self.maps.shape[-2])
+        columns = _weights(0, self.width, left, right, self.maps.shape[-1])
+        return np.einsum("yh,...hw,xw->...yx", rows, self.maps, columns, optimize=True).astype(np.float32)
+
+    def strips(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yields all rows from the top on, in strips of few pixels: which, and what `rows` returns."""
+        count = max(STRIP // (self.width * max(int(np.prod(self.maps.shape[:-2])), 1)), 1)
+        for start in range(0, self.height, count):
+            stop = min(start + count, self.height)
+            yield slice(start, stop), self.rows(start, stop)
+
+    def each(self) -> list[Placed]:
+        """Returns the maps [h, w] of maps [K, h, w] one by one."""
+        return [dataclasses.replace(self, maps=each) for each in self.maps]
+
+
+def _weights(first: int, last: int, start: float, stop: float, cells: int) -> np.ndarray:
+    """Returns [last - first, cells]: how much each cell of start ... stop counts at the centre of each pixel."""
+    centres = np.arange(first, last) + 0.5
     at = (centres - start) / (stop - start) * cells - 0.5  # in cells, from the centre of the first
     weights = np.maximum(1 - np.abs(at.clip(0, cells - 1)[:, None] - np.arange(cells)), 0)
     weights[(centres < start) | (centres > stop)] = 0

@@ -4,17 +4,63 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from inception_jax.data.pixels import MAX_FILE, BrokenImage, decode, decoded, from_pillow
-from inception_jax.errors import UserError, printable
+from inception_jax.errors import UserError, first_line, printable
 from inception_jax.paths import read_bytes
 
-Input = str | os.PathLike | bytes | Image.Image | np.ndarray
+Encoded = str | os.PathLike | bytes | Image.Image
+"""A path, the bytes of a file, or an image of Pillow: one image, which is nothing else."""
+
+Input = Encoded | np.ndarray
+Images = Input | Iterable[Input]
+"""Many images, or one; an array [B, H, W, 3] is B images, [H, W, 3] or [H, W] is one."""
+
+
+def as_images(given: Images) -> tuple[Iterable[Input], bool]:
+    """Returns images to go through, and whether they are one alone, given as itself and not in a list.
+
+    Raises:
+      UserError: neither images nor an image; or an array [B, H, W], which may be either.
+    """
+    if isinstance(given, str | os.PathLike | bytes | bytearray | Image.Image):
+        return [given], True
+    if hasattr(given, "ndim") and hasattr(given, "shape"):  # of NumPy, of JAX and of others
+        paths = given.ndim == 1 and np.dtype(getattr(given, "dtype", float)).kind in "OUS"
+        if paths or given.ndim == 4:
+            return given, False
+        if given.ndim == 3 and given.shape[-1] != 3 and given.shape[0] != 3:
+            raise UserError(
+                f"An array {list(given.shape)} is no image [H, W, 3] and no batch [B, H, W, 3]. "
+                "Grey images [H, W] are given in a list."
+            )
+        return [np.asarray(given)], True
+    if isinstance(given, Iterable) and not isinstance(given, Mapping):
+        return given, False
+    raise UserError(
+        "Images are paths, bytes, images of Pillow, arrays [H, W, 3], or a list of these, "
+        f"not a {type(given).__name__}."
+    )
+
+
+def as_names(given: str | Iterable[str]) -> tuple[str, ...]:
+    """Returns names to go through; a string is one name, not its letters.
+
+    Raises:
+      UserError: neither a name nor names.
+    """
+    if isinstance(given, str):
+        return (given,)
+    if isinstance(given, Iterable) and not isinstance(given, bytes):
+        names = tuple(given)
+        if all(isinstance(name, str) for name in names):
+            return names
+    raise UserError(f"Names are a string or a list of strings, not {printable(repr(given)[:80])}.")
 
 
 def open_image(source: Input, exif: bool = True) -> Image.Image:
@@ -73,9 +119,11 @@ def _named(source: bytes | bytearray | str | os.PathLike) -> Iterator[None]:
 
 
 def _from_array(source: Any) -> Image.Image:
-    array = np.asarray(source)
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3) or not array.size:
-        raise UserError(f"An image is an array [H, W, 3] or [H, W], not {array.dtype}{list(array.shape)}.")
+    try:
+        array = np.asarray(source)
+    except ValueError as error:  # lists of several lengths
+        raise UserError(f"A {type(source).__name__} is no image: {first_line(error)}.") from error
+    _check_shape(array)
     if np.issubdtype(array.dtype, np.floating):
         low, high = float(np.min(array)), float(np.max(array))
         if not (low >= 0 and high <= 1):
@@ -87,3 +135,15 @@ def _from_array(source: Any) -> Image.Image:
     if array.dtype != np.uint8:
         raise UserError(f"An image is an array of uint8, or of floats in 0 ... 1, not of {array.dtype}.")
     return Image.fromarray(array).convert("RGB")
+
+
+def _check_shape(array: np.ndarray) -> None:
+    what, shape = f"{array.dtype}{list(array.shape)}", array.shape
+    if array.ndim in (2, 3) and array.size:
+        if array.ndim == 2 and min(shape) <= 4:
+            raise UserError(f"{what} is a row of pixels, no image [H, W, 3]; grey ones [H, W] have over 4 x 4 pixels.")
+        if array.ndim == 2 or shape[-1] == 3:
+            return
+        if shape[0] in (1, 3):
+            raise UserError(f"An image is an array [H, W, 3]; {what} has its channels first: transpose(1, 2, 0).")
+    raise UserError(f"An image is an array [H, W, 3] or [H, W], not {what}.")

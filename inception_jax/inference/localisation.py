@@ -5,30 +5,35 @@ Boxes are (left, top, right, bottom), the edges of pixels.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import scipy.ndimage
 
 from inception_jax.errors import UserError
-from inception_jax.inference.heat import Box
+from inception_jax.inference.heat import STRIP, Box, Placed
 
 THRESHOLD = 0.2  # of the largest value (1512.04150, section 3.2)
 HIT = 0.5  # the intersection over union at which ILSVRC counts a box as right
 
 
-def largest_box(heat: np.ndarray, threshold: float = THRESHOLD) -> Box | None:
+def largest_box(heat: np.ndarray | Placed, threshold: float = THRESHOLD) -> Box | None:
     """Returns the box of the largest connected part of heat [H, W] above a share of its maximum (1512.04150).
 
-    Pixels that touch at corners are not connected; None: nothing is positive.
+    Pixels that touch at corners are not connected; None: nothing is positive. Of an image of any size, `Placed` heat
+    takes no more memory than five bytes a pixel.
 
     Raises:
       UserError: the threshold is out of range.
     """
-    parts, count = scipy.ndimage.label(_above(heat, threshold))
+    hot = _above(heat, threshold)
+    parts: np.ndarray = np.empty(hot.shape, np.int32)
+    count = scipy.ndimage.label(hot, output=parts)
     if not count:
         return None
-    sizes = np.bincount(parts.ravel())[1:]
+    step = max(STRIP // parts.shape[1], 1)  # bincount makes a copy, of eight bytes a pixel
+    strips = (parts[start : start + step] for start in range(0, len(parts), step))
+    sizes = np.sum([np.bincount(strip.ravel(), minlength=count + 1) for strip in strips], axis=0)[1:]
     rows, columns = scipy.ndimage.find_objects(parts)[int(sizes.argmax())]
     return columns.start, rows.start, columns.stop, rows.stop
 
@@ -82,7 +87,7 @@ def localisation_error(
     return float(np.mean(misses))
 
 
-def pseudo_mask(heats: np.ndarray, classes: Sequence[int], threshold: float = THRESHOLD) -> np.ndarray:
+def pseudo_mask(heats: np.ndarray | Placed, classes: Sequence[int], threshold: float = THRESHOLD) -> np.ndarray:
     """Returns labels [H, W]: 1 + the class whose heat is largest where it passes its threshold, else 0, background.
 
     Args:
@@ -93,9 +98,14 @@ def pseudo_mask(heats: np.ndarray, classes: Sequence[int], threshold: float = TH
     Raises:
       UserError: the threshold is out of range.
     """
-    passed = np.where(np.stack([_above(heat, threshold) for heat in heats]), heats, 0)
-    labels = np.asarray(classes, np.int32)[passed.argmax(0)] + 1
-    return np.where(passed.max(0) > 0, labels, 0)
+    check_threshold(threshold)
+    ours = np.asarray(classes) + 1
+    limits = threshold * _largest(heats)[:, None, None]
+    labels = np.zeros(heats.shape[1:], np.min_scalar_type(ours.max()))
+    for rows, strip in _strips(heats):
+        passed = np.where((strip > limits) & (strip > 0), strip, 0)
+        labels[rows] = np.where(passed.max(0) > 0, ours[passed.argmax(0)], 0)
+    return labels
 
 
 def overlaps(mask: np.ndarray, truth: np.ndarray, labels: int, void: int | None = None) -> np.ndarray:
@@ -131,10 +141,25 @@ def check_threshold(threshold: float) -> None:
         raise UserError(f"threshold is {threshold}; it must be at least 0 and below 1.")
 
 
-def _above(heat: np.ndarray, threshold: float) -> np.ndarray:
+def _above(heat: np.ndarray | Placed, threshold: float) -> np.ndarray:
     check_threshold(threshold)
-    largest = heat.max()
-    return heat > threshold * largest if largest > 0 else np.zeros(heat.shape, bool)
+    limit = threshold * _largest(heat)
+    hot = np.empty(heat.shape, bool)
+    for rows, strip in _strips(heat):
+        hot[rows] = (strip > limit) & (strip > 0)
+    return hot
+
+
+def _largest(heat: np.ndarray | Placed) -> np.ndarray:
+    """Returns the largest value of each [H, W] of heat [..., H, W]."""
+    return np.max([strip.max((-2, -1)) for _, strip in _strips(heat)], axis=0)
+
+
+def _strips(heat: np.ndarray | Placed) -> Iterator[tuple[slice, np.ndarray]]:
+    if isinstance(heat, Placed):
+        yield from heat.strips()
+    else:
+        yield slice(None), heat
 
 
 def _area(box: Box) -> float:

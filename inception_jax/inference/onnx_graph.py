@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +14,7 @@ from inception_jax.inference.rewrite import Params, for_inference
 from inception_jax.models import layers, spec
 from inception_jax.models.inputs import Preprocess
 from inception_jax.models.network import InceptionNet
-from inception_jax.paths import write_bytes
+from inception_jax.paths import check_output, write_bytes
 from inception_jax.version import __version__
 from inception_jax.weights.files import Weights, to_json
 
@@ -33,13 +32,14 @@ class Maps(NamedTuple):
     width: int
 
 
-def export_onnx(path: str | os.PathLike, weights: Weights) -> None:
+def export_onnx(path: str | os.PathLike, weights: Weights, overwrite: bool = False) -> None:
     """Writes the network with its parameters for ONNX runtimes, for any number of images.
 
     Raises:
-      UserError: `onnx` is not installed, the weights have no classifier, or the file cannot be written.
+      UserError: `onnx` is not installed, the weights have no classifier, the file exists, or it cannot be written.
     """
-    write_bytes(Path(path), onnx_model(weights).SerializeToString())
+    check_output(path, overwrite)
+    write_bytes(path, onnx_model(weights).SerializeToString(), overwrite)
 
 
 def onnx_model(weights: Weights) -> onnx.ModelProto:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import dataclasses
-import functools
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +20,11 @@ from inception_jax import weights
 from inception_jax.data.transforms import BrokenImage, eval_transform
 from inception_jax.errors import UserError
 from inception_jax.inference.crops import check_kind, crops
-from inception_jax.inference.images import Input, opened
+from inception_jax.inference.forward import Outputs, log_mean, log_softmax, trace_forward
+from inception_jax.inference.images import Encoded, Images, Input, as_images, as_names, opened
 from inception_jax.inference.rewrite import for_inference
-from inception_jax.models.inputs import Preprocess, normalise
-from inception_jax.models.network import InceptionNet, ModelOutput
 from inception_jax.models.platforms import tracing_for
 
-Outputs = dict[str, jax.Array]
 Views = np.ndarray  # of one image: uint8 [V, size, size, 3]
 Started = list[tuple[int, Outputs]]  # of each batch, how many of its rows are views
 
@@ -79,7 +76,7 @@ class Predictor:
         if max_batch < 1:
             raise UserError(f"max_batch is {max_batch}; it must be at least 1.")
         self.weights, self.info = source, source.info
-        names = tuple(source.info.class_names if class_names is None else class_names)
+        names = as_names(source.info.class_names if class_names is None else class_names)
         if names and len(names) != self.info.num_classes:
             raise UserError(f"{len(names)} class names were given; {self.info.model} has {self.info.num_classes}.")
         self.class_names = names or ("",) * self.info.num_classes
@@ -110,21 +107,45 @@ class Predictor:
 
         return cls(run_weights(os.fspath(workdir), average), **settings)
 
-    def __call__(self, images: Iterable[Input], k: int = 5) -> list[Prediction]:
-        """Returns the k likeliest classes of each image.
+    def __repr__(self) -> str:
+        """Returns one line: the model, its classes, pixels, dtype, devices and batch sizes."""
+        classes, size = f"{self.info.num_classes:,} classes", self.info.preprocess.size
+        devices = f"{self._mesh.size} {self._mesh.devices.flat[0].platform} device{'s' * (self._mesh.size > 1)}"
+        batches = ", ".join(map(str, self.buckets))
+        dtype = jnp.dtype(self.model.dtype).name
+        return f"Predictor({self.info.model}, {classes}, {size} x {size} pixels, {dtype}, {devices}, batches {batches})"
+
+    @overload
+    def __call__(self, images: Encoded, k: int | None = None) -> Prediction: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def __call__(self, images: np.ndarray, k: int | None = None) -> Any: ...  # by its axes: one image, or a batch
+
+    @overload
+    def __call__(self, images: Iterable[Input], k: int | None = None) -> list[Prediction]: ...
+
+    def __call__(self, images: Images, k: int | None = None) -> Prediction | list[Prediction]:
+        """Returns the k likeliest classes of each image; of an image that is given alone, its prediction alone.
+
+        Args:
+          images: a path, encoded bytes, an image of Pillow or an array [H, W, 3]; or a list of these, or an array
+            [B, H, W, 3].
+          k: how many classes; None: 5, or all if they are fewer.
 
         Raises:
           BrokenImage: one of them cannot be read; `stream` goes on with the others.
           UserError: k is out of range, or an array is no image.
         """
-        return [self.top(logits, k) for logits in self.logits(images)]
+        given, alone = as_images(images)
+        found = [self.top(logits, k) for logits in self.logits(given)]
+        return found[0] if alone else found
 
-    def stream(self, images: Iterable[Input], k: int = 5) -> Iterator[Prediction | BrokenImage]:
+    def stream(self, images: Images, k: int | None = None) -> Iterator[Prediction | BrokenImage]:
         """Yields a prediction, or what is broken, for each image in order, while the next ones are decoded."""
         for result in self.log_probabilities(images):
             yield result if isinstance(result, BrokenImage) else self.top(result, k)
 
-    def log_probabilities(self, images: Iterable[Input], crops: int = 1) -> Iterator[np.ndarray | BrokenImage]:
+    def log_probabilities(self, images: Images, crops: int = 1) -> Iterator[np.ndarray | BrokenImage]:
         """Yields for each image in order the logarithms [K], float64, of its probabilities, or what is broken.
 
         Args:
@@ -135,7 +156,7 @@ class Predictor:
             yield result if isinstance(result, BrokenImage) else log_mean(log_softmax(result["logits"]))
 
     def outputs(
-        self, images: Iterable[Input], names: Sequence[str], crops: int = 1, exif: bool | None = None
+        self, images: Images, names: str | Sequence[str], crops: int = 1, exif: bool | None = None
     ) -> Iterator[dict[str, np.ndarray] | BrokenImage]:
         """Yields for each image in order outputs [crops, ...] by name, or what is broken; decodes the next meanwhile.
 
@@ -145,41 +166,60 @@ class Predictor:
           crops: 1, 10 or 144 views of each image.
           exif: turn images as their EXIF data say; None: as the predictor does.
         """
+        names = self._known(names)
         if not self.info.num_classes and "logits" in names:
             raise UserError(f"{self.info.source or self.info.model} has no classifier.")
         running: tuple[list[Views | BrokenImage], Started] | None = None
         for chunk in self._decoded(images, crops, self.exif if exif is None else exif):
             views = [each for each in chunk if not isinstance(each, BrokenImage)]
-            started = chunk, self._start(views, tuple(names))
+            started = chunk, self._start(views, names)
             if running:
                 yield from _collect(*running)
             running = started
         if running:
             yield from _collect(*running)
 
-    def logits(self, images: Iterable[Input]) -> np.ndarray:
-        """Returns the logits [N, K] of images."""
+    def logits(self, images: Images) -> np.ndarray:
+        """Returns the logits [N, K] of images; [1, K] of one that is given alone."""
         return self._stack(images, ("logits",))["logits"]
 
-    def embed(self, images: Iterable[Input]) -> np.ndarray:
-        """Returns what the classifier reads of images: the average [N, C] of the last map."""
+    def embed(self, images: Images) -> np.ndarray:
+        """Returns what the classifier reads of images: the average [N, C] of the last map; N is 1 for one alone."""
         return self._stack(images, ("pooled",))["pooled"]
 
-    def endpoints(self, images: Iterable[Input], names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Returns maps [N, H, W, C] of images by name; `ij.endpoints` lists them."""
-        unknown = [name for name in names if name not in self.model.table]
-        if unknown or not names:
+    def endpoints(self, images: Images, names: str | Sequence[str]) -> dict[str, np.ndarray]:
+        """Returns the outputs [N, H, W, C] of endpoints for images, by name; N is 1 for an image that is given alone.
+
+        Raises:
+          UserError: the network has no such endpoint (`ij.endpoints` lists them), or none is named.
+        """
+        asked = as_names(names)
+        unknown = [name for name in asked if name not in self.model.table]
+        if unknown or not asked:
             raise UserError(f"{self.info.model} has no endpoint {unknown}; it has {', '.join(self.model.table)}.")
-        return self._stack(images, tuple(names))
+        return self._stack(images, asked)
 
-    def compute(self, pixels: Sequence[np.ndarray], outputs: Sequence[str] = ("logits",)) -> dict[str, np.ndarray]:
-        """Returns outputs by name for images that `prepare` has made ready: the work of the devices alone."""
-        return _fetch(self._start([each[None] for each in pixels], tuple(outputs)))
+    def compute(
+        self, pixels: Sequence[np.ndarray], outputs: str | Sequence[str] = ("logits",)
+    ) -> dict[str, np.ndarray]:
+        """Returns outputs by name for images that `prepare` has made ready: the work of the devices alone.
 
-    def warmup(self, outputs: Sequence[str] = ("logits",)) -> None:
+        Raises:
+          UserError: an unknown output, or other pixels than uint8 [size, size, 3].
+        """
+        ready, expected = [np.asarray(each) for each in as_images(pixels)[0]], (self.info.preprocess.size,) * 2 + (3,)
+        for each in ready:
+            if (each.shape, each.dtype) != (expected, np.uint8):
+                raise UserError(
+                    f"Pixels are uint8{list(expected)}, as `prepare` makes them, not {each.dtype}{list(each.shape)}."
+                )
+        return _fetch(self._start([each[None] for each in ready], self._known(outputs)))
+
+    def warmup(self, outputs: str | Sequence[str] = ("logits",)) -> None:
         """Compiles the programs of all buckets ahead, so that no later call compiles."""
+        names = self._known(outputs)
         for bucket in self.buckets:
-            self._program(bucket, tuple(outputs))
+            self._program(bucket, names)
 
     @property
     def compilations(self) -> int:
@@ -207,12 +247,13 @@ class Predictor:
         """Returns the program of a bucket before it is compiled: (params, images) -> outputs."""
         return trace_forward(self.model, self._params, self.info.preprocess, bucket, outputs, self._mesh)
 
-    def top(self, logits: np.ndarray, k: int) -> Prediction:
-        """Returns the k likeliest classes of logits [K], or of log-probabilities.
+    def top(self, logits: np.ndarray, k: int | None = None) -> Prediction:
+        """Returns the k likeliest classes of logits [K], or of log-probabilities; None: 5, or all if they are fewer.
 
         Raises:
           UserError: k is out of range.
         """
+        k = min(5, len(logits)) if k is None else k
         if not 1 <= k <= len(logits):
             raise UserError(f"k is {k}; it must be 1 ... {len(logits)}.")
         log_probabilities = log_softmax(logits)
@@ -220,7 +261,16 @@ class Predictor:
         order = np.argsort(-log_probabilities, kind="stable")[:k]
         return Prediction(tuple(Class(int(i), self.class_names[i], float(probabilities[i])) for i in order))
 
-    def _stack(self, images: Iterable[Input], names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    def _known(self, names: str | Sequence[str]) -> tuple[str, ...]:
+        """Returns names of outputs; raises a `UserError` for those that the network has not."""
+        asked = as_names(names)
+        if unknown := [name for name in asked if name not in ("logits", "pooled", *self.model.table)]:
+            raise UserError(
+                f"There is no output {unknown[0]!r}: there are logits, pooled, {', '.join(self.model.table)}."
+            )
+        return asked
+
+    def _stack(self, images: Images, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         rows: list[dict[str, np.ndarray]] = []
         for found in self.outputs(images, names):
             if isinstance(found, BrokenImage):
@@ -230,7 +280,7 @@ class Predictor:
             raise UserError("There are no images.")
         return {name: np.concatenate([row[name] for row in rows]) for name in names}
 
-    def _decoded(self, images: Iterable[Input], kind: int, exif: bool) -> Iterator[list[Views | BrokenImage]]:
+    def _decoded(self, images: Images, kind: int, exif: bool) -> Iterator[list[Views | BrokenImage]]:
         """Yields chunks of images whose views fill a bucket; a pool of threads is a chunk or more ahead."""
         check_kind(kind)
 
@@ -242,7 +292,7 @@ class Predictor:
                 return error
 
         size = max(self.buckets[-1] // kind, 1)
-        rest, ahead = iter(images), collections.deque[concurrent.futures.Future]()
+        rest, ahead = iter(as_images(images)[0]), collections.deque[concurrent.futures.Future]()
         with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
             while True:
                 missing = size + max(size, self.threads) - len(ahead)
@@ -269,37 +319,6 @@ class Predictor:
         return self._programs[key]
 
 
-def trace_forward(
-    model: InceptionNet, params: Any, preprocess: Preprocess, batch: int, outputs: tuple[str, ...], mesh: Mesh
-) -> jax.stages.Traced:
-    """Returns the program of a predictor for `batch` images, traced: (params, images) -> outputs.
-
-    Args:
-      model, params: what `for_inference` returns; of the parameters the shapes are enough.
-      preprocess: of the images.
-      batch: a multiple of the devices, which share it.
-      outputs: names of what it returns.
-      mesh: of one axis, "data".
-    """
-    replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
-    forward = functools.partial(_forward, model=model, preprocess=preprocess, outputs=outputs)
-    run = jax.shard_map(forward, mesh=mesh, in_specs=(P(), P("data")), out_specs=P("data"), check_vma=False)
-    images = jax.ShapeDtypeStruct((batch, preprocess.size, preprocess.size, 3), np.uint8)
-    with tracing_for(list(mesh.devices.flat)):
-        return jax.jit(run, in_shardings=(replicated, split), out_shardings=split).trace(params, images)
-
-
-def _forward(
-    params: Any, images: jax.Array, *, model: InceptionNet, preprocess: Preprocess, outputs: tuple[str, ...]
-) -> Outputs:
-    """Returns logits [B, K], pooled [B, C] or endpoints [B, H, W, C] of uint8 images [B, H, W, 3], in float32."""
-    output = cast(ModelOutput, model.apply({"params": params}, normalise(images, preprocess)))
-    last = next(reversed(output.endpoints.values()))
-    pooled = last.mean((1, 2), dtype=jnp.float32)
-    found = {**output.endpoints, "pooled": pooled, "logits": output.logits}
-    return {name: found[name].astype(jnp.float32) for name in outputs}
-
-
 def _collect(chunk: list[Views | BrokenImage], started: Started) -> Iterator[dict[str, np.ndarray] | BrokenImage]:
     """Yields the outputs of each image of a chunk, fetched from the devices, or what is broken."""
     arrays, first = _fetch(started), 0
@@ -315,14 +334,3 @@ def _fetch(started: Started) -> dict[str, np.ndarray]:
     """Returns the outputs of all batches by name, without the rows that pad them."""
     parts = [{name: array[:count] for name, array in found.items()} for count, found in jax.device_get(started)]
     return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Returns the logarithms of the softmax over the last axis, in float64."""
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-
-
-def log_mean(log_probabilities: np.ndarray) -> np.ndarray:
-    """Returns the logarithms [K] of the mean of probabilities [N, K], given as logarithms."""
-    return np.logaddexp.reduce(log_probabilities, axis=0) - np.log(len(log_probabilities))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure  # not pyplot, which would choose a backend for the whole process
@@ -12,17 +10,19 @@ from matplotlib.figure import Figure  # not pyplot, which would choose a backend
 from inception_jax.data.pixels import decode
 from inception_jax.data.sources import ImageSource
 from inception_jax.inference.evaluation import Evaluation
-from inception_jax.inference.heat import heat, on_image
-from inception_jax.inference.picture import draw_box, overlay
+from inception_jax.inference.heat import Placed, heat
+from inception_jax.inference.picture import Shown, draw_box, overlay
 from inception_jax.inference.wsol import Located
+from inception_jax.labels import label, labels
 
 NAMED_CLASSES = 40  # more names would overlap
 COUNTED_CLASSES = 20
 COLUMNS, ROWS = 6, 4
+TILE = 320  # pixels of the longer side of an image in a sheet
 
 
-def draw_confusion(evaluation: Evaluation, picture: Path, title: str) -> None:
-    """Draws the share of each true class that was taken for each class; with names and counts if classes are few."""
+def draw_confusion(evaluation: Evaluation, title: str) -> Figure:
+    """Returns the share of each true class that was taken for each class; with names and counts if classes are few."""
     counts = evaluation.confusion()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     classes = len(counts)
@@ -34,60 +34,65 @@ def draw_confusion(evaluation: Evaluation, picture: Path, title: str) -> None:
     )
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     axes.set(xlabel="predicted class", ylabel="true class")
-    axes.set_title(title, parse_math=False)
+    text, style = label(title)
+    axes.set_title(text, **style)
     if classes <= NAMED_CLASSES:
-        names = [
-            textwrap.shorten(name, 24, placeholder=" ...") or str(i) for i, name in enumerate(evaluation.class_names)
-        ]
-        axes.set_xticks(range(classes), names, rotation=45, ha="right", parse_math=False)
-        axes.set_yticks(range(classes), names, parse_math=False)
+        numbers = [str(i) for i in range(classes)]
+        named = zip(evaluation.class_names, numbers, strict=True)
+        names, style = labels([_shortened(name, 24) or number for name, number in named], numbers)
+        axes.set_xticks(range(classes), names, rotation=45, ha="right", **style)
+        axes.set_yticks(range(classes), names, **style)
     if classes <= COUNTED_CLASSES:
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, f"{count:,}" if count else "", ha="center", va="center", color=colour, fontsize=8)
-    figure.savefig(picture, dpi=100)
+    return figure
 
 
-def draw_mistakes(evaluation: Evaluation, source: ImageSource, picture: Path, title: str) -> None:
-    """Draws the images that were most surely taken for another class, with both classes and the probability."""
+def draw_mistakes(evaluation: Evaluation, source: ImageSource, title: str) -> Figure:
+    """Returns the images that were most surely taken for another class, with both classes and the probability."""
     places = evaluation.mistakes()[: COLUMNS * ROWS]
     rows = max(-(-len(places) // COLUMNS), 1)
     figure = Figure(figsize=(2 * COLUMNS, 2.5 * rows + 0.5), layout="constrained")
-    figure.suptitle(title if len(places) else f"{title}: no mistakes", parse_math=False)
+    text, style = label(title if len(places) else f"{title}: no mistakes")
+    figure.suptitle(text, **style)
     for axes, place in zip(figure.subplots(rows, COLUMNS, squeeze=False).flat, places, strict=False):
-        image = decode(source[int(place)]["image"], source.exif)
-        image.thumbnail((320, 320))
-        axes.imshow(image, interpolation="nearest")
-        true, predicted = (
-            textwrap.shorten(evaluation.class_names[each], 22, placeholder=" ...")
-            for each in (evaluation.labels[place], evaluation.predicted[place])
-        )
+        axes.imshow(Shown(decode(source[int(place)]["image"], source.exif), TILE).image, interpolation="nearest")
+        pair = evaluation.labels[place], evaluation.predicted[place]
+        names = [_shortened(evaluation.class_names[each], 22) for each in pair]
+        (true, predicted), style = labels(names, [f"class {each}" for each in pair])
         text = f"{true}\ntaken for {predicted}\n{evaluation.probability[place]:.1%}"
-        axes.set_title(text, fontsize=8, parse_math=False)
+        axes.set_title(text, fontsize=8, **style)
     for axes in figure.axes:
         axes.axis("off")
-    figure.savefig(picture, dpi=90)
+    return figure
 
 
-def draw_located(
-    located: Sequence[Located], class_names: Sequence[str], source: ImageSource, picture: Path, title: str
-) -> None:
-    """Draws images of a set at even distances under the heat of their class, with the box found and the true boxes."""
+def draw_located(located: Sequence[Located], class_names: Sequence[str], source: ImageSource, title: str) -> Figure:
+    """Returns some images of a set under the heat of their class, with the box that was found and the true boxes."""
     places = np.unique(np.linspace(0, len(located) - 1, COLUMNS * ROWS).round().astype(int))
     rows = -(-len(places) // COLUMNS)
     figure = Figure(figsize=(2 * COLUMNS, 2.4 * rows + 0.5), layout="constrained")
-    figure.suptitle(f"{title}: found (bright) and true (white) boxes", parse_math=False)
+    text, style = label(f"{title}: found (bright) and true (white) boxes")
+    figure.suptitle(text, **style)
     for axes, each in zip(
         figure.subplots(rows, COLUMNS, squeeze=False).flat, (located[i] for i in places), strict=False
     ):
-        image = decode(source[each.index]["image"], source.exif)
-        axes.imshow(overlay(image, on_image(heat(each.map), each.place, *image.size)), interpolation="nearest")
+        image = Shown(decode(source[each.index]["image"], source.exif), TILE)
+        found = image.heat(Placed(heat(each.map), each.place, *image.size))
+        axes.imshow(overlay(image.image, found), interpolation="nearest")
         for truth in each.truths:
-            draw_box(axes, truth, "white")
+            draw_box(axes, image.box(truth), "white")
         if each.box is not None:
-            draw_box(axes, each.box)
-        name = textwrap.shorten(class_names[each.label], 22, placeholder=" ...")
-        axes.set_title(f"{name}\nIoU {each.iou:.2f}" if each.truths else name, fontsize=8, parse_math=False)
+            draw_box(axes, image.box(each.box))
+        name, style = label(_shortened(class_names[each.label], 22), f"class {each.label}")
+        axes.set_title(f"{name}\nIoU {each.iou:.2f}" if each.truths else name, fontsize=8, **style)
     for axes in figure.axes:
         axes.axis("off")
-    figure.savefig(picture, dpi=90)
+    return figure
+
+
+def _shortened(name: str, length: int) -> str:
+    """Returns a name of one line; what is longer ends in dots."""
+    line = " ".join(name.split())
+    return line if len(line) <= length else f"{line[: length - 4].rstrip()} ..."

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, printable
 from inception_jax.inference import split
 from inception_jax.inference.images import Input
 from inception_jax.inference.predictor import Predictor
@@ -47,7 +47,7 @@ def first_filters(variables: dict[str, Any]) -> np.ndarray:
 
 
 def activations(
-    predictor: Predictor, image: Input, endpoint: str, channels: Sequence[int] | None = None
+    predictor: Predictor, image: Input, endpoint: str, channels: int | Sequence[int] | None = None
 ) -> tuple[list[int], np.ndarray]:
     """Returns channels of an endpoint for an image, and their maps [N, H, W]; None: the strongest, up to 64.
 
@@ -56,7 +56,7 @@ def activations(
     """
     split.check_endpoint(predictor.model, endpoint)
     maps = predictor.endpoints([image], [endpoint])[endpoint][0].transpose(2, 0, 1)
-    shown = sorted(np.argsort(-maps.max((1, 2)))[:MOST].tolist()) if channels is None else list(channels)
+    shown = sorted(np.argsort(-maps.max((1, 2)))[:MOST].tolist()) if channels is None else _channels(channels)
     for channel in shown:
         _check_channel(predictor.model, endpoint, channel, len(maps))
     return shown, maps[shown]
@@ -127,6 +127,13 @@ def _ascend(
 
     value, gradient = jax.value_and_grad(objective)(latent)
     return latent + rate * gradient / (jnp.sqrt(jnp.square(gradient).mean()) + 1e-12), value
+
+
+def _channels(given: int | Sequence[int]) -> list[int]:
+    found = [given] if isinstance(given, int | np.integer) else list(given)
+    if not all(isinstance(each, int | np.integer) for each in found):
+        raise UserError(f"channels are numbers, not {printable(repr(given)[:80])}.")
+    return [int(each) for each in found]
 
 
 def _check_channel(model: InceptionNet, endpoint: str, channel: int, count: int) -> None:

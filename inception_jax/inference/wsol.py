@@ -12,7 +12,7 @@ from inception_jax.data.pixels import size_of
 from inception_jax.errors import UserError
 from inception_jax.inference import localisation, split
 from inception_jax.inference.boxes import VOID, Boxes, read_mask
-from inception_jax.inference.heat import Box, heat, on_image
+from inception_jax.inference.heat import Box, Placed, heat
 from inception_jax.inference.predictor import Predictor
 
 
@@ -84,14 +84,14 @@ class Localiser:
         place = self.transform.box(*size)
         chosen = [*top.tolist(), label]
         maps = np.einsum("hwc,ck->khw", last, self.kernel[:, chosen], optimize=True)
-        heats = on_image(heat(maps), place, *size)
+        heats = Placed(heat(maps), place, *size).each()
         *guessed, box = (localisation.largest_box(each, self.threshold) for each in heats)
         guesses = tuple(zip(chosen, guessed, strict=False))
         objects = (self.boxes or {}).get(name, [])
         truths = tuple(each for index, each in objects if index == label)
         self.located.append(Located(record["index"], name, label, guesses, box, truths, maps[-1], place))
         if self.masks is not None and (truth := read_mask(self.masks, name, size)) is not None:
-            mask = localisation.pseudo_mask(heats[-1:], [label], self.threshold)
+            mask = localisation.pseudo_mask(Placed(heat(maps[-1:]), place, *size), [label], self.threshold)
             labels = self.counts.shape[1]
             self.counts += localisation.overlaps(mask, truth, labels, VOID if labels <= VOID else None)
             self.masked += 1

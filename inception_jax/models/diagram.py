@@ -6,8 +6,7 @@ import difflib
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -67,19 +66,24 @@ class _Column(NamedTuple):
     marks: tuple[Mark, ...]
 
 
-def save(path: Path, name: str, block: str | None = None) -> None:
-    """Writes the picture of a model, or of one row of its table, in the format of the suffix; equal calls, equal bytes.
+def write(file: IO[bytes], suffix: str, name: str, block: str | None = None) -> None:
+    """Writes the picture of a model, or of one row of its table, into an open file; equal calls, equal bytes.
+
+    Args:
+      file: open for writing.
+      suffix: of `FORMATS`, the format.
+      name: of the zoo.
+      block: a row of its table.
 
     Raises:
       ValueError: an unknown model, row or suffix.
       OSError: the file cannot be written.
     """
-    suffix = path.suffix.lower()
     if suffix not in FORMATS:
-        raise ValueError(f"The picture is called {str(path)!r}; the name must end in one of {', '.join(FORMATS)}.")
+        raise ValueError(f"The format of the picture is {suffix!r}; it must be one of {', '.join(FORMATS)}.")
     figure = draw(name, block)
     with matplotlib.rc_context(STYLE):
-        figure.savefig(path, format=suffix[1:], dpi=PNG_DPI, metadata=FORMATS[suffix])
+        figure.savefig(file, format=suffix[1:], dpi=PNG_DPI, metadata=FORMATS[suffix])
 
 
 def draw(name: str, block: str | None = None) -> Figure:

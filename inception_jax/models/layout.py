@@ -15,6 +15,7 @@ from matplotlib.textpath import text_to_path
 
 FONT = 9.0  # size of the text
 BOX, BAR, GAP, PAD = 20.0, 16.0, 14.0, 8.0  # heights of a box and a bar, the way between boxes, the border of a frame
+PLAIN: dict[str, Any] = {"parse_math": False}  # text is no TeX
 HEAD = 2.5  # half the width of an arrowhead
 
 COLOURS = {  # by kind of box, in the order of the legend: light enough for black text, apart also for the colour-blind
@@ -207,7 +208,8 @@ def render(marks: Iterable[Mark], width: float, height: float, scale: float = 1.
                 axis.add_patch(patch).set_label("box")  # tests tell boxes from frames by it
                 if mark.label:
                     x, y = mark.x + mark.width / 2, mark.y + mark.height / 2
-                    axis.text(x, y, mark.label, ha="center", va="center_baseline", font=_font(FONT * scale), zorder=4)
+                    font = _font(FONT * scale)
+                    axis.text(x, y, mark.label, ha="center", va="center_baseline", font=font, zorder=4, **PLAIN)
             case Frame():
                 axis.add_patch(_rounded(mark, 5, facecolor="#F4F4F4", edgecolor="#BBBBBB", lw=0.7 * scale, zorder=1))
             case Line():
@@ -215,7 +217,7 @@ def render(marks: Iterable[Mark], width: float, height: float, scale: float = 1.
                 heads += [_head(*mark.points[-2:])] if mark.arrow else []
             case Text():
                 font = _font(mark.size * scale, mark.bold)
-                axis.text(mark.x, mark.y, mark.text, ha=mark.align, va="center_baseline", font=font, zorder=4)
+                axis.text(mark.x, mark.y, mark.text, ha=mark.align, va="center_baseline", font=font, zorder=4, **PLAIN)
     axis.add_collection(LineCollection(lines, colors="#333333", linewidths=0.9 * scale, zorder=2), autolim=False)
     axis.add_collection(PolyCollection(heads, facecolors="#333333", zorder=2), autolim=False)
     return figure

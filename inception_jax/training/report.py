@@ -13,6 +13,7 @@ import rich.console
 import rich.table
 from matplotlib.figure import Figure  # not pyplot, which would choose a backend for the whole process
 
+from inception_jax import labels
 from inception_jax.errors import UserError, printable
 from inception_jax.paths import read_bytes, write_bytes
 from inception_jax.training.records import best_step
@@ -37,7 +38,8 @@ def draw_curves(metrics_file: Path, picture: Path, title: str) -> None:
     records = read_metrics(metrics_file)
     figure = Figure(figsize=(11, 7), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
-    figure.suptitle(title)
+    text, style = labels.label(title)
+    figure.suptitle(text, **style)
     for axis, (panel, label, logarithmic, metrics) in zip(axes.flat, PANELS, strict=True):
         scale = 100 if label.endswith("%") else 1
         drawn = 0

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from inception_jax.lazy import submodule, submodules
+
 if TYPE_CHECKING:
     from inception_jax.weights.cards import CARDS, WeightCard, list_cards, weight_card
     from inception_jax.weights.comparison import compare
@@ -58,11 +60,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"inception_jax.weights.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'inception_jax.weights' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker finds names by itself, and would take any for one
 
+    def __getattr__(name: str) -> Any:
+        if name in _HOME:
+            return getattr(importlib.import_module(f"inception_jax.weights.{_HOME[name]}"), name)
+        return submodule(__name__, name)
 
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    def __dir__() -> list[str]:
+        return sorted({*__all__, *submodules(__name__)})

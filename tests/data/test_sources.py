@@ -101,6 +101,13 @@ def test_an_unknown_name_offers_the_nearest(tmp_path, capfd, name, nearest):
     assert "TensorFlow" not in "".join(capfd.readouterr())
 
 
+def test_names_of_images_keep_their_dots():
+    names = {"a.b": "a.b", "a.b.JPEG": "a.b", "c/v1.5": "v1.5", "x.tar.png": "x.tar", "plain": "plain"}
+    for given, name in names.items():
+        source = ImageSource("made", [{"image": b"", "label": 0, "file_name": given}], ("one",))
+        assert source[0]["name"] == name
+
+
 @pytest.mark.parametrize("name", ["", "../x", "cifar10:9.9.9", "cifar10/nope"])
 def test_names_that_tfds_refuses_are_one_line_errors(tmp_path, name):
     assert error_of(name, "train", str(tmp_path)).startswith(f"TFDS cannot open {name!r}: ")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from inception_jax import imagenet
 from inception_jax.errors import UserError
 from inception_jax.inference.boxes import keys, read_boxes, read_mask, write_boxes
 
@@ -39,9 +40,61 @@ def test_a_csv_of_ilsvrc_and_back(tmp_path):
     assert read_boxes(tmp_path / "again.csv", NAMES) == {**found, "none": []}
     other = ("black cat", "7")
     assert keys(other) == ("black_cat", "7")
+    assert (tmp_path / "again.csv").read_text().splitlines()[1].startswith(f"{next(iter(found))},goldfish 0 12 499 80 ")
     write_boxes(tmp_path / "other.csv", {"a": EXPECTED}, other)
     assert (tmp_path / "other.csv").read_text().splitlines()[1] == "a,black_cat 0 12 499 80 7 3 4 3 6"
     assert read_boxes(tmp_path / "other.csv", other) == {"a": EXPECTED}
+
+
+OWN = [  # classes, what a file calls them, which one is meant
+    (("apple", "banana", "pear"), "banana", 1),
+    (("zebra", "banana"), "zebra", 0),  # both of ImageNet
+    (("zebra", "banana"), "n07753592", 1),  # as in folders that are called by ids
+    (("bottle", "stop sign"), "stop sign", 1),
+    (("bottle", "stop sign"), "stop_sign", 1),
+    (("a_b", "a b"), "a b", 1),
+    (("a_b", "a b"), "a_b", 0),
+]
+
+
+@pytest.mark.parametrize(("classes", "word", "index"), OWN)
+def test_own_classes_are_called_by_their_names(tmp_path, classes, word, index):
+    (tmp_path / "b.csv").write_text(f"ImageId,PredictionString\na,{word} 1 2 3 4 {word} 5 6 7 8\n")
+    text = XML.replace("n01443537", word).replace("n01440764", word)
+    (tmp_path / "a.xml").write_text(text)
+    assert read_boxes(tmp_path / "b.csv", classes) == {"a": [(index, (1, 2, 4, 5)), (index, (5, 6, 8, 9))]}
+    assert read_boxes(tmp_path, classes) == {"a": [(index, box) for _, box in EXPECTED]}
+
+
+def test_own_classes_have_no_ids_and_those_of_imagenet_have(tmp_path):
+    (tmp_path / "b.csv").write_text("ImageId,PredictionString\na,n07753592 1 2 3 4\n")
+    with pytest.raises(UserError, match="'n07753592' is no class of the data, whose first is 'apple car'"):
+        read_boxes(tmp_path / "b.csv", ("apple car", "banana"))
+    assert keys(("apple", "banana")) == ("apple", "banana")
+    assert keys("banana") == ("banana",)
+    assert keys(imagenet.class_names()) == tuple(imagenet.classes())
+
+
+def test_names_of_images_keep_their_dots(tmp_path):
+    text = "ImageId,PredictionString\na.b,cat 1 2 3 4\na.c.JPEG,cat 1 2 3 4\nv1.5,\n"
+    (tmp_path / "b.csv").write_text(text)
+    assert list(read_boxes(tmp_path / "b.csv", ["cat"])) == ["a.b", "a.c", "v1.5"]
+
+
+def test_a_long_line_is_read_in_no_time(tmp_path):
+    words = " ".join(["word"] * 20_000)
+    (tmp_path / "b.csv").write_text(f"ImageId,PredictionString\na,{words}\n")
+    with pytest.raises(UserError, match="line 2: not a name and"):
+        read_boxes(tmp_path / "b.csv", NAMES)
+
+
+def test_boxes_are_written_whole_and_replaced_if_that_is_asked_for(tmp_path):
+    write_boxes(tmp_path / "b.csv", {"a": EXPECTED}, NAMES)
+    with pytest.raises(UserError, match=r"b\.csv exists; --overwrite replaces it"):
+        write_boxes(tmp_path / "b.csv", {"b": EXPECTED}, NAMES)
+    write_boxes(tmp_path / "b.csv", {"b": EXPECTED}, NAMES, overwrite=True)
+    assert list(read_boxes(tmp_path / "b.csv", NAMES)) == ["b"]
+    assert [path.name for path in tmp_path.iterdir()] == ["b.csv"]
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,21 @@
 
 import copy
 import dataclasses
+import errno
 import json
+import os
 import pathlib
 
 import jax
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from inception_jax.cli.config import read_config
+from inception_jax.cli.evaluate import _lines
 from inception_jax.data.transforms import decode
 from inception_jax.errors import UserError
-from inception_jax.inference import sheets
+from inception_jax.inference import picture, sheets
 from inception_jax.inference.crops import crops
 from inception_jax.inference.evaluation import Evaluation, evaluate
 from inception_jax.training import metrics
@@ -89,6 +93,12 @@ def test_more_views_than_a_batch_holds(predictor, data):
 def test_what_is_refused(predictor, data):
     with pytest.raises(UserError, match=r"noise\[all\] has 3 classes; a test has 10"):
         evaluate([predictor], noise_source(3))
+    other = copy.copy(predictor)
+    other.class_names = (*NAMES[:3], "dog", *NAMES[4:])
+    with pytest.raises(UserError, match=r"Class 3 is 'class 3' of a test and 'dog' of a test: only networks of"):
+        evaluate([predictor, other], data)
+    with pytest.raises(UserError, match="There is no network to evaluate"):
+        evaluate([], data)
     with pytest.raises(UserError, match="order the same classes differently: class 0 is 'class 9' in the first"):
         evaluate([predictor], dataclasses.replace(data, class_names=NAMES[::-1]))
     other = (*NAMES[:2], "airplane", *NAMES[3:])
@@ -120,8 +130,8 @@ def test_confusion_and_mistakes_by_hand():
 def test_pictures(tmp_path, classes):
     names = SIX.class_names + tuple(f"class {i}" for i in range(3, classes))
     made = dataclasses.replace(SIX, class_names=names)
-    sheets.draw_confusion(made, tmp_path / "confusion.png", "a $ test")
-    sheets.draw_mistakes(made, noise_source(6), tmp_path / "mistakes.png", "a $ test")
+    picture.save(sheets.draw_confusion(made, "a $ test"), tmp_path / "confusion.png", dpi=100)
+    picture.save(sheets.draw_mistakes(made, noise_source(6), "a $ test"), tmp_path / "mistakes.png", dpi=90)
     confusion, mistakes = (decode((tmp_path / f"{name}.png").read_bytes()) for name in ("confusion", "mistakes"))
     assert 500 < confusion.width <= 1000
     assert len(mistakes.getcolors(1 << 20)) > 100  # the noise of the images
@@ -141,6 +151,63 @@ def test_the_command(run, predictor, tmp_path, digits_dir, monkeypatch):
     assert (record["data"], record["count"], record["crops"]) == ("digits[test[:48]]", 48, 1)
     assert [each["class"] for each in record["classes"]] == list("0123456789")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"evaluation.json", "confusion.png", "mistakes.png"}
+
+
+@pytest.fixture
+def command(run, predictor, tmp_path, digits_dir, monkeypatch):
+    """Returns a function that evaluates 8 digits into `out`, with more arguments."""
+    unnamed = copy.copy(predictor)
+    unnamed.class_names = ("",) * 10
+    monkeypatch.setattr("inception_jax.cli.evaluate.load_predictor", lambda *_, **__: unnamed)
+    monkeypatch.chdir(tmp_path)
+    named = ("--data", "digits", "--data-dir", digits_dir, "--split", "test[:8]", "--weights", "w")
+    return lambda *more: run("evaluate", *named, *more)
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "confusion.png", "mistakes.png"])
+def test_what_cannot_be_written_is_refused_before_the_work(command, tmp_path, monkeypatch, name):
+    monkeypatch.setattr("inception_jax.inference.evaluation.evaluate", None)
+    (tmp_path / "out" / name).mkdir(parents=True)
+    refused = f"inception-jax: out/{name} is no regular file, so it is not replaced.\n"
+    assert command("-o", "out", "--overwrite") == (2, "", refused)
+    (tmp_path / "out" / name).rmdir()
+    (tmp_path / "out" / name).write_bytes(b"old")
+    exists = f"inception-jax: out/{name} exists; --overwrite replaces it (overwrite=True in Python).\n"
+    assert command("-o", "out") == (2, "", exists)
+    (tmp_path / "file").write_bytes(b"old")
+    assert command("-o", "file") == (2, "", "inception-jax: file cannot be created: File exists.\n")
+
+
+def test_figures_are_printed_though_nothing_can_be_written(command, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    code, out, err = command("-o", "out")
+    assert (code, err) == (2, "inception-jax: out/confusion.png cannot be written: No space left on device.\n")
+    assert "top-1 " in out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["evaluation.json"]
+
+
+def test_results_are_replaced_if_that_is_asked_for(command, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "evaluation.json").write_text("old")
+    assert command("-o", "out", "--overwrite")[0] == 0
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["count"] == 8
+
+
+@pytest.mark.parametrize(
+    ("classes", "text"),
+    [
+        (1, "top-1 50.00%, (top-5 of 1 class is always 100 %: left out), loss 1.0000"),
+        (2, "top-1 50.00%, (top-5 of 2 classes is always 100 %: left out), loss 1.0000"),
+        (6, "top-1 50.00%, top-5 75.00%, loss 1.0000"),
+    ],
+)
+def test_top_5_of_few_classes_says_nothing(classes, text):
+    metrics = {"top1": 0.5, "top5": 0.75, "loss": 1.0, "count": 4}
+    record = {"data": "d", "crops": 1, "seconds": 1, "members": [], "classes": [{}] * classes, **metrics}
+    assert _lines(record)[-1] == text
 
 
 @pytest.mark.parametrize(
