@@ -115,7 +115,7 @@ def test_views_draw(command, what):
             "--endpoint is '4e'; it goes with --method gradcam, not with cam.",
         ),
         (("cam", "picture.png", "--masks", "mask.jpg"), "mask.jpg must end in .png."),
-        (("cam", "picture.png", "--threshold", "1.5"), "threshold is 1.5; it must be at least 0 and below 1."),
+        (("cam", "picture.png", "--threshold", "1"), "threshold is 1.0; it must be at least 0 and below 1."),
         (("views", "activations"), "activations needs --endpoint, one of conv1, 3a, "),
         (("views", "activations", "--endpoint", "3a"), "activations needs --image."),
     ],
