@@ -167,7 +167,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(no_work, tmp_path, na
     for output, message in refused.items():
         code, out, err = no_work(*arguments, "-o", output)
         assert (code, out, err.count("\n")) == (2, "", 1)
-        assert err.startswith(f"inception-jax: {message}")
+        assert message in err
     for output in ("folder.png", "fifo.png"):
         assert no_work(*arguments, "-o", output, "--overwrite")[0] == 2
     assert (tmp_path / "old.png").read_bytes() == b"old"
