@@ -11,6 +11,7 @@ from jax import lax
 
 from inception_jax.models import fence, native, ops, pending, spec, zoo
 from inception_jax.models.derivatives import Operation
+from tests.conftest import need_native
 
 TABLE = {
     "a": spec.Conv(4, (3, 3)),
@@ -259,8 +260,7 @@ def _check(seen, expected, dtype):
 
 
 def _need_kernels():
-    if not native.is_built():
-        pytest.skip("inception_jax.models._kernels was not built (a C++ compiler)")
+    need_native(native.is_built(), "inception_jax.models._kernels")
 
 
 @pytest.mark.parametrize(("dtype", "train", "name"), CASES)
