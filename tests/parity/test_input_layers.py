@@ -2,6 +2,7 @@
 
 import os
 
+import jax
 import numpy as np
 import pytest
 
@@ -47,9 +48,11 @@ def scaled(base, how):
 
 @pytest.mark.parametrize("how", ["rescaling", "normalization", "operations"])
 def test_layers_that_scale_pixels(tmp_path, base, how, record):
-    model = scaled(base, how)
+    with jax.numpy_rank_promotion("allow"):
+        model = scaled(base, how)
     images = np.random.default_rng(1).integers(0, 256, (1, 139, 139, 3), dtype=np.uint8)
-    theirs = np.asarray(model(images.astype(np.float32)))
+    with jax.numpy_rank_promotion("allow"):  # Keras adds its biases that way
+        theirs = np.asarray(model(images.astype(np.float32)))
     path = tmp_path / "x.keras"
     model.save(path)
     for source in (path, model):
@@ -62,7 +65,8 @@ def test_layers_that_scale_pixels(tmp_path, base, how, record):
 
 def test_layers_that_are_not_taken_over(tmp_path, base):
     path = tmp_path / "x.keras"
-    scaled(base, "crop").save(path)
+    with jax.numpy_rank_promotion("allow"):
+        scaled(base, "crop").save(path)
     with pytest.raises(UserError, match=r"'CenterCrop'.*--preprocess"):
         weights.load(path, "inception_v3_tf", unverified=True)
     stated = weights.load(path, "inception_v3_tf", unverified=True, preprocess="mean=0;std=1")
