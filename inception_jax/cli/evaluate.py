@@ -42,34 +42,47 @@ FILES = ("evaluation.json", "confusion.png", "mistakes.png")
 LOCATED = ("located.png", "boxes.csv")  # where objects are looked for, too
 
 
+Data = Annotated[
+    str | None, typer.Option("--data", help="digits, a TFDS name, or folder:PATH; of a run its own, if none.")
+]
+DataDir = Annotated[str | None, typer.Option("--data-dir", help="Where TFDS keeps prepared data.")]
+Split = Annotated[
+    str | None,
+    typer.Option("--split", help="Of the data set; validation, or that of the run's own evaluation, if none."),
+]
+Ensemble = Annotated[
+    list[str] | None, typer.Option("--ensemble", help="More weights or runs to average with; repeat it.")
+]
+Crops = Annotated[int, typer.Option("--crops", help="Views of each image: 1, 10 or 144.", min=1)]
+Boxes = Annotated[
+    Path | None, typer.Option("--localization", help="Boxes of the objects: a folder of .xml files, or a .csv.")
+]
+Masks = Annotated[
+    Path | None, typer.Option("--masks", help="A folder of masks, NAME.png: 0 background, i + 1 class i.")
+]
+Threshold = Annotated[
+    float, typer.Option(min=0, help="Of boxes and masks: share of the largest value of a class activation map.")
+]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="A folder for evaluation.json and pictures.")]
+OwnExif = Annotated[
+    bool | None,
+    typer.Option("--exif/--no-exif", help="Turn images as their EXIF data say; of its own data as the run, if none."),
+]
+
+
 @app.command()
 def evaluate(
-    data: Annotated[
-        str | None, typer.Option("--data", help="digits, a TFDS name, or folder:PATH; of a run its own, if none.")
-    ] = None,
-    data_dir: Annotated[str | None, typer.Option("--data-dir", help="Where TFDS keeps prepared data.")] = None,
-    split: Annotated[
-        str | None,
-        typer.Option("--split", help="Of the data set; validation, or that of the run's own evaluation, if none."),
-    ] = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    split: Split = None,
     weights: WeightsOption = None,
     workdir: Workdir = None,
-    ensemble: Annotated[
-        list[str] | None, typer.Option("--ensemble", help="More weights or runs to average with; repeat it.")
-    ] = None,
-    crops: Annotated[int, typer.Option("--crops", help="Views of each image: 1, 10 or 144.", min=1)] = 1,
-    localization: Annotated[
-        Path | None, typer.Option("--localization", help="Boxes of the objects: a folder of .xml files, or a .csv.")
-    ] = None,
-    masks: Annotated[
-        Path | None, typer.Option("--masks", help="A folder of masks, NAME.png: 0 background, i + 1 class i.")
-    ] = None,
-    threshold: Annotated[
-        float, typer.Option(min=0, help="Of boxes and masks: share of the largest value of a class activation map.")
-    ] = 0.2,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A folder for evaluation.json and pictures.")
-    ] = None,
+    ensemble: Ensemble = None,
+    crops: Crops = 1,
+    localization: Boxes = None,
+    masks: Masks = None,
+    threshold: Threshold = 0.2,
+    output: Output = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     model: Model = None,
@@ -78,37 +91,29 @@ def evaluate(
     classes: ClassFile = None,
     batch: Batch = 32,
     dtype: DtypeOption = Dtype.FLOAT32,
-    exif: Annotated[
-        bool | None,
-        typer.Option(
-            "--exif/--no-exif", help="Turn images as their EXIF data say; of its own data as the run, if none."
-        ),
-    ] = None,
+    exif: OwnExif = None,
 ) -> None:
     """Measure top-1, top-5 and loss on every image of a labelled set, and how well maps of the classes find objects."""
     from inception_jax.data.sources import open_source
     from inception_jax.inference import evaluation
-    from inception_jax.inference.boxes import read_boxes
     from inception_jax.inference.crops import check_kind
     from inception_jax.inference.localisation import check_threshold
-    from inception_jax.inference.wsol import Localiser
 
     check_kind(crops)
-    given = _Data(data, split, data_dir, exif)
-    data, split, data_dir, exif = _which_data(given, workdir if weights is None else weights)
+    data, split, data_dir, exif = _which_data(
+        _Data(data, split, data_dir, exif), workdir if weights is None else weights
+    )
     check_threshold(threshold)
-    looks = localization is not None or masks is not None
     first = load_predictor(
         weights, workdir, model, unverified, batch, dtype, preprocess=preprocess, classes=classes, exif=exif
     )
     members = {str(weights or workdir): first}
     members |= {each: load_predictor(each, None, None, unverified, batch, dtype) for each in ensemble or ()}
-    names = next(iter(members.values())).class_names  # a folder may lack some, and labels are those of the network
+    names = first.class_names  # a folder may lack some, and labels are those of the network
     source = open_source(data, split, data_dir, class_names=names if any(names) else None, exif=exif)
-    boxes = None if localization is None else read_boxes(localization, source.class_names)
-    localiser = Localiser(next(iter(members.values())), boxes, masks, threshold) if looks else None
+    localiser = _localiser(first, localization, masks, threshold, source)
     if output is not None:
-        _check_outputs(output, overwrite, looks)
+        _check_outputs(output, overwrite, localiser is not None)
     start = time.monotonic()
     with progress(len(source)) as advance:
         found = evaluation.evaluate(list(members.values()), source, crops, advance, localiser)
@@ -120,8 +125,34 @@ def evaluate(
         "seconds": round(time.monotonic() - start, 1),
         **found.to_json(MISTAKES),
     }
+    _report(record, found, source, localiser, output, overwrite, as_json)
+
+
+def _localiser(
+    member: Predictor, localization: Path | None, masks: Path | None, threshold: float, source: ImageSource
+) -> Localiser | None:
+    """Returns what looks for objects; None if neither boxes nor masks are given."""
+    from inception_jax.inference.boxes import read_boxes
+    from inception_jax.inference.wsol import Localiser
+
+    if localization is None and masks is None:
+        return None
+    boxes = None if localization is None else read_boxes(localization, source.class_names)
+    return Localiser(member, boxes, masks, threshold)
+
+
+def _report(
+    record: dict[str, Any],
+    found: Evaluation,
+    source: ImageSource,
+    localiser: Localiser | None,
+    output: Path | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Writes and prints what was found; figures are printed also where a file cannot be written."""
     written: list[str] = []
-    with _late_errors() as late:  # what has been evaluated is printed all the same
+    with _late_errors() as late:
         with late():
             record |= {"localisation": localiser.metrics()} if localiser else {}
         with late():

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
 from inception_jax.errors import PrintableFormatter, UserError
+from inception_jax.paths import listed
 
 NAMES = ("stdin", "stdout", "stderr")
 
@@ -122,13 +123,11 @@ def read_lines() -> list[str]:
     """Returns the names that stdin lists: one a line, or between NULs where it holds some; any bytes are names.
 
     Raises:
-      UserError: it cannot be read.
+      UserError: it cannot be read, or is UTF-16.
     """
     try:
         buffer = getattr(sys.stdin, "buffer", None)
         content = buffer.read() if buffer else os.fsencode(sys.stdin.read())
     except OSError as error:
         raise UserError(f"stdin cannot be read: {error.strerror or error}.") from error
-    content = content.removeprefix(b"\xef\xbb\xbf")  # which Windows begins files with
-    lines = content.split(b"\0") if b"\0" in content else (line.rstrip(b"\r") for line in content.split(b"\n"))
-    return [os.fsdecode(line) for line in lines if line.strip()]
+    return listed(content, "stdin")

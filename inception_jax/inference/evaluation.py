@@ -147,19 +147,12 @@ def _unbroken(found: dict[str, np.ndarray] | BrokenImage, source: ImageSource, i
 def _check_alike(first: Predictor, other: Predictor) -> None:
     """Raises a `UserError` if probabilities of two networks cannot be averaged: place i means another class in each."""
     one, two = (each.info.source or each.info.model for each in (first, other))
+    way_out = "Only networks of the same classes in the same order are averaged."
     if first.info.num_classes != other.info.num_classes:
-        raise UserError(
-            f"{printable(one)} has {first.info.num_classes} classes and {printable(two)} has {other.info.num_classes}: "
-            "only networks of the same classes are averaged."
-        )
-    if not (any(first.class_names) and any(other.class_names)):
-        return  # what has no names is taken at its word
-    for i, (mine, theirs) in enumerate(zip(first.class_names, other.class_names, strict=True)):
-        if mine != theirs:
-            raise UserError(
-                f"Class {i} is {mine!r} of {printable(one)} and {theirs!r} of {printable(two)}: only networks of the "
-                "same classes in the same order are averaged."
-            )
+        counts = f"has {first.info.num_classes} classes and {printable(two)} has {other.info.num_classes}"
+        raise UserError(f"{printable(one)} {counts}. {way_out}")
+    if any(first.class_names) and any(other.class_names):  # what has no names is taken at its word
+        check_same_classes(one, first.class_names, two, other.class_names, way_out)
 
 
 def _check_classes(member: Predictor, source: ImageSource) -> None:
