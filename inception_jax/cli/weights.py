@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from inception_jax.cli.app import Json, app, table, user_errors
-from inception_jax.cli.network import ClassFile, Input
+from inception_jax.cli.app import Json, Overwrite, app, table, user_errors
+from inception_jax.cli.network import ClassFile, Input, Model, Unverified
 from inception_jax.errors import UserError, printable
+from inception_jax.paths import check_output
 
 if TYPE_CHECKING:
     from inception_jax.weights import Weights
@@ -69,13 +70,19 @@ def _print_card(card: WeightCard) -> None:
         print(f"{name:<9} {value or '-'}")
 
 
+Average = Annotated[
+    bool | None,
+    typer.Option(
+        "--average/--no-average", help="Of a run: the averaged parameters or not; if it kept some, by default."
+    ),
+]
+
+
 @app.command("convert")
 def convert(
     source: Annotated[str, typer.Argument(help="A file, the id of published weights, or the folder of a run of ours.")],
     destination: Annotated[Path, typer.Argument(help="What to write: .safetensors, or .pth with --to.")],
-    model: Annotated[
-        str | None, typer.Option(help="Whose weights they are; found by names where only one fits.")
-    ] = None,
+    model: Model = None,
     origin: Annotated[str | None, typer.Option("--from", help="Whose names the tensors carry.")] = None,
     target: Annotated[
         str | None, typer.Option("--to", help="Write the names and layout of torchvision, timm, ...")
@@ -83,20 +90,15 @@ def convert(
     num_classes: Annotated[int | None, typer.Option(help="A new classifier for this many classes.", min=0)] = None,
     aux: Annotated[bool | None, typer.Option("--aux/--no-aux", help="With or without auxiliary heads.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Keep outputs that are no class, such as a background.")] = False,
-    average: Annotated[
-        bool | None,
-        typer.Option(
-            "--average/--no-average", help="Of a run: the averaged parameters or not; if it kept some, by default."
-        ),
-    ] = None,
-    unverified: Annotated[bool, typer.Option("--unverified", help="Take a file that is no published one.")] = False,
+    average: Average = None,
+    unverified: Unverified = False,
     preprocess: Input = None,
     classes: ClassFile = None,
     dump: Annotated[
         Path | None,
         typer.Option("--compare", help="An .npz of `images` and endpoints of the original to compare with."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Convert weights to a file of ours, or ours to the names of others."""
     from inception_jax import weights
@@ -140,18 +142,9 @@ def _check_destination(destination: Path, target: str | None, overwrite: bool) -
     """Raises a `UserError` for what would be refused only after the work is done."""
     from inception_jax import weights
 
-    allowed = [".safetensors"] if target is None else [".safetensors", ".pth"]
-    if destination.suffix not in allowed:
-        raise UserError(f"{destination} must end in {' or '.join(allowed)}.")
     if target is not None and target not in weights.origins():
         raise UserError(f"--to is {target!r}; it must be one of {', '.join(weights.origins())}.")
-    try:
-        if destination.exists() and not overwrite:
-            raise UserError(f"{destination} exists; --overwrite replaces it.")
-        if not destination.absolute().parent.is_dir():
-            raise UserError(f"{destination.parent} is no folder.")
-    except OSError as error:
-        raise UserError(f"{destination} cannot be written: {error.strerror}.") from error
+    check_output(destination, overwrite, (".safetensors",) if target is None else (".safetensors", ".pth"))
 
 
 def _compare(loaded: Weights, dump: Path) -> None:
