@@ -24,12 +24,11 @@ def whole(name: str, value: Any, least: int) -> int:
     Raises:
       ValueError: it is no integer, or below `least`.
     """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool | np.bool_) or number < least:
+    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
         raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {least}.")
+    number = operator.index(value)
+    if number < least:
+        raise ValueError(f"{name} is {value!r}; it must be at least {least}.")
     return number
 
 

@@ -307,13 +307,13 @@ def create_model(
 def _check_width(width: Any) -> float:
     number = arguments.real("width", width, "a number above 0")
     if number <= 0:
-        raise ValueError(f"width is {width!r}; it must be a number above 0.")
+        raise ValueError(f"width is {width!r}; it must be above 0.")
     return number
 
 
 def _check_dropout(dropout: Any) -> float | None:
-    allowed = "a number of at least 0 and below 1"
-    number = None if dropout is None else arguments.real("dropout", dropout, allowed)
+    allowed = "at least 0 and below 1"
+    number = None if dropout is None else arguments.real("dropout", dropout, f"a number of {allowed}")
     if number is not None and not 0 <= number < 1:
         raise ValueError(f"dropout is {dropout!r}; it must be {allowed}.")
     return number
