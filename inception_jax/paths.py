@@ -33,7 +33,7 @@ def user_path(text: str | os.PathLike[str]) -> Path:
     try:
         return Path(name).expanduser()
     except RuntimeError as error:  # pathlib's, where the user or the home is unknown
-        raise UserError(f"{printable(name)}: {error} ({name.split('/')[0]!r} is no user of this machine).") from error
+        raise UserError(f"{printable(name)}: {name.split('/')[0]!r} is no user of this machine.") from error
 
 
 def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
