@@ -132,7 +132,7 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> jax.Array:
-        if train and self.dropout and not self.has_rng("dropout"):
+        if train and self.dropout and not (self.has_rng("dropout") or self.has_rng("params")):  # Flax takes either
             raise ValueError(f"train=True draws what dropout leaves out, so it needs rngs: {TRAINING}.")
         features = nn.Dropout(self.dropout)(features, deterministic=not train)
         dtype = jnp.promote_types(features.dtype, jnp.float32)
