@@ -244,14 +244,13 @@ def _write(
 
 def _lines(record: dict[str, Any]) -> list[str]:
     """Returns the record in words."""
+    from inception_jax.training.report import accuracy
+
     crops, located, data = record["crops"], record.get("localisation", {}), printable(record["data"])
-    classes = len(record["classes"])
-    few = f"(top-5 of {classes} class{'es' * (classes > 1)} is always 100 %: left out)"
-    top5 = f"top-5 {record['top5']:.2%}" if classes > 5 else few
     lines = [
         f"{data}: {record['count']:,} images in {record['seconds']:,} s, {crops} crop{'s' * (crops > 1)}",
         *(f"  {member['model']} ({printable(member['weights'])})" for member in record["members"]),
-        f"top-1 {record['top1']:.2%}, {top5}, loss {record['loss']:.4f}",
+        accuracy(record, len(record["classes"])),
     ]
     if "images_with_boxes" in located:
         lines.append(

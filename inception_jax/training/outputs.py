@@ -105,6 +105,7 @@ class Outputs:
             summary = {
                 "model": self.config.model.name,
                 "data": self.config.data.name,
+                "classes": len(self.experiment.train_source.class_names),
                 "step": step,
                 **summarise(read_metrics(self.metrics_path), evaluations, since),
                 "seconds": round(seconds, 1),

@@ -128,8 +128,9 @@ def print_summary(console: rich.console.Console, summary: Mapping[str, Any], wor
     """Prints the table that ends a run."""
     title = f"{summary['model']} on {printable(summary['data'])}"
     table = rich.table.Table(title=title, show_header=False, title_justify="left")
-    table.add_row("accuracy, last", _accuracy(summary["last"]))
-    table.add_row("accuracy, best", f"{_accuracy(summary['best'])} (step {summary['best_step']:,})")
+    classes = summary.get("classes")  # earlier versions did not write it
+    table.add_row("accuracy, last", accuracy(summary["last"], classes))
+    table.add_row("accuracy, best", f"{accuracy(summary['best'], classes)} (step {summary['best_step']:,})")
     table.add_row("steps", f"{summary['step']:,}")
     table.add_row("time of this process", f"{duration(summary['seconds'])} (h:mm:ss)")
     table.add_row("training speed", f"{summary['images_per_second']:,.0f} images/s")
@@ -142,5 +143,8 @@ def print_summary(console: rich.console.Console, summary: Mapping[str, Any], wor
     console.print(table)
 
 
-def _accuracy(metrics: Mapping[str, float]) -> str:
-    return f"top-1 {metrics['top1']:.2%}, top-5 {metrics['top5']:.2%}, loss {metrics['loss']:.4f}"
+def accuracy(metrics: Mapping[str, float], classes: int | None) -> str:
+    """Returns top-1, top-5 and loss in words; up to five classes have no top-5, which would always be 100 %."""
+    few = f"(top-5 of {classes} class{'es' * (classes != 1)} is always 100 %: left out)"
+    top5 = few if classes and classes <= 5 else f"top-5 {metrics['top5']:.2%}"
+    return f"top-1 {metrics['top1']:.2%}, {top5}, loss {metrics['loss']:.4f}"

@@ -9,7 +9,7 @@ import pytest
 import rich.console
 
 from inception_jax.training.clock import Clock
-from inception_jax.training.report import draw_curves
+from inception_jax.training.report import accuracy, draw_curves
 from inception_jax.training.writers import Console, MetricsFile, TensorBoard, duration, read_metrics
 
 TRAIN = {"train/loss": 1.25, "train/top1": 0.5, "train/images_per_second": 1234.5, "train/data_wait": 0.031}
@@ -154,3 +154,15 @@ def test_a_full_disk_is_an_error_where_tensorboard_is_written(tmp_path):
         writer.write(2, TRAIN)
     writer.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        (10, "top-1 80.00%, top-5 100.00%, loss 0.5000"),
+        (2, "top-1 80.00%, (top-5 of 2 classes is always 100 %: left out), loss 0.5000"),
+        (None, "top-1 80.00%, top-5 100.00%, loss 0.5000"),  # a summary of an earlier version
+    ],
+)
+def test_top_5_is_told_where_it_can_be_missed(classes, words):
+    assert accuracy({"top1": 0.8, "top5": 1.0, "loss": 0.5}, classes) == words
