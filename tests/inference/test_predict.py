@@ -133,6 +133,11 @@ def test_mistakes(run, monkeypatch, arguments, message):
 @pytest.mark.parametrize(("arguments", "turned"), [((), True), (("--exif",), True), (("--no-exif",), False)])
 def test_the_command_says_whether_photographs_are_turned(run, folder, predictor, monkeypatch, arguments, turned):
     asked = []
-    monkeypatch.setattr("inception_jax.cli.predict.load_predictor", lambda *given: asked.append(given) or predictor)
+
+    def load(*_, exif, **__):
+        asked.append(exif)
+        return predictor
+
+    monkeypatch.setattr("inception_jax.cli.predict.load_predictor", load)
     code, _, err = run("predict", str(folder / "b.png"), "--weights", "w", "-k", "1", *arguments)
-    assert (code, err, asked[0][-1]) == (0, "", turned)
+    assert (code, err, asked) == (0, "", [turned])
