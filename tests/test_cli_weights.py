@@ -49,7 +49,7 @@ def test_there_and_back(run, tmp_path):
 def test_nothing_is_overwritten_by_accident(run, ours):
     before = ours.read_bytes()
     code, _, err = run("convert", str(ours), str(ours), "--num-classes", "3")
-    assert (code, err) == (2, f"inception-jax: {ours} exists; --overwrite replaces it.\n")
+    assert (code, err) == (2, f"inception-jax: {ours} exists; --overwrite replaces it (overwrite=True in Python).\n")
     assert ours.read_bytes() == before
     assert run("convert", str(ours), str(ours), "--num-classes", "3", "--overwrite")[0] == 0
     assert weights.load(ours).info.num_classes == 3
