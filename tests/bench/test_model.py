@@ -9,8 +9,10 @@ import pytest
 
 from inception_jax.bench import compare, model, records, timing
 from inception_jax.bench.case import Case, flops_per_image, images, random_weights
+from inception_jax.bench.engines import on_jax
 from inception_jax.errors import UserError
 from inception_jax.models import summary
+from inception_jax.training.config import TrainConfig
 
 CASE = Case("googlenet_torchvision", "inference", 4, image_size=32)
 EFFORT = model.Effort(seconds=8.0, rounds=2)
@@ -178,3 +180,8 @@ def test_batches_differ_and_repeat():
     assert first.shape == (4, 4, 32, 32, 3)
     assert not np.array_equal(first[0], first[1])
     assert 10 < first.std() < 100
+
+
+def test_the_step_that_is_timed_has_every_field_of_a_config():
+    case = Case("googlenet_torchvision", "train", 8, image_size=64)
+    assert TrainConfig.parse(on_jax.train_config(case, "weights.safetensors")).model.bn_decay is None

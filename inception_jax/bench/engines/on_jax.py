@@ -209,6 +209,7 @@ def train_config(case: Case, weights_file: str) -> dict[str, Any]:
             "dropout": 0.0,
             "dtype": "bfloat16" if case.dtype == "bfloat16" else "float32",
             "bn_group_size": None,
+            "bn_decay": None,
         },
         "finetune": {"weights": weights_file, "freeze": "none", "reset_head": False, "unverified": False},
         "data": {
