@@ -23,12 +23,13 @@ lint: $(VENV)/installed-dev
 unit: $(VENV)/installed-dev
 	$(VENV)/bin/python $(PYTEST)
 
-test-slow: $(VENV)/installed-dev
-	$(VENV)/bin/python $(PYTEST) -m slow
+test-slow: $(VENV)/installed-dev $(PARITY_VENV)/installed
+	$(VENV)/bin/python $(PYTEST) -m "slow and not parity"
+	$(PARITY_VENV)/bin/python $(PYTEST) -m "slow and parity" tests/parity
 	$(VENV)/bin/python -m pytest -m faults -s tests/pods
 
 parity: $(PARITY_VENV)/installed
-	$(PARITY_VENV)/bin/python $(PYTEST) -m parity tests/parity
+	$(PARITY_VENV)/bin/python $(PYTEST) -m "parity and not slow" tests/parity
 
 docs: $(VENV)/installed
 	$(VENV)/bin/inception-jax models --markdown > docs/MODELS.md.new
