@@ -71,7 +71,7 @@ def undisturbed(config, start, tmp_path_factory):
 
 
 def wait_for_line(process, start):
-    """Returns the first line of the process that begins with `start`."""
+    """Returns the first line of the process that begins with `start`, or with one of several."""
     for line in process.stdout:
         if line.startswith(start):
             return line
@@ -93,7 +93,7 @@ def test_killed_ten_times(config, start, undisturbed, tmp_path):
     begun, hit_saves = [], 0
     for kill in range(KILLS):
         with start(tmp_path) as process:
-            line = wait_for_line(process, " steps of ")
+            line = wait_for_line(process, ("starts of ", "resumes after "))
             begun.append(int(line.split("after step ")[1].split()[0]) if "after step" in line else 0)
             wait_for_save(process, tmp_path / "checkpoints", complete_after=None if kill % 2 else begun[-1])
             if kill % 2 == 0:
