@@ -1,4 +1,4 @@
-"""What is done with a trained network: prediction, evaluation, maps of classes, export, a demo."""
+"""What is done with a trained network: prediction, evaluation, class activation maps, export, a demo."""
 
 from typing import TYPE_CHECKING, Any
 
