@@ -4,7 +4,7 @@ VENV := .venv
 PARITY_VENV := .venv-parity
 PIP := -m pip install --quiet --disable-pip-version-check
 PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-NATIVE := setup.py $(wildcard inception_jax/data/native/*.[ch] inception_jax/models/kernels/*.h inception_jax/models/kernels/*.cc)
+NATIVE := setup.py $(wildcard inception_jax/data/native/*.[ch] inception_jax/ops/csrc/*.h inception_jax/ops/csrc/*.cc)
 SITE := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
 .DELETE_ON_ERROR:

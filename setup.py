@@ -38,9 +38,9 @@ JPEG = Extension(
     optional=not REQUIRED,
 )
 KERNELS = Extension(
-    "inception_jax.models._kernels",
-    ["inception_jax/models/kernels/module.cc"],
-    depends=[*_sources("inception_jax/models/kernels", "*.h"), *(f"{each}/xla/ffi/api/c_api.h" for each in HEADERS)],
+    "inception_jax.ops._native",
+    ["inception_jax/ops/csrc/module.cc"],
+    depends=[*_sources("inception_jax/ops/csrc", "*.h"), *(f"{each}/xla/ffi/api/c_api.h" for each in HEADERS)],
     include_dirs=HEADERS,
     define_macros=[("JAXLIB_VERSION", f'"{VERSION}"')],
     extra_compile_args=["-O3", "-std=c++17", "-Wno-psabi"],

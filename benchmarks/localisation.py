@@ -24,8 +24,8 @@ from flax import traverse_util
 from matplotlib.figure import Figure
 from PIL import Image
 
-from inception_jax.inference import cam, localisation, picture
-from inception_jax.inference.heat import heat, on_image
+from inception_jax.explain import cam, localisation, plots
+from inception_jax.explain.heatmaps import heat, on_image
 from inception_jax.inference.predictor import Predictor, normalise
 from tests.inference import shapes
 from tests.inference.few_rows import FewRows, info
@@ -102,9 +102,9 @@ def draw(predictor: Predictor, drawn: Sequence[shapes.Shape], path: Path) -> Non
     for i, (shape, each) in enumerate(zip(drawn, explain(predictor, cam.cam, drawn)[1], strict=True)):
         axes[0, i].imshow(shape.pixels)
         axes[0, i].set_title(shapes.CLASSES[shape.label], fontsize="small")
-        axes[1, i].imshow(picture.overlay(Image.fromarray(shape.pixels), each))
+        axes[1, i].imshow(plots.overlay(Image.fromarray(shape.pixels), each))
         if (box := localisation.largest_box(each)) is not None:
-            picture.draw_box(axes[1, i], box)
+            plots.draw_box(axes[1, i], box)
     for axis in axes.flat:
         axis.axis("off")
     figure.savefig(path, dpi=100)

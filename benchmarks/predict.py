@@ -24,7 +24,7 @@ from inception_jax.models import zoo
 from inception_jax.version import __version__
 from inception_jax.weights import Info, Weights
 from inception_jax.weights.fitting import initial_values
-from inception_jax.weights.lineages import variable_shapes
+from inception_jax.weights.naming.lineages import variable_shapes
 
 
 def random_weights(name: str) -> Weights:

@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 from PIL import Image
 
-from inception_jax.inference.boxes import write_boxes
-from inception_jax.inference.picture import save_mask
+from inception_jax.explain.annotations import write_boxes
+from inception_jax.explain.plots import save_mask
 from tests.inference import shapes
 
 

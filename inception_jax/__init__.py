@@ -8,10 +8,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from inception_jax import moved
 from inception_jax.version import __version__
 
 if TYPE_CHECKING:
-    from inception_jax import data, inference, models, parallel, training, weights
+    from inception_jax import data, demo, describe, explain, inference, models, ops, parallel, plan, training, weights
     from inception_jax.inference.predictor import Predictor
     from inception_jax.models.endpoints import Endpoint
     from inception_jax.models.network import InceptionNet, ModelOutput
@@ -29,7 +30,19 @@ _HOME = {
     "list_models": "inception_jax.models.zoo",
     "model_card": "inception_jax.models.zoo",
 }
-_SUBPACKAGES = ("data", "inference", "models", "parallel", "training", "weights")
+_SUBPACKAGES = (
+    "data",
+    "demo",
+    "describe",
+    "explain",
+    "inference",
+    "models",
+    "ops",
+    "parallel",
+    "plan",
+    "training",
+    "weights",
+)
 
 __all__ = [
     "__version__",
@@ -44,12 +57,19 @@ __all__ = [
     "list_models",
     "model_card",
     "data",
+    "demo",
+    "describe",
+    "explain",
     "inference",
     "models",
+    "ops",
     "parallel",
+    "plan",
     "training",
     "weights",
 ]
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,8 @@ import pkgutil
 import sys
 from types import ModuleType
 
+from inception_jax.moved import MOVED
+
 
 def submodule(package: str, name: str) -> ModuleType:
     """Returns a module of a package of ours, imported now: what the `__getattr__` of the package does.
@@ -16,6 +18,8 @@ def submodule(package: str, name: str) -> ModuleType:
     """
     if name in submodules(package):
         return importlib.import_module(f"{package}.{name}")
+    if new := MOVED.get(f"{package}.{name}".partition(".")[2]):
+        raise AttributeError(f"{package}.{name} is now inception_jax.{new}.")
     raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
 

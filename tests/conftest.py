@@ -16,7 +16,8 @@ import pytest
 from inception_jax import cli
 from inception_jax.data import parts
 from inception_jax.data.sources import open_source
-from inception_jax.models import native, zoo
+from inception_jax.models import zoo
+from inception_jax.ops import cpu_native
 from tests.data import stand_ins
 from tests.short import SHORT
 
@@ -52,7 +53,7 @@ def need_native(built: bool, name: str) -> None:
 @pytest.fixture
 def kernels_built() -> None:
     """Needs the kernels in C++."""
-    need_native(native.is_built(), "inception_jax.models._kernels")
+    need_native(cpu_native.is_built(), "inception_jax.ops._native")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from inception_jax.models import zoo
 from inception_jax.version import __version__
-from inception_jax.weights import cards
+from inception_jax.weights.published import cards
 
 
 def test_version_names_jax_too(run):

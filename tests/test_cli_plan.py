@@ -5,10 +5,10 @@ import pathlib
 
 import pytest
 
-from inception_jax.bench import plan, tpu
 from inception_jax.cli.config import read_config
 from inception_jax.errors import UserError
-from tests.bench.program import COUNTED, TEXT
+from inception_jax.plan import compile_tpu, plan
+from tests.plan.program import COUNTED, TEXT
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = str(ROOT / "configs" / "digits.py")
@@ -26,10 +26,10 @@ def compiler(monkeypatch):
         if batch == 64:
             return plan.Plan(question, facts, refusal="Used 17.5G of 15.75G hbm.")
         memory = {"arguments": 2**20, "outputs": 0, "aliased": 0, "temporaries": 2**20 * batch, "code": 0}
-        return plan.read_program(question, facts, tpu.Program(8e9, float(COUNTED), memory, TEXT, 3.0))
+        return plan.read_program(question, facts, compile_tpu.Program(8e9, float(COUNTED), memory, TEXT, 3.0))
 
     monkeypatch.setattr(plan, "make_plan", fake)
-    monkeypatch.setattr(tpu, "check_installed", lambda: None)
+    monkeypatch.setattr(compile_tpu, "check_installed", lambda: None)
     monkeypatch.setattr(plan, "versions", lambda: {})
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import pytest
 
 from inception_jax import list_models
-from inception_jax.models.summary import summarize
-from inception_jax.weights.document import models_markdown
+from inception_jax.describe.models_page import models_markdown
+from inception_jax.describe.summary import summarize
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import inception_jax
+from inception_jax import moved
 from inception_jax.models import zoo
 
 ROOT = pathlib.Path(inception_jax.__file__).parent.parent
@@ -20,23 +21,35 @@ LEAVES = {
     "imagenet",
     "labels",
     "lazy",
+    "moved",
     "paths",
     "version",
 }  # import next to nothing, and may be imported by all but the models
-ALLOWED = {  # what each package may import of ours
-    "models": {"models", "lazy"},
-    "data": {"data"} | LEAVES,
-    "parallel": {"parallel"} | LEAVES,
-    "training": {"training", "weights", "models", "data", "parallel"} | LEAVES,
-    "weights": {"weights", "models"} | LEAVES,
-    "inference": {"inference", "training", "weights", "models", "data"} | LEAVES,
-    "bench": {"bench", "inference", "training", "weights", "models", "data", "parallel"} | LEAVES,
-    "cli": {"cli", "inference", "weights", "training", "models", "data", "parallel", "bench"} | LEAVES,
+ROOMS = {  # what each package may import of ours: those below it, that it needs
+    "ops": set(),
+    "models": {"ops"},
+    "parallel": set(),
+    "data": set(),
+    "weights": {"models"},
+    "describe": {"weights", "models"},
+    "training": {"weights", "models", "ops", "data", "parallel"},
+    "inference": {"training", "weights", "models", "ops", "data"},
+    "explain": {"inference", "models", "data"},
+    "plan": {"inference", "training", "parallel"},
+    "demo": {"explain", "inference", "data"},
+    "bench": {"plan", "describe", "inference", "training", "weights", "models", "ops", "data", "parallel"},
+    "cli": {"bench", "demo", "plan", "explain", "describe", "inference", "training", "weights", "models", "data"}
+    | {"parallel"},
+}
+ALLOWED = {room: {room} | below | LEAVES for room, below in ROOMS.items()} | {
+    "ops": {"ops", "lazy"},
+    "models": {"models", "ops", "lazy"},
     "classes": {"errors"},
     "errors": set(),
     "imagenet": set(),
     "labels": {"errors"},
-    "lazy": set(),
+    "lazy": {"moved"},
+    "moved": set(),
     "paths": {"errors"},
     "version": set(),
 }
@@ -169,12 +182,12 @@ def test_modules_are_there_without_an_import_of_them():
     """`ij.inference.cam` and every other module of a public package; and neither `dir` nor a wrong name imports one."""
     code = (
         "import functools, sys, inception_jax as ij\n"
-        "assert 'cam' in dir(ij.inference) and not hasattr(ij.inference, 'cams')\n"
-        "print('inception_jax.inference.cam' in sys.modules)\n"
+        "assert 'cam' in dir(ij.explain) and not hasattr(ij.explain, 'cams')\n"
+        "print('inception_jax.explain.cam' in sys.modules)\n"
         "for name in sys.argv[1:]:\n"
         "    assert functools.reduce(getattr, name.split('.')[1:], ij) is sys.modules[name], name\n"
     )
-    public = {"data", "inference", "models", "parallel", "training", "weights"}
+    public = set(inception_jax._SUBPACKAGES)
     functions = {f"inception_jax.weights.{name}" for name in inception_jax.weights.__all__}
     names = [name for name in set(_modules()) - functions if name.count(".") == 2 and name.split(".")[1] in public]
     names = [name for name in names if "._" not in name]
@@ -193,3 +206,15 @@ def test_public_names_come_from_where_they_live():
     assert inception_jax.list_models() == list(inception_jax.MODELS)
     with pytest.raises(AttributeError, match="has no attribute 'creat_model'"):
         _ = inception_jax.creat_model
+
+
+@pytest.mark.parametrize("old", moved.MOVED)
+def test_an_old_import_names_the_new_one(old):
+    package, _, name = old.rpartition(".")
+    new = f"inception_jax.{moved.MOVED[old]}"
+    importlib.import_module(new)
+    for line in (f"import inception_jax.{old}", f"from inception_jax.{package} import {name}"):
+        with pytest.raises(ImportError, match=f"inception_jax.{old} is now {new}"):
+            exec(line, {})
+    with pytest.raises(AttributeError, match=f"is now {new}"):
+        getattr(importlib.import_module(f"inception_jax.{package}"), name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("inception_jax/data/native", "inception_jax/models/kernels")
+SOURCES = ("inception_jax/data/native", "inception_jax/ops/csrc")
 
 
 @pytest.fixture
@@ -58,9 +58,9 @@ def test_a_test_of_a_missing_extension_fails_where_it_is_required(required, outc
 
     monkeypatch.setenv("INCEPTION_JAX_REQUIRE_NATIVE", required)
     expected = pytest.fail.Exception if outcome == "fail" else pytest.skip.Exception
-    with pytest.raises(expected, match="_kernels was not built"):
-        need_native(False, "_kernels")
-    need_native(True, "_kernels")
+    with pytest.raises(expected, match="_native was not built"):
+        need_native(False, "_native")
+    need_native(True, "_native")
 
 
 def test_ci_requires_the_extensions_and_the_build_takes_the_jaxlib_that_is_installed():

@@ -7,10 +7,11 @@ from typing import Literal
 
 import numpy as np
 
+from inception_jax.describe import summary
 from inception_jax.errors import UserError
-from inception_jax.models import summary, zoo
+from inception_jax.models import zoo
 from inception_jax.weights import Info, Weights
-from inception_jax.weights.lineages import variable_shapes
+from inception_jax.weights.naming.lineages import variable_shapes
 
 Mode = Literal["inference", "train"]
 Dtype = Literal["float32", "tf32", "bfloat16"]

@@ -12,14 +12,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from inception_jax.bench import engines, hlo
+from inception_jax.bench import engines
 from inception_jax.bench.case import Case
 from inception_jax.bench.compare import compare
 from inception_jax.bench.model import CREATE, PACKAGES, write_weights
 from inception_jax.bench.records import Row, find_flags, find_hardware, find_versions
-from inception_jax.bench.traffic import layer, traffic_by
 from inception_jax.bench.worker import Worker
-from inception_jax.inference.export import export_stablehlo
+from inception_jax.inference.export_stablehlo import export_stablehlo
+from inception_jax.plan import hlo
+from inception_jax.plan.traffic import layer, traffic_by
 
 EXPORTED = "inception_jax.bench.engines.on_jax:JaxExported"
 _STABLEHLO = re.compile(r'= "?((?:stablehlo|chlo)\.\w+)')

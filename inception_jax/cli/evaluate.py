@@ -33,9 +33,9 @@ from inception_jax.paths import check_output, user_path, write_bytes
 
 if TYPE_CHECKING:
     from inception_jax.data.sources import ImageSource
+    from inception_jax.explain.wsol import Localiser
     from inception_jax.inference.evaluation import Evaluation
     from inception_jax.inference.predictor import Predictor
-    from inception_jax.inference.wsol import Localiser
 
 MISTAKES = 100  # in evaluation.json
 FILES = ("evaluation.json", "confusion.png", "mistakes.png")
@@ -95,9 +95,9 @@ def evaluate(
 ) -> None:
     """Measure top-1, top-5 and loss on every image of a labelled set, and how well maps of the classes find objects."""
     from inception_jax.data.sources import open_source
+    from inception_jax.explain.localisation import check_threshold
     from inception_jax.inference import evaluation
-    from inception_jax.inference.crops import check_kind
-    from inception_jax.inference.localisation import check_threshold
+    from inception_jax.inference.multi_crop import check_kind
 
     check_kind(crops)
     data, split, data_dir, exif = _which_data(
@@ -132,8 +132,8 @@ def _localiser(
     member: Predictor, localization: Path | None, masks: Path | None, threshold: float, source: ImageSource
 ) -> Localiser | None:
     """Returns what looks for objects; None if neither boxes nor masks are given."""
-    from inception_jax.inference.boxes import read_boxes
-    from inception_jax.inference.wsol import Localiser
+    from inception_jax.explain.annotations import read_boxes
+    from inception_jax.explain.wsol import Localiser
 
     if localization is None and masks is None:
         return None
@@ -227,16 +227,16 @@ def _write(
     overwrite: bool,
 ) -> list[str]:
     """Writes the record, pictures, and the boxes that were found; returns a line that names the files."""
-    from inception_jax.inference import picture, sheets
-    from inception_jax.inference.boxes import write_boxes
+    from inception_jax.explain import evaluation_plots, plots
+    from inception_jax.explain.annotations import write_boxes
 
     title = f"{' + '.join(member['model'] for member in record['members'])} on {source.name}"
     write_bytes(output / "evaluation.json", (json.dumps(record, indent=2) + "\n").encode(), overwrite)
-    picture.save(sheets.draw_confusion(found, title), output / "confusion.png", overwrite, dpi=100)
-    picture.save(sheets.draw_mistakes(found, source, title), output / "mistakes.png", overwrite, dpi=90)
+    plots.save(evaluation_plots.draw_confusion(found, title), output / "confusion.png", overwrite, dpi=100)
+    plots.save(evaluation_plots.draw_mistakes(found, source, title), output / "mistakes.png", overwrite, dpi=90)
     if localiser is not None:
-        located = sheets.draw_located(localiser.located, found.class_names, source, title)
-        picture.save(located, output / "located.png", overwrite, dpi=90)
+        located = evaluation_plots.draw_located(localiser.located, found.class_names, source, title)
+        plots.save(located, output / "located.png", overwrite, dpi=90)
         boxes = {each.name: each.guesses for each in localiser.located}
         write_boxes(output / "boxes.csv", boxes, source.class_names, overwrite)
     return [f"{printable(output)}: {', '.join((*FILES, *(LOCATED if localiser else ())))}"]
@@ -244,7 +244,7 @@ def _write(
 
 def _lines(record: dict[str, Any]) -> list[str]:
     """Returns the record in words."""
-    from inception_jax.training.report import accuracy
+    from inception_jax.training.curves import accuracy
 
     crops, located, data = record["crops"], record.get("localisation", {}), printable(record["data"])
     lines = [

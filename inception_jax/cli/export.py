@@ -42,9 +42,9 @@ def export(
     path = check_output(output, overwrite)
     loaded = load_weights(weights, workdir, model, unverified, preprocess, classes)
     if format is Format.STABLEHLO:
-        from inception_jax.inference.export import export_stablehlo as write
+        from inception_jax.inference.export_stablehlo import export_stablehlo as write
     else:
-        from inception_jax.inference.onnx_graph import export_onnx as write
+        from inception_jax.inference.export_onnx import export_onnx as write
     write(path, loaded, overwrite)
     size = path.stat().st_size / 1e6
     print(f"wrote {printable(output)}: {loaded.info.model}, {loaded.info.num_classes} classes, {size:.1f} MB")
@@ -67,7 +67,7 @@ def demo(
     """Serve a web page on this machine: drop an image, see the likeliest classes."""
     if not weights and not workdir:
         raise UserError("Name at least one network: --weights, or --workdir.")
-    from inception_jax.inference import demo as web
+    from inception_jax.demo import app as web
     from inception_jax.inference.predictor import Predictor
 
     with web.listen(host, port) as listening:

@@ -16,7 +16,7 @@ from inception_jax.cli.progress import doing
 from inception_jax.errors import UserError, printable
 
 if TYPE_CHECKING:
-    from inception_jax.bench.plan import Plan, Question
+    from inception_jax.plan.plan import Plan, Question
 
 MEMORY = ("arguments", "outputs", "aliased", "temporaries", "code", "total")
 
@@ -50,17 +50,17 @@ def plan(
 
     It needs libtpu (pip install inception_jax[tpu]) and no TPU. Compiling takes a minute or more for each column.
     """
-    from inception_jax.bench.chips import parse_slice
+    from inception_jax.plan.chips import parse_slice
 
     slices = [parse_slice(name) for name in topology]
     configs = [(path, read_config(path, changes or ())) for path in (config, *(compare or ()))]
     options = _options(option or ())
     _stay_on_cpu()
-    from inception_jax.bench import tpu
+    from inception_jax.plan import compile_tpu
 
-    tpu.check_installed()
-    from inception_jax.bench.plan import Question
-    from inception_jax.bench.plan import largest_batch as search
+    compile_tpu.check_installed()
+    from inception_jax.plan.plan import Question
+    from inception_jax.plan.plan import largest_batch as search
 
     questions = [
         Question(path.stem, parsed, part, batch_per_chip, classes, inference, options)
@@ -96,7 +96,7 @@ def _stay_on_cpu() -> None:
 
 def _teller(place: str) -> Callable[[Question], Plan]:
     """Returns `make_plan` that says on stderr what it compiles."""
-    from inception_jax.bench.plan import make_plan
+    from inception_jax.plan.plan import make_plan
 
     def told(question: Question) -> Plan:
         program = "predictor" if question.inference else "training step"

@@ -14,7 +14,7 @@ from inception_jax.errors import UserError, printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from inception_jax.inference.cam import Explanation
+    from inception_jax.explain.cam import Explanation
     from inception_jax.inference.predictor import Predictor
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The picture to write: .png, .jpg, .webp, .svg or .pdf.")]
@@ -48,23 +48,23 @@ def show_cam(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw where a network looks: heat and a box for a class over the image, and the likeliest classes."""
-    from inception_jax.inference import heat, localisation, picture
+    from inception_jax.explain import heatmaps, localisation, plots
     from inception_jax.inference.images import open_image
 
     if endpoint is not None and method != "gradcam":
         raise UserError(f"--endpoint is {endpoint!r}; it goes with --method gradcam, not with {method}.")
     localisation.check_threshold(threshold)
-    picture.check_picture(output, overwrite)
+    plots.check_picture(output, overwrite)
     if masks is not None:
-        picture.check_mask(masks, overwrite)
+        plots.check_mask(masks, overwrite)
     predictor = load_predictor(
         weights, workdir, model, unverified, preprocess=preprocess, classes=class_file, exif=exif
     )
-    shown = picture.Shown(open_image(image, exif))  # the pixels of a photograph are let go, only the copy stays
+    shown = plots.Shown(open_image(image, exif))  # the pixels of a photograph are let go, only the copy stays
     found = _explain(predictor, image, classes, method, endpoint)
-    placed = heat.Placed(heat.heat(found.maps[0]), predictor.transform.box(*shown.size), *shown.size)
+    placed = heatmaps.Placed(heatmaps.heat(found.maps[0]), predictor.transform.box(*shown.size), *shown.size)
     heats = [
-        picture.Found(i, picture.short_name(predictor.class_names[i]) or f"class {i}", each, box)
+        plots.Found(i, plots.short_name(predictor.class_names[i]) or f"class {i}", each, box)
         for i, each in zip(found.classes[0].tolist(), placed.each(), strict=True)
         for box in [localisation.largest_box(each, threshold)]
     ]
@@ -74,12 +74,12 @@ def show_cam(
     for drawn in heats:
         print(f"{printable(drawn.name)}: " + (f"box {drawn.box}" if drawn.box else "nothing speaks for it"))
     where = f"{method} at {endpoint}" if endpoint else method
-    figure = picture.draw_heat(shown, heats, prediction, f"{predictor.info.model}, {where}")
-    picture.save(figure, output, overwrite)
+    figure = plots.draw_heat(shown, heats, prediction, f"{predictor.info.model}, {where}")
+    plots.save(figure, output, overwrite)
     print(printable(output))
     if masks is not None:
         mask = localisation.pseudo_mask(placed, found.classes[0].tolist(), threshold)
-        picture.save_mask(mask, masks, overwrite)
+        plots.save_mask(mask, masks, overwrite)
         print(printable(masks))
 
 
@@ -101,12 +101,12 @@ def show_views(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw the filters of the first layer, the channels of an endpoint, or images that excite them most."""
-    from inception_jax.inference import picture
+    from inception_jax.explain import plots
 
-    picture.check_picture(output, overwrite)
+    plots.check_picture(output, overwrite)
     predictor = load_predictor(weights, workdir, model, unverified, preprocess=preprocess, exif=exif)
     figure = _draw(predictor, what, image, endpoint, channels, steps, seed)
-    picture.save(figure, output, overwrite)
+    plots.save(figure, output, overwrite)
     print(printable(output))
 
 
@@ -119,27 +119,27 @@ def _draw(
     steps: int,
     seed: int,
 ) -> Figure:
-    from inception_jax.inference import picture, views
+    from inception_jax.explain import feature_visualization, plots
 
     name = predictor.info.model
     if what != "filters" and endpoint is None:
         raise UserError(f"{what} needs --endpoint, one of {', '.join(predictor.model.table)}.")
     if what == "filters":
-        return picture.draw_grid(views.first_filters(predictor.weights.variables), f"{name}, first layer")
+        return plots.draw_grid(feature_visualization.first_filters(predictor.weights.variables), f"{name}, first layer")
     if what == "activations":
         if image is None:
             raise UserError("activations needs --image.")
-        shown, maps = views.activations(predictor, image, str(endpoint), channels)
-        return picture.draw_grid(maps, f"{name}, {endpoint} of {image.name}", [f"{i}" for i in shown], "magma")
+        shown, maps = feature_visualization.activations(predictor, image, str(endpoint), channels)
+        return plots.draw_grid(maps, f"{name}, {endpoint} of {image.name}", [f"{i}" for i in shown], "magma")
     shown = list(channels or range(9))
-    images = [views.maximise(predictor, str(endpoint), i, steps=steps, seed=seed).image for i in shown]
-    return picture.draw_grid(images, f"{name}, what excites {endpoint}", [f"{i}" for i in shown])
+    images = [feature_visualization.maximise(predictor, str(endpoint), i, steps=steps, seed=seed).image for i in shown]
+    return plots.draw_grid(images, f"{name}, what excites {endpoint}", [f"{i}" for i in shown])
 
 
 def _explain(
     predictor: Predictor, image: Path, classes: list[str] | None, method: Method, endpoint: str | None
 ) -> Explanation:
-    from inception_jax.inference import cam
+    from inception_jax.explain import cam
 
     if method == "gradcam":
         return cam.grad_cam(predictor, [image], endpoint, classes)

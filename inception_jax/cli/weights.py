@@ -16,7 +16,7 @@ from inception_jax.paths import check_output
 
 if TYPE_CHECKING:
     from inception_jax.weights import Weights
-    from inception_jax.weights.card import WeightCard
+    from inception_jax.weights.published.card import WeightCard
 
 
 @app.command("weights")
@@ -26,7 +26,7 @@ def show_weights(
     as_json: Json = False,
 ) -> None:
     """List the published weights, or show one set."""
-    from inception_jax.weights import cards
+    from inception_jax.weights.published import cards
 
     if id is not None and model is not None:
         raise UserError("An id names one set of weights: --model does not go with it.")
@@ -46,7 +46,7 @@ def show_weights(
 
 def _print_card(card: WeightCard) -> None:
     """Prints all that is known, a line each."""
-    from inception_jax.weights.document import preprocess_words
+    from inception_jax.describe.models_page import preprocess_words
 
     accuracy = f"top-1 {card.top1}, top-5 {card.top5} ({card.origin})" if card.top1 is not None else None
     sizes = {f"{card.size} bytes": card.size, f"about {card.megabytes} MB": card.megabytes}

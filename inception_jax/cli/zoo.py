@@ -14,7 +14,7 @@ from inception_jax.errors import UserError, printable
 from inception_jax.paths import check_output, writing
 
 if TYPE_CHECKING:
-    from inception_jax.models.summary import Summary
+    from inception_jax.describe.summary import Summary
 
 
 @app.command()
@@ -23,13 +23,13 @@ def models(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/MODELS.md.")] = False,
 ) -> None:
     """List the zoo."""
-    from inception_jax.models import summary, zoo
-    from inception_jax.weights import document
+    from inception_jax.describe import models_page, summary
+    from inception_jax.models import zoo
 
     if as_json and markdown:
         raise UserError("--json and --markdown exclude each other.")
     if markdown:
-        return print(document.models_markdown(), end="")
+        return print(models_page.models_markdown(), end="")
     rows = [(card, summary.summarize(card.name).totals) for card in zoo.MODELS.values()]
     if as_json:
         entries = [
@@ -66,7 +66,8 @@ def show_summary(
     num_classes: Annotated[int, typer.Option(help="Outputs of the classifiers; 0: none.")] = 1000,
 ) -> None:
     """Print a model as the paper's Table 1, computed from the model itself."""
-    from inception_jax.models import summary, zoo
+    from inception_jax.describe import summary
+    from inception_jax.models import zoo
 
     with user_errors():
         found = summary.summarize(name, image_size, width, num_classes, aux)
@@ -100,7 +101,7 @@ def draw_diagram(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw a model, or one row of it."""
-    from inception_jax.models import diagram
+    from inception_jax.describe import diagram
 
     path = check_output(output, overwrite, tuple(diagram.FORMATS))
     with user_errors(), writing(path, overwrite) as file:

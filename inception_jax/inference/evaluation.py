@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,9 +16,21 @@ from inception_jax.data.transforms import BrokenImage
 from inception_jax.errors import UserError, printable
 from inception_jax.inference.forward import log_mean, log_softmax
 from inception_jax.inference.predictor import Predictor
-from inception_jax.inference.wsol import Localiser
 
 logger = logging.getLogger(__name__)
+
+
+class ActivationObserver(Protocol):
+    """What looks at the activations of every image of an evaluation, such as `explain.wsol.Localiser`.
+
+    Attributes:
+      endpoint: whose activations it looks at.
+    """
+
+    endpoint: str
+
+    def see(self, record: dict[str, Any], last: np.ndarray, top: np.ndarray, exif: bool = False) -> None:
+        """Looks at one image: its record, its activations [H, W, C] and its likeliest classes, the likeliest first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +97,7 @@ def evaluate(
     source: ImageSource,
     crops: int = 1,
     advance: Callable[[], None] = lambda: None,
-    localiser: Localiser | None = None,
+    localiser: ActivationObserver | None = None,
 ) -> Evaluation:
     """Returns what an ensemble says of every image of a set, each once; probabilities are averaged.
 

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from inception_jax.models.inputs import Preprocess, normalise
 from inception_jax.models.network import InceptionNet, ModelOutput
-from inception_jax.models.platforms import tracing_for
+from inception_jax.ops.platforms import tracing_for
 
 Outputs = dict[str, jax.Array]
 

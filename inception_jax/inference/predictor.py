@@ -19,11 +19,11 @@ from jax.sharding import PartitionSpec as P
 from inception_jax import weights
 from inception_jax.data.transforms import BrokenImage, eval_transform
 from inception_jax.errors import UserError
-from inception_jax.inference.crops import check_kind, crops
+from inception_jax.inference.fold_and_fuse import for_inference
 from inception_jax.inference.forward import Outputs, log_mean, log_softmax, trace_forward
 from inception_jax.inference.images import Encoded, Images, Input, as_images, as_names, opened
-from inception_jax.inference.rewrite import for_inference
-from inception_jax.models.platforms import tracing_for
+from inception_jax.inference.multi_crop import check_kind, crops
+from inception_jax.ops.platforms import tracing_for
 
 Views = np.ndarray  # of one image: uint8 [V, size, size, 3]
 Started = list[tuple[int, Outputs]]  # of each batch, how many of its rows are views

@@ -10,9 +10,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from inception_jax.models import fence, ops, pooled, spec, tpu
+from inception_jax import ops
+from inception_jax.models import spec
 from inception_jax.models.arguments import TRAINING
-from inception_jax.models.pending import Maps, Pending, conv_moments, parts, settle
+from inception_jax.ops import fence, pooled_convolution, tpu_pallas
+from inception_jax.ops.deferred_norm import Maps, Pending, conv_moments, parts, settle
 
 LEFT_BY_CUT = 0.87962566103423978  # standard deviation of a normal distribution cut at two of them
 
@@ -191,8 +193,8 @@ def may_pool(unit: ConvNormAct, maps: Maps, train: bool) -> bool:
     """Returns whether a 1x1 unit may read the 3x3 max pool of maps by the kernels of `tpu`."""
     facts = maps.shape, unit.row.features, unit.dtype
     if isinstance(maps, Pending):
-        return train and unit.has_norm and maps.relu and tpu.fits(*facts, groups=len(maps.mean))
-    return not train and not unit.has_norm and tpu.fits(*facts, parts=[part.shape[3] for part in parts(maps)])
+        return train and unit.has_norm and maps.relu and tpu_pallas.fits(*facts, groups=len(maps.mean))
+    return not train and not unit.has_norm and tpu_pallas.fits(*facts, parts=[part.shape[3] for part in parts(maps)])
 
 
 def run_on_pool(unit: ConvNormAct, maps: Maps) -> tuple[Maps, Maps]:
@@ -200,11 +202,11 @@ def run_on_pool(unit: ConvNormAct, maps: Maps) -> tuple[Maps, Maps]:
     kernel, bias = unit.last.weights(maps.shape[3])
     if not isinstance(maps, Pending):
         read, kernel, bias = jax.tree.map(lambda leaf: leaf.astype(unit.dtype), (parts(maps), kernel, bias))
-        return maps, pooled.conv(unit.row.relu, read, kernel, bias)
+        return maps, pooled_convolution.conv(unit.row.relu, read, kernel, bias)
     signs = [unit.bn.sign()]
     kernel, origin = _joined([kernel], signs), _joined([unit.bn.mean.value], signs)
     bias = None if bias is None else _joined([bias], signs)
-    maps, made = pooled.conv_moments(unit.bn_group_size or len(maps.maps), maps, kernel, bias, origin)
+    maps, made = pooled_convolution.conv_moments(unit.bn_group_size or len(maps.maps), maps, kernel, bias, origin)
     return maps, unit.bn.pending(*made, unit.row.relu, part=False)
 
 

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from inception_jax.models import pending, spec
+from inception_jax.models import spec
 from inception_jax.models.arguments import TRAINING
 from inception_jax.models.convolution import ConvNormAct, initializer, may_pool, run_as_one, run_on_pool
-from inception_jax.models.pending import Maps, settle
+from inception_jax.ops import deferred_norm
+from inception_jax.ops.deferred_norm import Maps, settle
 
 ConvFn = Callable[..., ConvNormAct]  # (row, name=...) -> module; (row, parent=None) -> one that is not run
 PoolFn = Callable[[Maps, spec.Pool], Maps]
@@ -36,7 +37,7 @@ class Inception(nn.Module):
     @nn.compact
     def __call__(self, maps: Maps, train: bool) -> Maps:
         maps, begun = self._run_pools(maps, train)
-        maps = settle(maps) if isinstance(maps, pending.Parts) else maps
+        maps = settle(maps) if isinstance(maps, deferred_norm.Parts) else maps
         units = {i: self.conv(branch[0], name=f"branch{i}_0") for i, branch in self._numbered() if _is_1x1(branch[0])}
         together = run_as_one(list(units.values()), maps, train) if units else []
         begun |= {i: (1, made) for i, made in zip(units, together, strict=True)}
@@ -45,8 +46,8 @@ class Inception(nn.Module):
             start, read = begun.get(i, (0, maps))
             ends.append(run_rows(branch[start:], read, train, self.conv, self.pool, f"branch{i}", start))
         if train:
-            return pending.concatenate(ends)
-        return pending.Parts(tuple(part for end in ends for part in pending.parts(end)))
+            return deferred_norm.concatenate(ends)
+        return deferred_norm.Parts(tuple(part for end in ends for part in deferred_norm.parts(end)))
 
     def _run_pools(self, maps: Maps, train: bool) -> tuple[Maps, dict[int, tuple[int, Maps]]]:
         """Runs the branches that `tpu` has kernels for; returns maps for the others, and by branch how far it came."""
@@ -165,7 +166,7 @@ def run_row(row: spec.Row | spec.Block, maps: Maps, train: bool, conv: ConvFn, p
         case spec.Relu():
             return nn.relu(settle(maps))
         case spec.Channels():
-            return pending.channels(maps, row.start, row.stop)
+            return deferred_norm.channels(maps, row.start, row.stop)
         case spec.Residual():
             return Residual(row, conv, pool, name=name)(maps, train)
         case branches:
@@ -176,7 +177,7 @@ def pool(maps: Maps, row: spec.Pool, numerics: spec.Numerics) -> Maps:
     """Max or average pool [B, H, W, C] -> [B, H', W', C]; padding never wins a maximum."""
     high, wide = (spec.border(n, row.window, row.stride, row.padding, numerics.pool_same) for n in maps.shape[1:3])
     if row.kind == "max":
-        return pending.max_pool(maps, row.window, row.stride, (high, wide))
+        return deferred_norm.max_pool(maps, row.window, row.stride, (high, wide))
     window, strides = (row.window, row.window), (row.stride, row.stride)
     return nn.avg_pool(settle(maps), window, strides, (high, wide), count_include_pad=numerics.count_padding)
 

@@ -15,7 +15,7 @@ from flax.core import FrozenDict
 
 from inception_jax.models import arguments, layers, spec
 from inception_jax.models.convolution import ConvNormAct
-from inception_jax.models.pending import Maps, settle
+from inception_jax.ops.deferred_norm import Maps, settle
 
 
 @flax.struct.dataclass

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from inception_jax.models.platforms import tracing_for
+from inception_jax.ops.platforms import tracing_for
 from inception_jax.parallel.mesh import batch_sharding, replicated
 from inception_jax.parallel.reduce import on_each_device
 from inception_jax.training.config import TrainConfig

@@ -22,10 +22,10 @@ from inception_jax.models.zoo import Preprocess, create_model, model_card
 from inception_jax.parallel.devices import start_devices
 from inception_jax.parallel.mesh import create_mesh, place, state_shardings
 from inception_jax.training.config import DataConfig, TrainConfig, steps
+from inception_jax.training.disk_space import check_room
 from inception_jax.training.finetune import Start, check_classes, check_frozen, starting_point
 from inception_jax.training.limits import check_durations, check_sizes, named
 from inception_jax.training.optimizers import frozen_parameters, make_optimizer, make_schedule
-from inception_jax.training.room import check_room
 from inception_jax.training.state import TrainState, create_state, init_variables
 from inception_jax.training.workdir import Folder
 from inception_jax.weights import Info, Weights, adapt

@@ -26,7 +26,7 @@ from inception_jax.training.clock import Clock
 from inception_jax.training.compilation import CompilationLog, compile_steps
 from inception_jax.training.config import TrainConfig
 from inception_jax.training.experiment import Experiment
-from inception_jax.training.outputs import Outputs
+from inception_jax.training.run_files import Outputs
 from inception_jax.training.state import TrainState
 from inception_jax.training.stopping import Stop, stop_signal
 from inception_jax.training.workdir import Folder, explained_disk_errors, resolve_workdir

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from inception_jax.models import fence
+from inception_jax.ops import fence
 from inception_jax.training.config import OptimizerConfig, ScheduleConfig, steps
 
 

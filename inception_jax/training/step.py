@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from inception_jax.models import fence
 from inception_jax.models.inputs import Preprocess, normalise
 from inception_jax.models.network import InceptionNet, ModelOutput
+from inception_jax.ops import fence
 from inception_jax.parallel import mesh
 from inception_jax.training import augment, losses, metrics
 from inception_jax.training.state import TrainState

@@ -11,31 +11,31 @@ from typing import TYPE_CHECKING, Any
 from inception_jax.lazy import submodule, submodules
 
 if TYPE_CHECKING:
-    from inception_jax.weights.cards import CARDS, WeightCard, list_cards, weight_card
     from inception_jax.weights.comparison import compare
     from inception_jax.weights.convert import export, origins
     from inception_jax.weights.files import Info, Report, Weights, save, save_tensors
     from inception_jax.weights.fitting import adapt, transfer
     from inception_jax.weights.folding import fold_preprocess
     from inception_jax.weights.loading import load, weights_folder
+    from inception_jax.weights.published.cards import CARDS, WeightCard, list_cards, weight_card
 
 _HOME = {
-    "CARDS": "cards",
+    "CARDS": "published.cards",
     "Info": "files",
     "Report": "files",
-    "WeightCard": "cards",
+    "WeightCard": "published.cards",
     "Weights": "files",
     "adapt": "fitting",
     "compare": "comparison",
     "export": "convert",
     "fold_preprocess": "folding",
-    "list_cards": "cards",
+    "list_cards": "published.cards",
     "load": "loading",
     "origins": "convert",
     "save": "files",
     "save_tensors": "files",
     "transfer": "fitting",
-    "weight_card": "cards",
+    "weight_card": "published.cards",
     "weights_folder": "loading",
 }
 

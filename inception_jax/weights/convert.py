@@ -13,8 +13,8 @@ from inception_jax.errors import UserError, printable
 from inception_jax.models import zoo
 from inception_jax.models.network import InceptionNet
 from inception_jax.weights.files import Info, Report, Weights
-from inception_jax.weights.layouts import TORCH, Shape, Slot
-from inception_jax.weights.lineages import LINEAGES, Lineage, Tensors
+from inception_jax.weights.naming.layouts import TORCH, Shape, Slot
+from inception_jax.weights.naming.lineages import LINEAGES, Lineage, Tensors
 
 IMAGENET_CLASSES = 1000  # the originals that have as many order them as ILSVRC does; FID's network has 1008
 

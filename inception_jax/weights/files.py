@@ -21,7 +21,7 @@ from inception_jax.errors import UserError, first_line, printable
 from inception_jax.models import spec, zoo
 from inception_jax.models.network import InceptionNet
 from inception_jax.paths import check_regular, user_path, write_bytes
-from inception_jax.weights.lineages import variable_shapes
+from inception_jax.weights.naming.lineages import variable_shapes
 from inception_jax.weights.readers import safe
 from inception_jax.weights.readers.budget import Budget, Limits
 

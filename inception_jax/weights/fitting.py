@@ -16,7 +16,7 @@ from inception_jax.models import spec, zoo
 from inception_jax.models.network import InceptionNet
 from inception_jax.weights.convert import is_classifier
 from inception_jax.weights.files import Info, Weights
-from inception_jax.weights.lineages import init_size, variable_shapes
+from inception_jax.weights.naming.lineages import init_size, variable_shapes
 
 
 def adapt(

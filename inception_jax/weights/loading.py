@@ -17,12 +17,12 @@ from inception_jax.models import zoo
 from inception_jax.models.inputs import IMAGENET, Preprocess
 from inception_jax.paths import check_regular, open_regular, user_path
 from inception_jax.weights import files
-from inception_jax.weights.cards import CARDS, WeightCard
 from inception_jax.weights.classes import with_class_names
 from inception_jax.weights.convert import convert, find_lineage
 from inception_jax.weights.files import Weights
 from inception_jax.weights.fitting import adapt
 from inception_jax.weights.preprocessing import parse, stated_input
+from inception_jax.weights.published.cards import CARDS, WeightCard
 from inception_jax.weights.readers import read_content
 from inception_jax.weights.readers.archives import unpack_checkpoint
 from inception_jax.weights.readers.formats import has_index

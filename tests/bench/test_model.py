@@ -10,8 +10,8 @@ import pytest
 from inception_jax.bench import compare, model, records, timing
 from inception_jax.bench.case import Case, flops_per_image, images, random_weights
 from inception_jax.bench.engines import on_jax
+from inception_jax.describe import summary
 from inception_jax.errors import UserError
-from inception_jax.models import summary
 from inception_jax.training.config import TrainConfig
 
 CASE = Case("googlenet_torchvision", "inference", 4, image_size=32)

@@ -9,7 +9,8 @@ import pytest
 
 from inception_jax import list_models
 from inception_jax.bench import ops
-from inception_jax.models import layers, spec, summary, zoo
+from inception_jax.describe import summary
+from inception_jax.models import layers, spec, zoo
 from inception_jax.models.convolution import Convolution
 
 

@@ -16,9 +16,9 @@ from inception_jax.cli.config import read_config
 from inception_jax.cli.evaluate import _lines
 from inception_jax.data.transforms import decode
 from inception_jax.errors import UserError
-from inception_jax.inference import picture, sheets
-from inception_jax.inference.crops import crops
+from inception_jax.explain import evaluation_plots, plots
 from inception_jax.inference.evaluation import Evaluation, evaluate
+from inception_jax.inference.multi_crop import crops
 from inception_jax.training import metrics
 from inception_jax.training.compilation import CompilationLog
 from tests.data.images import noise_source
@@ -130,8 +130,8 @@ def test_confusion_and_mistakes_by_hand():
 def test_pictures(tmp_path, classes):
     names = SIX.class_names + tuple(f"class {i}" for i in range(3, classes))
     made = dataclasses.replace(SIX, class_names=names)
-    picture.save(sheets.draw_confusion(made, "a $ test"), tmp_path / "confusion.png", dpi=100)
-    picture.save(sheets.draw_mistakes(made, noise_source(6), "a $ test"), tmp_path / "mistakes.png", dpi=90)
+    plots.save(evaluation_plots.draw_confusion(made, "a $ test"), tmp_path / "confusion.png", dpi=100)
+    plots.save(evaluation_plots.draw_mistakes(made, noise_source(6), "a $ test"), tmp_path / "mistakes.png", dpi=90)
     confusion, mistakes = (decode((tmp_path / f"{name}.png").read_bytes()) for name in ("confusion", "mistakes"))
     assert 500 < confusion.width <= 1000
     assert len(mistakes.getcolors(1 << 20)) > 100  # the noise of the images

@@ -10,7 +10,7 @@ from PIL import Image
 from inception_jax import imagenet
 from inception_jax.data.sources import open_source
 from inception_jax.errors import UserError
-from inception_jax.inference import cam, views
+from inception_jax.explain import cam, feature_visualization
 from inception_jax.inference.files import find_images
 from inception_jax.inference.images import as_images, as_names, open_image
 from inception_jax.inference.predictor import Predictor
@@ -41,7 +41,7 @@ def test_arrays_of_an_image_alone_have_one_row(small):
     found = small.endpoints(PICTURE, "4e")
     assert {name: value.shape for name, value in found.items()} == {"4e": (1, 8, 8, 64)}
     assert cam.cam(small, PICTURE, "house cat").classes.tolist() == [[0]]
-    assert views.activations(small, PICTURE, "4e", 3)[0] == [3]
+    assert feature_visualization.activations(small, PICTURE, "4e", 3)[0] == [3]
     ready = small.prepare(PICTURE)
     np.testing.assert_array_equal(small.compute(ready, "logits")["logits"], small.compute([ready])["logits"])
 

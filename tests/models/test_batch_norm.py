@@ -7,9 +7,10 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from inception_jax.models import ops, spec
+from inception_jax import ops
+from inception_jax.models import spec
 from inception_jax.models.convolution import ConvNormAct
-from inception_jax.models.pending import Pending, max_pool, settle
+from inception_jax.ops.deferred_norm import Pending, max_pool, settle
 
 SHAPE = (16, 3, 5, 4)
 GAIN, BIAS = np.array([0.5, -1.0, 1.5, 2.0]), np.array([-1.0, 0.0, 1.0, 2.0])

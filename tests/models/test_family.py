@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from inception_jax.models import summary, zoo
+from inception_jax.describe import summary
+from inception_jax.models import zoo
 from tests.models import test_googlenet
 
 # Parameters without and with the auxiliary head, multiply-adds. TF-slim and facenet learn no gains, one for each of the

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from inception_jax.models import googlenet, layers, spec, summary, zoo
+from inception_jax.describe import summary
+from inception_jax.models import googlenet, layers, spec, zoo
 
 # Row: output, depth, weights, biases, millions of MACs (1409.4842, Table 1, with exact figures for a dense 7x7 stem).
 TABLE_1 = {

@@ -37,24 +37,24 @@ def fill(variables, dtype, hidden_map=(4, 4)):
 def _leaf(path, shape, hidden_map):
     n = int(np.prod(shape))
     match path[-1], path[-2]:
-        case "kernel", "hidden":
+        case ["kernel", "hidden"]:
             return _linear_after_flatten(shape, hidden_map)
-        case "kernel", "depthwise":
+        case ["kernel", "depthwise"]:
             return weight((shape[-1], 1, *shape[:2]), gain=3).transpose(2, 3, 1, 0)
-        case "kernel", "linear":
+        case ["kernel", "linear"]:
             return weight(shape[::-1]).T
-        case "kernel", _:
+        case ["kernel", _]:
             height, width, inputs, outputs = shape
             return weight((outputs, inputs, height, width)).transpose(2, 3, 1, 0)
-        case "bias", "bn":
+        case ["bias", "bn"]:
             return 0.2 * (uniform(n, 4) - 0.5)
-        case "bias", _:
+        case ["bias", _]:
             return 0.2 * (uniform(n, 2) - 0.5)
-        case "scale", _:
+        case ["scale", _]:
             return 0.8 + 0.4 * uniform(n, 3)
-        case "mean", _:
+        case ["mean", _]:
             return 0.2 * (uniform(n, 5) - 0.5)
-        case "var", _:
+        case ["var", _]:
             return 0.8 + 0.4 * uniform(n, 6)
     raise AssertionError(f"no filling rule for {path}")
 

@@ -9,7 +9,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from tests.inference.test_demo import NAMES, address, png, predictor
+from tests.demo.test_app import NAMES, address, png, predictor
 
 pytestmark = [
     pytest.mark.parity,

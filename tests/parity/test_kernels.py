@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from inception_jax.bench import plan, tpu
-from inception_jax.bench.chips import parse_slice
-from inception_jax.models import tpu as kernels
 from inception_jax.models import zoo
-from inception_jax.models.platforms import tracing_for
+from inception_jax.ops import tpu_pallas as kernels
+from inception_jax.ops.platforms import tracing_for
+from inception_jax.plan import compile_tpu, plan
+from inception_jax.plan.chips import parse_slice
 from inception_jax.training.compilation import trace_train_step
 from tests.parity.test_plan import config
 from tests.short import SHORT
@@ -27,12 +27,12 @@ def assert_both_compile(device, size, channels, features):
     forward = jax.jit(lambda maps, *rest: kernels.conv([maps], *rest)).trace(maps, kernel, array(features), norm)
     backward = jax.jit(kernels.gradients).trace(maps, kernel, norm, grads, maps)
     for traced in (forward, backward):
-        assert tpu.compile_for_tpu(traced).text.count('custom_call_target="tpu_custom_call"') == 1
+        assert compile_tpu.compile_for_tpu(traced).text.count('custom_call_target="tpu_custom_call"') == 1
 
 
 @pytest.mark.parametrize(("size", "features"), [(28, 64), (14, 128), (8, 160), (3, 16), (64, 64)])
 def test_the_most_channels_that_fit_compile(size, features):
-    (device,) = tpu.devices(parse_slice("v5e:1x1"))
+    (device,) = compile_tpu.devices(parse_slice("v5e:1x1"))
     with tracing_for([device]):
         fitting = [
             channels
@@ -44,7 +44,7 @@ def test_the_most_channels_that_fit_compile(size, features):
 
 @pytest.mark.parametrize("topology", ["v4:2x2x1", "v5p:1x1x1", "v6e:1x1", "tpu7x:2x2x1"])
 def test_other_chips_take_them(topology):
-    assert_both_compile(tpu.devices(parse_slice(topology))[0], 28, 256, 64)
+    assert_both_compile(compile_tpu.devices(parse_slice(topology))[0], 28, 256, 64)
 
 
 def test_the_programs_of_a_run_hold_them(monkeypatch):
@@ -55,7 +55,7 @@ def test_the_programs_of_a_run_hold_them(monkeypatch):
         )
         setup = plan._set_up(question)
         traced = plan._trace_predictor(setup, question.part) if inference else trace_train_step(setup)
-        program = tpu.compile_for_tpu(traced)
+        program = compile_tpu.compile_for_tpu(traced)
         assert program.text.count('custom_call_target="tpu_custom_call"') == calls
         found = plan.read_program(question, plan._facts(question, setup), program)
         assert sum(moved.steps for (kind, _), moved in found.by_op.items() if kind.startswith("kernel")) == calls

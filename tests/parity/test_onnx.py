@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 
 from inception_jax import weights
-from inception_jax.inference import cam
-from inception_jax.inference.onnx_graph import Graph, Maps, onnx_model
+from inception_jax.explain import cam
+from inception_jax.inference.export_onnx import Graph, Maps, onnx_model
 from inception_jax.inference.predictor import Predictor
 from inception_jax.models import layers, spec, zoo
 from tests.weights.test_files import tiny

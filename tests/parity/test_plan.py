@@ -7,10 +7,10 @@ import pytest
 from flax import traverse_util
 
 from configs import default
-from inception_jax.bench import plan, tpu
-from inception_jax.bench.chips import parse_slice
 from inception_jax.errors import UserError
 from inception_jax.models import zoo
+from inception_jax.plan import compile_tpu, plan
+from inception_jax.plan.chips import parse_slice
 from inception_jax.training.config import TrainConfig
 from inception_jax.training.state import init_variables
 from tests.short import SHORT
@@ -61,21 +61,21 @@ def test_a_predictor_on_one_chip_moves_nothing_between_chips():
 @pytest.mark.parametrize("topology", ["v4:2x2x1", "v5e:1x1", "v5p:1x1x1", "v6e:16x16", "tpu7x:2x2x1"])
 def test_libtpu_has_the_devices_of_a_slice(topology):
     part = parse_slice(topology)
-    assert len(tpu.devices(part)) == part.devices
+    assert len(compile_tpu.devices(part)) == part.devices
 
 
 def test_a_program_that_is_too_large_is_told():
-    sharding = jax.sharding.SingleDeviceSharding(tpu.devices(parse_slice("v5e:1x1"))[0])
+    sharding = jax.sharding.SingleDeviceSharding(compile_tpu.devices(parse_slice("v5e:1x1"))[0])
     x = jax.ShapeDtypeStruct((2**33,), "float32", sharding=sharding)  # 32 GiB
-    with pytest.raises(tpu.TooLarge, match=r"15\.75G"):
-        tpu.compile_for_tpu(jax.jit(lambda x: x + 1).trace(x))
+    with pytest.raises(compile_tpu.TooLarge, match=r"15\.75G"):
+        compile_tpu.compile_for_tpu(jax.jit(lambda x: x + 1).trace(x))
 
 
 def test_an_option_that_the_compiler_does_not_know_is_named():
-    sharding = jax.sharding.SingleDeviceSharding(tpu.devices(parse_slice("v5e:1x1"))[0])
+    sharding = jax.sharding.SingleDeviceSharding(compile_tpu.devices(parse_slice("v5e:1x1"))[0])
     traced = jax.jit(lambda x: x + 1).trace(jax.ShapeDtypeStruct((8,), "float32", sharding=sharding))
-    assert tpu.compile_for_tpu(traced, {"xla_tpu_scoped_vmem_limit_kib": "20480"}).flops
+    assert compile_tpu.compile_for_tpu(traced, {"xla_tpu_scoped_vmem_limit_kib": "20480"}).flops
     with pytest.raises(UserError, match=r"libtpu refuses the options {'xla_tpu_no_such': '1'}: .*xla_tpu_no_such"):
-        tpu.compile_for_tpu(traced, {"xla_tpu_no_such": "1"})
+        compile_tpu.compile_for_tpu(traced, {"xla_tpu_no_such": "1"})
     with pytest.raises(UserError, match=r"libtpu refuses .*: .*xla_tpu_scoped_vmem_limit_kib"):
-        tpu.compile_for_tpu(traced, {"xla_tpu_scoped_vmem_limit_kib": "many"})
+        compile_tpu.compile_for_tpu(traced, {"xla_tpu_scoped_vmem_limit_kib": "many"})

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from inception_jax import weights
-from inception_jax.weights.lineages import LINEAGES
+from inception_jax.weights.naming.lineages import LINEAGES
 from tests.weights import synthetic
 
 pytestmark = pytest.mark.parity

@@ -9,7 +9,7 @@ import pytest
 import rich.console
 
 from inception_jax.training.clock import Clock
-from inception_jax.training.report import accuracy, draw_curves
+from inception_jax.training.curves import accuracy, draw_curves
 from inception_jax.training.writers import Console, MetricsFile, TensorBoard, duration, read_metrics
 
 TRAIN = {"train/loss": 1.25, "train/top1": 0.5, "train/images_per_second": 1234.5, "train/data_wait": 0.031}

@@ -3,7 +3,7 @@
 import numpy as np
 
 from inception_jax.models import zoo
-from inception_jax.weights.lineages import LINEAGES
+from inception_jax.weights.naming.lineages import LINEAGES
 
 
 def lineage(origin, model):

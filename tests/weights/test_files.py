@@ -13,7 +13,7 @@ from inception_jax.models import zoo
 from inception_jax.weights import files
 from inception_jax.weights.files import Info, Weights
 from inception_jax.weights.fitting import initial_values
-from inception_jax.weights.lineages import variable_shapes
+from inception_jax.weights.naming.lineages import variable_shapes
 
 
 def tiny(name="googlenet_cifar", num_classes=10, width=0.1, **settings) -> Weights:

@@ -17,8 +17,9 @@ import inception_jax as ij
 from inception_jax import weights
 from inception_jax.errors import UserError
 from inception_jax.models import inputs
-from inception_jax.weights import cards, files, loading
+from inception_jax.weights import files, loading
 from inception_jax.weights.convert import convert
+from inception_jax.weights.published import cards
 from inception_jax.weights.readers import Content, Statement, read_tensors
 from tests.weights import synthetic
 from tests.weights.test_files import tiny

@@ -17,10 +17,10 @@ from inception_jax.bench.case import Case
 from inception_jax.bench.engines import WEIGHTS, Engine, best, ceiling_sizes, take
 from inception_jax.bench.timing import Clock, timed, turn
 from inception_jax.errors import UserError
-from inception_jax.inference.export import load_exported
+from inception_jax.inference.export_stablehlo import load_exported
 from inception_jax.inference.predictor import Predictor
-from inception_jax.models import native
-from inception_jax.models.platforms import tracing_for
+from inception_jax.ops import cpu_native
+from inception_jax.ops.platforms import tracing_for
 from inception_jax.parallel.mesh import batch_sharding, create_mesh, shard_batch
 from inception_jax.training.compilation import CompilationLog, trace_train_step
 from inception_jax.training.config import TrainConfig
@@ -102,7 +102,10 @@ class JaxEngine:
             memory["program_arguments"] = analysis.argument_size_in_bytes
         return {
             "device": f"{device.platform}: {device.device_kind}",
-            "flags": {"jax_default_matmul_precision": _precision(self.case.dtype), "cpu_kernels": native.is_wanted()},
+            "flags": {
+                "jax_default_matmul_precision": _precision(self.case.dtype),
+                "cpu_kernels": cpu_native.is_wanted(),
+            },
             "memory": memory,
             "cache_hits": self.log.hits,
         }

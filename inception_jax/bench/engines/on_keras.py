@@ -20,7 +20,7 @@ from inception_jax.bench.engines.on_jax import JaxEngine, set_precision
 from inception_jax.errors import UserError
 from inception_jax.models.inputs import normalise
 from inception_jax.models.zoo import model_card
-from inception_jax.weights.lineages import LINEAGES
+from inception_jax.weights.naming.lineages import LINEAGES
 
 
 class KerasEngine(JaxEngine):

@@ -1,0 +1,240 @@
+"""ONNX from a table: what `layers` runs, as a graph of ONNX operators. Maps are NCHW inside, as ONNX has them."""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from inception_jax.errors import UserError
+from inception_jax.inference.export_stablehlo import check_classifier
+from inception_jax.inference.fold_and_fuse import Params, for_inference
+from inception_jax.models import layers, spec
+from inception_jax.models.inputs import Preprocess
+from inception_jax.models.network import InceptionNet
+from inception_jax.paths import check_output, write_bytes
+from inception_jax.version import __version__
+from inception_jax.weights.files import Weights, to_json
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET, IR_VERSION = 17, 8  # of 2022: every operator is there, and old runtimes read it
+
+
+class Maps(NamedTuple):
+    """A value [B, C, height, width] of the graph."""
+
+    name: str
+    height: int
+    width: int
+
+
+def export_onnx(path: str | os.PathLike, weights: Weights, overwrite: bool = False) -> None:
+    """Writes the network with its parameters for ONNX runtimes, for any number of images.
+
+    Raises:
+      UserError: `onnx` is not installed, the weights have no classifier, the file exists, or it cannot be written.
+    """
+    check_output(path, overwrite)
+    write_bytes(path, onnx_model(weights).SerializeToString(), overwrite)
+
+
+def onnx_model(weights: Weights) -> onnx.ModelProto:
+    """Returns the graph: `images` [batch, size, size, 3] uint8 -> `logits` and `probabilities` [batch, K] float32.
+
+    Its metadata are those of our weights files: `weights.Info`, each field in JSON.
+
+    Raises:
+      UserError: `onnx` is not installed, or the weights have no classifier.
+    """
+    onnx = _import_onnx()
+    check_classifier(weights)
+    model, params = for_inference(weights.create_model(aux=False), weights.variables)
+    info, helper = weights.info, onnx.helper
+    graph = Graph(model.numerics)
+    graph.network(model, params, info.preprocess)
+    size, types = info.preprocess.size, onnx.TensorProto
+    outputs = [
+        helper.make_tensor_value_info(name, types.FLOAT, ["batch", info.num_classes])
+        for name in ("logits", "probabilities")
+    ]
+    images = helper.make_tensor_value_info("images", types.UINT8, ["batch", size, size, 3])
+    made = helper.make_model(
+        helper.make_graph(graph.nodes, info.model, [images], outputs, graph.constants),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="inception_jax",
+        producer_version=__version__,
+    )
+    helper.set_model_props(made, {"info": to_json(info)})
+    return made
+
+
+class Graph:
+    """The nodes and constants of an ONNX graph, written row by row; a node is called as its module is in the network.
+
+    Networks have no batch norms here: inference folds them.
+    """
+
+    def __init__(self, numerics: spec.Numerics):
+        self.numerics = numerics
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self._onnx = _import_onnx()
+
+    def network(self, model: InceptionNet, params: Params, preprocess: Preprocess) -> None:
+        """Writes the whole network, from `images` to `logits` and `probabilities`."""
+        self.node("Cast", "images", name="pixels", to=self._onnx.TensorProto.FLOAT)
+        mean, std = (self.constant(field, np.array(getattr(preprocess, field))) for field in ("mean", "std"))
+        self.node("Sub", "pixels", mean, name="centred")
+        self.node("Div", "centred", std, name="normalised")
+        maps = Maps(self.node("Transpose", "normalised", name="NCHW", perm=[0, 3, 1, 2]), *2 * (preprocess.size,))
+        for name, row in model.table.items():
+            module = spec.module_name(name, row)
+            maps = self.row(row, maps, params.get(module, {}), module)
+        linear = params["classifier"]["linear"]
+        self.node("GlobalAveragePool", maps.name, name="average")
+        self.node("Flatten", "average", name="pooled")
+        weight, bias = (self.constant(f"classifier/{leaf}", linear[leaf]) for leaf in ("kernel", "bias"))
+        self.node("Gemm", "pooled", weight, bias, name="logits")
+        self.node("Softmax", "logits", name="probabilities", axis=-1)
+
+    def row(self, row: spec.Row | spec.Block, maps: Maps, params: Params, path: str) -> Maps:
+        """Writes one row of a table, as `layers.run_row` runs it."""
+        match row:
+            case spec.Conv():
+                maps = self.convolution(row, maps, params["conv"], path)
+                return self.relu(maps, path) if row.relu else maps
+            case spec.SeparableConv():
+                maps = self.convolution(row, maps, params["depthwise"], f"{path}/depthwise")
+                maps = self.convolution(spec.Conv(row.features), maps, params["pointwise"], f"{path}/pointwise")
+                return self.relu(maps, path) if row.relu else maps
+            case spec.Pool():
+                return self.pool(row, maps, path)
+            case spec.AdaptivePool():
+                return self.adaptive_pool(row.output, maps, path)
+            case spec.LocalResponseNorm():
+                values = {"size": row.size, "alpha": row.alpha, "beta": row.beta, "bias": row.k}
+                return maps._replace(name=self.node("LRN", maps.name, name=path, **values))
+            case spec.Relu():
+                return self.relu(maps, path)
+            case spec.Channels():
+                limits = (self.constant(f"{path}/{n}", np.array([n])) for n in (row.start, row.stop))
+                return maps._replace(name=self.node("Slice", maps.name, *limits, self.axis(), name=path))
+            case spec.Residual():
+                return self.residual(row, maps, params, path)
+            case branches:
+                ends = [self.rows(rows, maps, params, path, f"branch{i}") for i, rows in enumerate(branches, start=1)]
+                return ends[0]._replace(name=self.node("Concat", *(end.name for end in ends), name=path, axis=1))
+
+    def rows(self, rows: spec.Branch, maps: Maps, params: Params, path: str, prefix: str) -> Maps:
+        """Writes a chain of rows."""
+        for j, row in enumerate(rows):
+            name = f"{prefix}_{j}"
+            maps = self.row(row, maps, params.get(name, {}), f"{path}/{name}")
+        return maps
+
+    def convolution(self, row: spec.Conv | spec.SeparableConv, maps: Maps, params: Params, path: str) -> Maps:
+        """Writes the convolution alone: a depthwise one of a separable row."""
+        kernel = params["kernel"].transpose(3, 2, 0, 1)
+        group = len(kernel) // row.multiplier if isinstance(row, spec.SeparableConv) else 1
+        leaves = [self.constant(f"{path}/kernel", kernel)]
+        leaves += [self.constant(f"{path}/bias", params["bias"])] if "bias" in params else []
+        windows = self.windows(maps, row.kernel, row.stride, row.padding, self.numerics.conv_same)
+        return self.windowed("Conv", maps, windows, *leaves, name=f"{path}/conv", group=group)
+
+    def pool(self, row: spec.Pool, maps: Maps, path: str) -> Maps:
+        """Writes a max or average pool."""
+        windows = self.windows(maps, 2 * (row.window,), row.stride, row.padding, self.numerics.pool_same)
+        if row.kind == "max":
+            return self.windowed("MaxPool", maps, windows, name=path)
+        return self.windowed(
+            "AveragePool", maps, windows, name=path, count_include_pad=int(self.numerics.count_padding)
+        )
+
+    def adaptive_pool(self, output: int, maps: Maps, path: str) -> Maps:
+        """Writes the averages as products with matrices, of columns and then of rows."""
+        columns = self.constant(f"{path}/columns", layers.averages(maps.width, output).T)
+        rows = self.constant(f"{path}/rows", layers.averages(maps.height, output))
+        narrow = self.node("MatMul", maps.name, columns, name=f"{path}/narrow")
+        return Maps(self.node("MatMul", rows, narrow, name=path), output, output)
+
+    def residual(self, row: spec.Residual, maps: Maps, params: Params, path: str) -> Maps:
+        """Writes ReLU(shortcut + scale * up(rows))."""
+        end = self.rows(row.rows, maps, params, path, "rows")
+        if row.up:
+            end = self.convolution(spec.Conv(0), end, params["up"]["conv"], f"{path}/up")
+        if row.shortcut is not None:
+            maps = self.row(row.shortcut, maps, params["shortcut"], f"{path}/shortcut")
+        scaled = end.name
+        if row.scale != 1:
+            scaled = self.node(
+                "Mul", scaled, self.constant(f"{path}/scale", np.array(row.scale)), name=f"{path}/scaled"
+            )
+        total = maps._replace(name=self.node("Add", maps.name, scaled, name=f"{path}/sum"))
+        return self.relu(total, path) if row.relu else total
+
+    def relu(self, maps: Maps, path: str) -> Maps:
+        return maps._replace(name=self.node("Relu", maps.name, name=path))
+
+    def windowed(self, operator: str, maps: Maps, windows: Windows, *inputs: str, name: str, **attributes: Any) -> Maps:
+        """Writes an operator that slides a window; returns its maps, of the size that it gives them."""
+        placed = windows.attributes()
+        return Maps(self.node(operator, maps.name, *inputs, name=name, **placed, **attributes), *windows.sizes(maps))
+
+    def windows(self, maps: Maps, window: tuple[int, int], stride: int, padding: spec.Padding, rule: str) -> Windows:
+        borders = (spec.border(n, k, stride, padding, rule) for n, k in zip(maps[1:], window, strict=True))
+        return Windows(window, stride, *borders)
+
+    def axis(self) -> str:
+        """Returns the constant that names the axis of the channels."""
+        if not any(each.name == "channels" for each in self.constants):
+            self.constant("channels", np.array([1]))
+        return "channels"
+
+    def constant(self, name: str, array: np.ndarray) -> str:
+        """Adds float32 or int64 numbers; returns their name."""
+        kind = np.float32 if np.issubdtype(array.dtype, np.floating) else np.int64
+        self.constants.append(self._onnx.numpy_helper.from_array(np.ascontiguousarray(array, kind), name))
+        return name
+
+    def node(self, operator: str, *inputs: str, name: str, **attributes: Any) -> str:
+        """Adds a node with one output, which has its name; returns that."""
+        self.nodes.append(self._onnx.helper.make_node(operator, inputs, [name], name, **attributes))
+        return name
+
+
+class Windows(NamedTuple):
+    """Where an operator puts its windows: size, stride, and the (low, high) padding of rows and columns."""
+
+    window: tuple[int, int]
+    stride: int
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+    def attributes(self) -> dict[str, Any]:
+        """Returns them in the words of ONNX."""
+        (top, bottom), (left, right) = self.rows, self.columns
+        strides = [self.stride, self.stride]
+        return {"kernel_shape": list(self.window), "strides": strides, "pads": [top, left, bottom, right]}
+
+    def sizes(self, maps: Maps) -> tuple[int, int]:
+        """Returns height and width of what comes out."""
+        height, width = (
+            (size + sum(border) - window) // self.stride + 1
+            for size, border, window in zip(maps[1:], (self.rows, self.columns), self.window, strict=True)
+        )
+        return height, width
+
+
+def _import_onnx() -> ModuleType:
+    try:
+        import onnx
+        import onnx.helper
+        import onnx.numpy_helper
+    except ImportError as error:
+        raise UserError(f"Writing ONNX needs the package onnx (pip install 'inception-jax[onnx]'): {error}.") from error
+    return onnx

@@ -1,0 +1,124 @@
+"""What a run writes beside its checkpoints. Process 0 writes it; in the others all of this is silent."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+
+import jax
+import rich.console
+
+from inception_jax.parallel.processes import exchange, is_main
+from inception_jax.paths import write_bytes
+from inception_jax.training.curves import (
+    draw_curves,
+    is_png,
+    is_whole_evaluation,
+    print_summary,
+    read_summary,
+    summarise,
+)
+from inception_jax.training.experiment import Experiment
+from inception_jax.training.finetune import write_classes, write_record
+from inception_jax.training.preview import describe, devices
+from inception_jax.training.records import Metrics
+from inception_jax.training.workdir import Folder, LocalCopy
+from inception_jax.training.writers import Console, MetricsFile, TensorBoard, Writer, read_metrics
+from inception_jax.version import __version__
+
+
+class Outputs:
+    """The files and the console of a run that goes on after `first_step`; use it as a context manager."""
+
+    def __init__(self, experiment: Experiment, workdir: Folder, first_step: int):
+        self.experiment, self.config = experiment, experiment.config
+        self.workdir, self.first_step = workdir, first_step
+        self.files = LocalCopy(workdir)
+        self.metrics_path = self.files.path / "metrics.jsonl"
+
+    def __enter__(self) -> Outputs:
+        silent = None if is_main() else rich.console.Console(quiet=True)
+        self.console = Console(self.experiment.total_steps, self.first_step, self.config.batch_size, silent)
+        self.writers: list[Writer] = [self.console]
+        if is_main():
+            self.files.fetch("metrics.jsonl", "summary.json", "curves.png")
+            write_classes(self.files.path, self.experiment.train_source.class_names)
+            if self.experiment.weights is not None:
+                write_record(self.files.path, self.experiment.weights)
+            self.files.publish()
+            tensorboard = TensorBoard(self.files.path / "tensorboard", self.first_step)
+            self.writers = [MetricsFile(self.metrics_path, self.first_step), tensorboard, self.console]
+        self.console.print(describe(self.experiment, self.first_step))
+        if self.experiment.weights is not None:
+            self.console.print(str(self.experiment.weights.report))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for writer in self.writers:
+            writer.close()
+        self.publish()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes the numbers of a step everywhere."""
+        for writer in self.writers:
+            writer.write(step, values)
+
+    def publish(self) -> None:
+        """Writes to a bucket what has been written since; to be called with every checkpoint."""
+        if is_main():
+            self.files.publish()
+
+    def evaluation(self, step: int) -> Metrics | None:
+        """Returns the metrics of a step as process 0 has written them; None if its evaluation is not written."""
+        records = read_metrics(self.metrics_path) if is_main() else []
+        of_step = [record for record in records if record["step"] == step and is_whole_evaluation(record)]
+        text = exchange(json.dumps(of_step[-1:]))[0]
+        return {name: value for each in json.loads(text) for name, value in each.items() if name != "step"} or None
+
+    def finish(
+        self,
+        step: int,
+        seconds: float,
+        compilation: str,
+        skipped: int,
+        evaluations: Mapping[int, Metrics | None],
+    ) -> None:
+        """Draws the curves, and writes and prints the summary; those of a run that had ended before stay as they are.
+
+        Args:
+          step: the last one.
+          seconds: since the start.
+          compilation: what it took.
+          skipped: broken images that this process left out.
+          evaluations: metrics of the checkpoints that are there, by step.
+        """
+        skipped = sum(map(int, exchange(str(skipped))))
+        if not is_main():
+            return
+        path, picture = self.files.path / "summary.json", self.files.path / "curves.png"
+        ended_now = step > self.first_step
+        summary = None if ended_now else read_summary(path)
+        if summary is None or summary["best_step"] not in evaluations:
+            since = self.first_step if ended_now else 0
+            summary = {
+                "model": self.config.model.name,
+                "data": self.config.data.name,
+                "classes": len(self.experiment.train_source.class_names),
+                "step": step,
+                **summarise(read_metrics(self.metrics_path), evaluations, since),
+                "seconds": round(seconds, 1),
+                "compilation": compilation,
+                "skipped": skipped,
+                "versions": {"inception_jax": __version__}
+                | {package: version(package) for package in ("jax", "jaxlib", "flax", "optax")},
+                "devices": devices(),
+                "processes": jax.process_count(),
+                "xla_flags": os.environ.get("XLA_FLAGS", ""),
+            }
+            write_bytes(path, (json.dumps(summary, indent=2) + "\n").encode())
+        if ended_now or not is_png(picture):
+            draw_curves(self.metrics_path, picture, f"{self.config.model.name} on {self.config.data.name}")
+        self.publish()
+        print_summary(self.console.console, summary, self.workdir)

@@ -1,0 +1,13 @@
+"""What originals call our modules, and how they order axes."""
+
+from typing import TYPE_CHECKING, Any
+
+from inception_jax.lazy import submodule, submodules
+
+if not TYPE_CHECKING:  # a type checker finds modules by itself, and would take any name for one
+
+    def __getattr__(name: str) -> Any:
+        return submodule(__name__, name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *submodules(__name__)})

@@ -1,0 +1,134 @@
+"""How foreign tensors are laid out: each is a view, an order of its axes, and a shape of ours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from inception_jax.weights.naming.names import Names, Path
+
+Shape = tuple[int, ...]
+
+
+class Slot(NamedTuple):
+    """One parameter of ours and one tensor of theirs, which holds the same numbers.
+
+    ours = theirs.reshape(view).transpose(axes).reshape(our_shape), mirrored along its axis `flip`.
+    """
+
+    path: Path
+    name: str
+    our_shape: Shape
+    their_shape: Shape
+    view: Shape
+    axes: Shape
+    flip: int | None = None
+
+    def to_ours(self, tensor: np.ndarray) -> np.ndarray:
+        """Returns their tensor as ours."""
+        ours = tensor.reshape(self.view).transpose(self.axes).reshape(self.our_shape)
+        return np.ascontiguousarray(ours if self.flip is None else np.flip(ours, self.flip))
+
+    def to_theirs(self, array: np.ndarray) -> np.ndarray:
+        """Returns our array as theirs."""
+        array = array if self.flip is None else np.flip(array, self.flip)
+        turned = array.reshape([self.view[axis] for axis in self.axes]).transpose(np.argsort(self.axes))
+        return np.ascontiguousarray(turned.reshape(self.their_shape))
+
+
+class Unit(NamedTuple):
+    """What a layout needs to know of the unit that a parameter belongs to."""
+
+    names: Names
+    multiplier: int = 1  # of a depthwise convolution
+    channels: int = 1  # of the map that a hidden layer reads flat
+
+
+class Layout(NamedTuple):
+    """How a framework suffixes and orders parameters.
+
+    leaves          suffix by our (sub-module, leaf); the sub-modules are conv, depthwise, pointwise, bn, linear, hidden
+    outputs_first   kernels are [outputs, inputs, height, width], and maps are flattened channels first (else as ours)
+    linear_as_conv  linear layers are 1x1 convolutions
+    no_gains        files may lack the gains of batch norms: they are one
+    """
+
+    leaves: Mapping[tuple[str, str], str]
+    outputs_first: bool
+    linear_as_conv: bool = False
+    no_gains: bool = False
+
+    def slot(self, path: Path, shape: Shape, unit: Unit) -> Slot:
+        """Returns the slot of our parameter at `path` (collection, modules, leaf)."""
+        part, leaf = path[-2:]
+        name = (unit.names.norm if part == "bn" else unit.names.layer) + self.leaves[part, leaf]
+        if leaf != "kernel":
+            return Slot(path, name, shape, shape, shape, (0,))
+        if self.outputs_first:
+            view, axes = _outputs_first(part, shape, unit)
+            theirs = (view[0], math.prod(view[1:])) if part == "hidden" else view
+            return Slot(path, name, shape, theirs, view, axes)
+        if part == "depthwise":
+            height, width, _, features = shape
+            view = (height, width, features // unit.multiplier, unit.multiplier)
+        else:
+            view = (1, 1, *shape) if part == "linear" and self.linear_as_conv else shape
+        return Slot(path, name, shape, view, view, tuple(range(len(view))))
+
+
+def _outputs_first(part: str, shape: Shape, unit: Unit) -> tuple[Shape, Shape]:
+    """Returns view and axes of a kernel whose outputs come first."""
+    if part == "hidden":  # they flatten [C, H, W], we flatten [H, W, C]
+        inputs, outputs = shape
+        size = math.isqrt(inputs // unit.channels)
+        return (outputs, unit.channels, size, size), (2, 3, 1, 0)
+    if part == "linear":
+        return shape[::-1], (1, 0)
+    height, width, inputs, outputs = shape
+    return (outputs, inputs, height, width), (2, 3, 1, 0)
+
+
+_TF_NORM = {
+    ("bn", "scale"): "gamma",
+    ("bn", "bias"): "beta",
+    ("bn", "mean"): "moving_mean",
+    ("bn", "var"): "moving_variance",
+}
+
+
+def _leaves(separator: str, weight: str, bias: str, parts: tuple[str, ...]) -> dict[tuple[str, str], str]:
+    return {(part, leaf): separator + name for part in parts for leaf, name in (("kernel", weight), ("bias", bias))}
+
+
+PLAIN = ("conv", "linear", "hidden")
+TORCH = Layout(
+    _leaves(".", "weight", "bias", PLAIN)
+    | {("depthwise", "kernel"): ".conv1.weight", ("pointwise", "kernel"): ".pointwise.weight"}
+    | {
+        ("bn", "scale"): ".weight",
+        ("bn", "bias"): ".bias",
+        ("bn", "mean"): ".running_mean",
+        ("bn", "var"): ".running_var",
+    },
+    outputs_first=True,
+)
+CAFFE = Layout(_leaves("/", "0", "1", PLAIN), outputs_first=True)
+SLIM = Layout(
+    _leaves("/", "weights", "biases", PLAIN)
+    | {("depthwise", "kernel"): "/depthwise_weights", ("pointwise", "kernel"): "/pointwise_weights"}
+    | {("pointwise", "bias"): "/biases"}
+    | {key: f"/{name}" for key, name in _TF_NORM.items()},
+    outputs_first=False,
+    no_gains=True,
+)
+SLIM_1X1 = SLIM._replace(linear_as_conv=True)
+KERAS = Layout(
+    _leaves("/", "kernel", "bias", PLAIN)
+    | {("depthwise", "kernel"): "/depthwise_kernel", ("pointwise", "kernel"): "/pointwise_kernel"}
+    | {key: f"/{name}" for key, name in _TF_NORM.items()},
+    outputs_first=False,
+    no_gains=True,
+)

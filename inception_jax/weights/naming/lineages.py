@@ -1,0 +1,182 @@
+"""Which origins publish weights of which models, and how their files name and order the parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from inception_jax.models import inputs, spec, zoo
+from inception_jax.models.network import InceptionNet
+from inception_jax.weights.naming import layouts, names, tf_names
+from inception_jax.weights.naming.layouts import Layout, Shape, Slot, Unit
+from inception_jax.weights.naming.names import Naming, Path
+
+Tensors = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lineage:
+    """How the files of one origin hold the parameters of one model.
+
+    Attributes:
+      origin: what `--from` and `--to` name.
+      model: the name in the zoo.
+      naming, layout: their names and orders.
+      not_ours: a pattern of the tensors that are no parameters of ours, and are left behind.
+      bgr: their first convolution reads blue first; ours reads red first.
+      numbered: they name by order of creation, from any number on.
+      background: class 0 of 1001 outputs is none of ImageNet's.
+      preprocess: what their files read, unless a card knows better.
+    """
+
+    origin: str
+    model: str
+    naming: Naming
+    layout: Layout
+    not_ours: str = "$^"
+    bgr: bool = False
+    numbered: bool = False
+    background: bool = False
+    _: dataclasses.KW_ONLY
+    preprocess: inputs.Preprocess
+
+    def slots(self, model: InceptionNet) -> list[Slot]:
+        """Returns the slots of the parameters of `model` that these files hold."""
+        named, paths = self.naming(model), names.units(model)
+        units: dict[Path, Unit] = {}
+        for row in paths.keys() & named.keys():
+            for path, theirs in zip(paths[row], named[row], strict=True):
+                units[path] = Unit(theirs, *_facts(model, row))
+        shapes = variable_shapes(model)
+        slots = [
+            self.layout.slot(path, shape, units[unit])
+            for path, shape in shapes.items()
+            if (unit := _unit_path(path)) in units
+        ]
+        if self.bgr:
+            slots = [slot._replace(flip=2) if slot.our_shape[2:3] == (3,) else slot for slot in slots]
+        return slots
+
+    def without_foreign(self, tensors: Tensors) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+        """Returns the tensors that hold parameters of ours, and the names of the others."""
+        foreign = tuple(name for name in tensors if re.search(self.not_ours, name))
+        ours = {name: tensor for name, tensor in tensors.items() if name not in foreign}
+        return _renumbered(ours) if self.numbered else ours, foreign
+
+    def outputs(self, tensors: Tensors) -> int:
+        """Returns the outputs of the classifier in these tensors; 0: there is none."""
+        head = self.naming(zoo.create_model(self.model)).get("classifier")
+        bias = tensors.get(head[0].layer + self.layout.leaves["linear", "bias"]) if head else None
+        return 0 if bias is None else bias.size
+
+
+@functools.lru_cache(maxsize=64)
+def variable_shapes(model: InceptionNet, image_size: int | None = None) -> dict[Path, Shape]:
+    """Returns the shape of every variable of `model` by path: (collection, modules ..., leaf).
+
+    Hidden layers of heads depend on the size of the images in pixels; None: the model card's.
+    """
+    size = init_size(model, image_size)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(dict(shapes)).items()}
+
+
+def init_size(model: InceptionNet, image_size: int | None = None) -> int:
+    """Returns the image size to initialise a model at, which its heads can read."""
+    size = image_size or zoo.model_card(model.name_in_zoo).preprocess.size
+    return max(size, model.minimum_input(train=True))
+
+
+def _unit_path(path: Path) -> Path:
+    """Returns the unit that the variable at `path` belongs to: a linear layer is one, a convolution lies in one."""
+    return path[1:-1] if path[-2] in ("linear", "hidden") else path[1:-2]
+
+
+def _facts(model: InceptionNet, row: str) -> tuple[int, int]:
+    """Returns the depthwise multiplier of a row, and the channels that the hidden layer of a head reads."""
+    head = model.aux_heads.get(row.removeprefix("aux_"))
+    channels = [part.features for part in head.rows if isinstance(part, spec.Conv)] if head else [1]
+    return getattr(model.table.get(row), "multiplier", 1), channels[-1]
+
+
+def _renumbered(tensors: Tensors) -> dict[str, np.ndarray]:
+    """Returns the tensors with the numbers of their layers counted from 1: "conv2d_95/kernel" may be the first."""
+    numbered = re.compile(r"^(conv2d|batch_normalization)(?:_(\d+))?/")
+    layers = {match[0]: (match[1], int(match[2] or 0)) for name in tensors if (match := numbered.match(name))}
+    new: dict[str, str] = {}
+    for kind in ("conv2d", "batch_normalization"):
+        of_kind = sorted((number, prefix) for prefix, (its_kind, number) in layers.items() if its_kind == kind)
+        new |= {prefix: f"{kind}_{i}/" for i, (_, prefix) in enumerate(of_kind, start=1)}
+    return {numbered.sub(lambda match: new[match[0]], name): tensor for name, tensor in tensors.items()}
+
+
+_COUNTERS = r"\.num_batches_tracked$"
+# Counters, averages and the state of optimizers, which a training checkpoint holds besides the variables.
+_SLOTS = "ExponentialMovingAverage|(RMSProp|Adam|Adadelta|Ftrl)(_1)?|Momentum|Adagrad"
+_SLIM_EXTRAS = rf"^global_step$|/({_SLOTS})$|^(beta1|beta2)_power$"
+
+_inception_resnet = functools.partial(names.torch_inception_resnet, ("repeat", "repeat_1", "repeat_2"))
+_facenet_pytorch = names.torch_inception_resnet(("repeat_1", "repeat_2", "repeat_3"), classifier="")
+_aux_v3 = {"Mixed_6e": ("Conv2d_1b_1x1", "Conv2d_2a_5x5", "Conv2d_2b_1x1")}
+_aux_v4 = {"Mixed_6h": ("Conv2d_1b_1x1", "Conv2d_2a", "Aux_logits")}
+_aux_resnet = {"block17_20": ("Conv2d_1b_1x1", "Conv2d_2a_5x5", "Logits")}
+_slim_v1 = tf_names.slim("InceptionV1", "Logits/Conv2d_0c_1x1", irregular=tf_names.SLIM_V1_IRREGULAR)
+_slim_v2 = tf_names.slim("InceptionV2", "Logits/Conv2d_1c_1x1")
+_slim_v3 = tf_names.slim("InceptionV3", "Logits/Conv2d_1c_1x1", _aux_v3, tf_names.SLIM_V3_IRREGULAR)
+_slim_v4 = tf_names.slim("InceptionV4", "Logits/Logits", _aux_v4, tf_names.SLIM_V4_IRREGULAR)
+_slim_resnet = tf_names.slim("InceptionResnetV2", "Logits/Logits", _aux_resnet, lone="Conv2d_1x1")
+_facenet = tf_names.slim("InceptionResnetV1", "", lone="Conv2d_1x1")
+# An embedding of faces, and who they are.
+_FACES = r"^(last_linear|last_bn|logits)\.|^InceptionResnetV1/Bottleneck/|^Logits/|^centers$"
+
+_pytorch = functools.partial(Lineage, layout=layouts.TORCH, not_ours=_COUNTERS)
+_torchvision, _timm, _cadene = (functools.partial(_pytorch, origin) for origin in ("torchvision", "timm", "cadene"))
+_slim = functools.partial(Lineage, "slim", not_ours=_SLIM_EXTRAS, background=True)
+_keras = functools.partial(Lineage, "keras", layout=layouts.KERAS, numbered=True, preprocess=inputs.SYMMETRIC_299)
+_SLIM_OF_TORCH = {"background": True, "preprocess": inputs.CADENE_299}  # Cadene's copies keep the background
+
+LINEAGES = (
+    _torchvision("googlenet_torchvision", names.torchvision_googlenet, preprocess=inputs.SYMMETRIC_224),
+    _torchvision("inception_v3", names.torch_v3, preprocess=inputs.SYMMETRIC_299),
+    _timm("inception_v3", names.torch_v3, preprocess=inputs.TIMM_299),
+    _timm("inception_v4", names.timm_v4, preprocess=inputs.TIMM_299),
+    _timm("inception_resnet_v2", _inception_resnet("classif"), preprocess=inputs.TIMM_299_WIDE),
+    _timm("xception_timm", names.timm_xception, preprocess=inputs.TIMM_299_WIDE),
+    _cadene("bn_inception", names.cadene_bn_inception, bgr=True, preprocess=inputs.BGR_MEANS),
+    _cadene("inception_v4", names.timm_v4, **_SLIM_OF_TORCH),
+    _cadene("inception_resnet_v2", _inception_resnet("last_linear"), **_SLIM_OF_TORCH),
+    _cadene("xception_timm", names.timm_xception, preprocess=inputs.TIMM_299_WIDE),
+    _pytorch("pytorch_fid", "inception_v3_fid", names.torch_v3, preprocess=inputs.FID),
+    _pytorch(
+        "facenet_pytorch",
+        "inception_resnet_v1",
+        _facenet_pytorch,
+        not_ours=f"{_COUNTERS}|{_FACES}",
+        preprocess=inputs.FACES,
+    ),
+    Lineage("caffe", "googlenet", names.caffe_googlenet, layouts.CAFFE, bgr=True, preprocess=inputs.CAFFE),
+    _slim("inception_v1_slim", _slim_v1, layouts.SLIM_1X1, preprocess=inputs.SLIM_224),
+    _slim("inception_v2", _slim_v2, layouts.SLIM_1X1, preprocess=inputs.SLIM_224),
+    _slim("inception_v3_tf", _slim_v3, layouts.SLIM_1X1, preprocess=inputs.SLIM_299),
+    _slim("inception_v4", _slim_v4, layouts.SLIM, preprocess=inputs.SLIM_299),
+    _slim("inception_resnet_v2", _slim_resnet, layouts.SLIM, preprocess=inputs.SLIM_299),
+    Lineage(
+        "facenet",
+        "inception_resnet_v1",
+        _facenet,
+        layouts.SLIM,
+        not_ours=f"{_SLIM_EXTRAS}|{_FACES}",
+        preprocess=inputs.FACES,
+    ),
+    _keras("inception_v3_tf", tf_names.keras_v3),
+    _keras("inception_resnet_v2", tf_names.keras_inception_resnet_v2),
+    _keras("xception", tf_names.keras_xception),
+    Lineage("keras1", "xception", tf_names.keras1_xception, layouts.KERAS, preprocess=inputs.SYMMETRIC_299),
+)

@@ -1,0 +1,245 @@
+"""The kernels in C++: empty arrays, infinities and missing memory, and what is said where they cannot be called."""
+
+import functools
+import importlib.util
+import logging
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from inception_jax import ops
+from inception_jax.ops import cpu_native, platforms
+
+EDGE = ((1, 1), (1, 1))
+WIDE = ((2, 2), (2, 2))
+EMPTY = {  # shape of the maps, of the kernel, stride, borders
+    "no images": ((0, 6, 5, 4), (3, 3, 4, 5), 2, EDGE),
+    "no rows": ((2, 0, 5, 4), (3, 3, 4, 5), 2, EDGE),
+    "no rows but borders": ((2, 0, 5, 4), (3, 3, 4, 5), 1, WIDE),
+    "no columns but borders": ((2, 5, 0, 4), (3, 3, 4, 5), 2, WIDE),
+    "no rows of output": ((2, 2, 8, 4), (3, 3, 4, 5), 2, ops.NO_BORDERS),
+    "a window larger than the maps": ((2, 1, 1, 4), (5, 5, 4, 5), 2, ops.NO_BORDERS),
+    "no channels": ((2, 6, 5, 0), (3, 3, 0, 5), 1, EDGE),
+    "no channels, 1x1": ((2, 6, 5, 0), (1, 1, 0, 5), 1, ops.NO_BORDERS),
+    "no features": ((2, 6, 5, 4), (3, 3, 4, 0), 2, EDGE),
+}
+
+
+@pytest.fixture
+def kernels(kernels_built):
+    """Traces with the kernels of `native`."""
+    with cpu_native.kernels(True):
+        yield
+
+
+def _draw(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def _reference(maps, kernel, stride=1, borders=EDGE):
+    return lax.conv_general_dilated(maps, kernel, (stride, stride), borders, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _both(fast, plain, *arrays):
+    """Returns (value, *gradients) of two functions, whose cotangent is ones."""
+
+    @jax.jit
+    def run(*arrays):
+        made = [jax.vjp(function, *arrays) for function in (fast, plain)]
+        return [(value, *pullback(jnp.ones_like(value))) for value, pullback in made]
+
+    return run(*arrays)
+
+
+@pytest.mark.parametrize(("dtype", "with_kernels"), [("float32", True), ("bfloat16", False)])
+@pytest.mark.parametrize(("shape", "kernel", "stride", "borders"), EMPTY.values(), ids=EMPTY)
+def test_convolutions_of_nothing_are_those_of_xla(shape, kernel, stride, borders, dtype, with_kernels, request):
+    if with_kernels:
+        request.getfixturevalue("kernels")
+    arrays = (jnp.asarray(_draw(i, *each), dtype) for i, each in enumerate((shape, kernel)))
+    fast = functools.partial(ops.conv, stride=stride, borders=borders)
+    for one, other in zip(
+        *_both(fast, functools.partial(_reference, stride=stride, borders=borders), *arrays), strict=True
+    ):
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        np.testing.assert_allclose(np.float32(one), np.float32(other), rtol=0, atol=1e-4)
+
+
+def test_depthwise_convolutions_of_nothing_are_those_of_xla():
+    for maps, kernel in (((0, 6, 5, 4), (3, 3, 1, 4)), ((2, 2, 5, 4), (3, 3, 1, 4))):
+        fast = functools.partial(ops.conv, stride=2, borders=ops.NO_BORDERS, groups=4)
+
+        def plain(maps, kernel):
+            return lax.conv_general_dilated(
+                maps, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=4
+            )
+
+        for one, other in zip(*_both(fast, plain, _draw(0, *maps), _draw(1, *kernel)), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("shape", [(0, 6, 5, 4), (2, 0, 5, 4), (2, 5, 0, 4), (2, 6, 5, 0), (2, 1, 1, 4)], ids=str)
+@pytest.mark.parametrize("borders", [ops.NO_BORDERS, WIDE], ids=["", "borders"])
+def test_max_pools_of_nothing_are_those_of_xla(shape, borders, kernels):
+    def plain(maps):
+        return lax.reduce_window(maps, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), *borders, (0, 0)))
+
+    for one, other in zip(*_both(lambda maps: ops.max_pool(maps, 3, 2, borders), plain, _draw(0, *shape)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("shape", [(0, 6, 5, 4), (2, 0, 5, 4), (2, 5, 0, 4), (2, 6, 5, 0)], ids=str)
+def test_sums_over_nothing(shape, kernels):
+    """The mean of no values is NaN, their sum 0."""
+    channels = shape[3]
+    for moment in cpu_native.moments(_draw(0, *shape), np.zeros(channels, np.float32), 2):
+        np.testing.assert_array_equal(moment, np.full((2, channels), np.nan, np.float32) if channels else moment)
+        assert moment.shape == (2, channels)
+    gradient, sums = cpu_native.pending_gradient(
+        _draw(0, *shape), _draw(1, *shape), _draw(2, 3, 2, channels), relu=True
+    )
+    assert gradient.shape == shape
+    for each in sums:
+        np.testing.assert_array_equal(each, np.zeros((2, channels), np.float32))
+
+
+def test_groups_that_do_not_divide_the_images_are_refused(kernels):
+    for groups in (0, 2):
+        with pytest.raises(Exception, match=f"3 images are no {groups} groups"):
+            jax.block_until_ready(
+                cpu_native.pending_gradient(
+                    _draw(0, 3, 2, 2, 4), _draw(1, 3, 2, 2, 4), _draw(2, 3, groups, 4), relu=True
+                )
+            )
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38], ids=str)
+def test_a_tile_of_winograd_passes_on_an_infinity_as_xla_does(value, kernels):
+    """An infinity would be NaN in all outputs of a tile, and 3e38 an infinity; other images keep their last bit."""
+    maps, kernel = _draw(0, 4, 16, 16, 16), _draw(1, 3, 3, 16, 33)
+    conv = functools.partial(ops.conv, stride=1, borders=EDGE)
+    before = np.asarray(conv(maps, kernel))
+    maps[1, 7, 4, 3] = value
+    fast, plain = (np.asarray(each) for each in (conv(maps, kernel), jax.jit(_reference)(maps, kernel)))
+    assert np.isnan(fast).sum() == np.isnan(plain).sum()
+    np.testing.assert_array_equal(np.where(np.isfinite(fast), 0, fast), np.where(np.isfinite(plain), 0, plain))
+    np.testing.assert_array_equal(fast[[0, 2, 3]], before[[0, 2, 3]])
+    np.testing.assert_allclose(fast, plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, 3e38], ids=str)
+def test_the_kernel_gradient_passes_on_an_infinity_as_xla_does(value, kernels):
+    maps, kernel = _draw(0, 4, 16, 16, 16), _draw(1, 3, 3, 16, 33)
+    maps[1, 7, 4, 3] = value
+    (_, _, fast), (_, _, plain) = _both(functools.partial(ops.conv, stride=1, borders=EDGE), _reference, maps, kernel)
+    np.testing.assert_allclose(fast, plain, rtol=1e-3, atol=1e-2)
+    assert np.isfinite(fast[:, :, :3]).all(), "other channels do not read it"
+
+
+NO_MEMORY = """
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from inception_jax.models import native, ops
+
+jax.config.update("jax_platforms", "cpu")
+FAR = 1 << 44  # a stride, so that tasks ask for 3 PB, which no machine addresses, for an output of 2 x 2
+maps, kernel = jnp.ones((4, 8, 8, 16)), jnp.ones((3, 3, 16, 8))
+with native.kernels(True):
+    small = jax.jit(lambda maps, kernel: ops.conv(maps, kernel, 1, ((1, 1), (1, 1)))).lower(maps, kernel).compile()
+    far = jax.jit(lambda maps, kernel: ops.conv(maps, kernel, FAR, ((0, FAR), (0, FAR)))).lower(maps, kernel).compile()
+    geometry = ops.geometry(FAR, ((0, FAR), (0, FAR)))
+    grads = jnp.ones((4, 2, 2, 8))
+    back = jax.jit(lambda maps, grads: native.kernel_gradient(maps, grads, (3, 3, 16, 8), geometry))
+    back = back.lower(maps, grads).compile()
+before = np.asarray(small(maps, kernel))
+for call, arrays in ((far, (maps, kernel)), (back, (maps, grads))) * 3:
+    try:
+        jax.block_until_ready(call(*arrays))
+    except Exception as error:
+        print(str(error).splitlines()[0])
+print(np.array_equal(before, np.asarray(small(maps, kernel))))
+"""
+
+
+def test_a_task_without_memory_is_an_exception_and_the_next_call_works(kernels_built):
+    """In a process of its own: it used to end there, by std::terminate or a segmentation fault."""
+    done = subprocess.run([sys.executable, "-c", NO_MEMORY], capture_output=True, text=True, timeout=120)
+    *errors, same = done.stdout.splitlines() or [""]
+    assert (done.returncode, len(errors), same) == (0, 6, "True"), done.stderr
+    assert all("RESOURCE_EXHAUSTED: inception_jax: no memory" in error for error in errors), errors
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """Lets `native` look again whether XLA takes the kernels, in the test and after it."""
+
+    def forget():
+        for function in (cpu_native.missing, cpu_native._warn):
+            function.cache_clear()
+
+    forget()
+    yield monkeypatch
+    monkeypatch.undo()
+    forget()
+
+
+def _trace(platform=None):
+    maps, kernel = _draw(0, 1, 5, 5, 4), _draw(1, 3, 3, 4, 4)
+    traced = jax.jit(lambda *arrays: ops.conv(*arrays, 1, EDGE)).trace(maps, kernel)
+    return traced.lower(lowering_platforms=(platform or "cpu",)).as_text()
+
+
+def test_kernels_that_xla_refuses_are_left_out_and_said_once(kernels_built, fresh, caplog):
+    def refuse(*_, **__):
+        raise ValueError("API version (9.9) is incompatible\nand more")
+
+    fresh.setattr(jax.ffi, "register_ffi_target", refuse)
+    with cpu_native.kernels(True):
+        assert not cpu_native.is_built()
+        assert "@inception_jax" not in _trace() + _trace()
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    message = record.getMessage()
+    assert "\n" not in message
+    assert message.startswith(f"Convolutions are XLA's, which are slower: jaxlib {jax.lib.__version__} refuses those")
+    assert "API version (9.9) is incompatible" in message
+    assert f"compiled for jaxlib {cpu_native._native.jaxlib}," in message
+
+
+def test_kernels_that_were_not_built_are_said_once_and_only_where_they_are_missed(fresh, caplog):
+    fresh.setattr(cpu_native, "_native", None)
+    fresh.setattr(cpu_native, "_import_error", ModuleNotFoundError("_native"))
+    with cpu_native.kernels(False):
+        _trace()
+    with cpu_native.kernels(True), platforms._target(platforms._Target("tpu", "TPU v5 lite", 1)):
+        cpu_native.is_wanted()
+    assert caplog.records == []
+    with cpu_native.kernels(True):
+        _trace(), _trace()
+    assert [record.getMessage() for record in caplog.records] == [
+        "Convolutions are XLA's, which are slower: this package was installed without a C++ compiler."
+    ]
+
+
+def test_kernels_that_cannot_be_loaded_say_why(fresh):
+    fresh.setattr(cpu_native, "_native", None)
+    fresh.setattr(cpu_native, "_import_error", ImportError("undefined symbol: vexp"))
+    assert cpu_native.missing() == "the compiled ones cannot be loaded (undefined symbol: vexp)"
+
+
+def test_importing_hands_nothing_to_xla(fresh):
+    """What XLA refuses before its CPU backend runs keeps the backend from starting, and so every model."""
+    calls = []
+    fresh.setattr(jax.ffi, "register_ffi_target", lambda name, *_, **__: calls.append(name))
+    spec = importlib.util.spec_from_file_location("native_again", cpu_native.__file__)
+    again = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(again)
+    assert calls == []
+    assert again.is_built() == bool(calls)
