@@ -39,6 +39,8 @@ def _model() -> ml_collections.ConfigDict:
     config.bn_group_size = placeholder(object)
     # Of batch norm's running statistics, what a step keeps; None: the model's own, up to 0.9997, for long runs.
     config.bn_decay = placeholder(float)
+    # Of convolutions, pools and batch norms. auto: C++ on CPUs, XLA elsewhere; or xla, native (C++), pallas (TPUs).
+    config.implementation = "auto"
     return config
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from inception_jax.describe import summary
 from inception_jax.errors import UserError
 from inception_jax.models import zoo
+from inception_jax.ops import IMPLEMENTATIONS, Implementation
 from inception_jax.weights import Info, Weights
 from inception_jax.weights.naming.lineages import variable_shapes
 
@@ -34,6 +35,7 @@ class Case:
       image_size: in pixels; None: the card's.
       num_classes, aux: of the network; the auxiliary heads count in training alone.
       threads: processor cores that an engine may use; None: all.
+      implementation: of our convolutions and pools; see `create_model`.
       seed: of weights, images and labels.
     """
 
@@ -46,9 +48,10 @@ class Case:
     aux: bool = False
     threads: int | None = None
     seed: int = 0
+    implementation: Implementation = "auto"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("mode", MODES), ("dtype", DTYPES)):
+        for name, allowed in (("mode", MODES), ("dtype", DTYPES), ("implementation", IMPLEMENTATIONS)):
             if getattr(self, name) not in allowed:
                 raise UserError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
         if self.heads and not zoo.model_card(self.model).aux_heads:

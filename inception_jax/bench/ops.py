@@ -55,8 +55,8 @@ class Op:
         if isinstance(self.row, spec.Pool):
             return 0
         height, width = (
-            (self.size + sum(low_high) - window) // self.row.stride + 1
-            for window, low_high in zip(self.row.kernel, borders(self, numerics), strict=True)
+            spec.windows(self.size, window, self.row.stride, self.row.padding, numerics.conv_same)
+            for window in self.row.kernel
         )
         window = self.row.kernel[0] * self.row.kernel[1]
         if isinstance(self.row, spec.SeparableConv):
@@ -86,12 +86,14 @@ def distinct(model: str, image_size: int | None = None, aux: bool = False) -> di
     return found
 
 
-def borders(op: Op, numerics: spec.Numerics) -> list[tuple[int, int]]:
+def padding(op: Op, numerics: spec.Numerics) -> list[tuple[int, int]]:
     """Returns the (low, high) padding of height and of width."""
     row = op.row
     if isinstance(row, spec.Pool):
-        return [spec.border(op.size, row.window, row.stride, row.padding, numerics.pool_same)] * 2
-    return [spec.border(op.size, window, row.stride, row.padding, numerics.conv_same) for window in row.kernel]
+        return [spec.explicit_padding(op.size, row.window, row.stride, row.padding, numerics.pool_same)] * 2
+    return [
+        spec.explicit_padding(op.size, window, row.stride, row.padding, numerics.conv_same) for window in row.kernel
+    ]
 
 
 def inputs(op: Op, batch: int, seed: int = 0) -> list[np.ndarray]:
@@ -212,15 +214,11 @@ def _compare(what: str, outputs: dict[str, dict[str, np.ndarray]], dtype: str) -
 def _walk(rows: spec.Branch, size: int, channels: int, numerics: spec.Numerics) -> Iterator[Any]:
     """Yields the ops of a chain, and at last (size, channels) of what it makes."""
     for row in rows:
-        out = channels
         match row:
             case spec.Conv() | spec.SeparableConv():
                 yield Op(row._replace(relu=False, norm=False, init=None), size, channels)
-                out = row.features
             case spec.Pool():
                 yield Op(row, size, channels)
-            case spec.Channels():
-                out = row.stop - row.start
             case spec.Residual():
                 *ops, (inner, between) = _walk(row.rows, size, channels, numerics)
                 yield from ops
@@ -228,14 +226,11 @@ def _walk(rows: spec.Branch, size: int, channels: int, numerics: spec.Numerics) 
                     yield Op(spec.Conv(channels, relu=False, norm=False), inner, between)
                 if row.shortcut is not None:
                     yield Op(row.shortcut._replace(relu=False, norm=False, init=None), size, channels)
-                    out = row.shortcut.features
-            case spec.AdaptivePool() | spec.LocalResponseNorm() | spec.Relu():
+            case spec.AdaptivePool() | spec.LocalResponseNorm() | spec.Relu() | spec.Channels():
                 pass
             case branches:
-                out = 0
                 for branch in branches:
-                    *ops, (_, made) = _walk(branch, size, channels, numerics)
+                    *ops, _ = _walk(branch, size, channels, numerics)
                     yield from ops
-                    out += made
-        size, channels = spec.output_size(row, size, numerics), out
+        size, channels = spec.out_size(row, size, numerics), spec.out_channels(row, channels)
     yield size, channels

@@ -46,6 +46,9 @@ def bench_model(
     threads: Threads = None,
     seconds: Annotated[float, typer.Option("--seconds", help="How long each engine runs a case.", min=0)] = 10.0,
     rounds: Annotated[int, typer.Option("--rounds", help="Turns into which that is cut.", min=1)] = 5,
+    implementation: Annotated[
+        str, typer.Option("--implementation", help="Of the engine jax: auto, xla, native or pallas.")
+    ] = "auto",
     warm: Annotated[
         bool, typer.Option("--warm/--no-warm", help="Build each once more, with what it compiled before at hand.")
     ] = True,
@@ -68,7 +71,7 @@ def bench_model(
     names = engine or ["jax"]
     with user_errors():
         cases = [
-            Case(model, each_mode, each_batch, each_dtype, image_size, classes, aux, threads)  # type: ignore[arg-type]
+            Case(model, each_mode, each_batch, each_dtype, image_size, classes, aux, threads, 0, implementation)  # type: ignore[arg-type]
             for each_mode in mode or ["inference"]
             for each_batch in batch or [32]
             for each_dtype in dtype or ["float32"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 from inception_jax.describe import diagram_layout
 from inception_jax.describe.diagram_layout import Piece
 from inception_jax.models import spec
@@ -46,21 +44,8 @@ def _pieces(rows: spec.Branch, channels: int, joined: bool = True) -> list[Piece
     pieces = []
     for i, row in enumerate(rows, start=1):
         pieces.append(piece(row, channels, joined or i < len(rows)))
-        channels = _channels(row, channels)
+        channels = spec.out_channels(row, channels)
     return pieces
-
-
-def _channels(row: spec.Row | spec.Block, channels: int) -> int:
-    """Returns the number of maps that a row makes of `channels`."""
-    match row:
-        case spec.Conv() | spec.SeparableConv():
-            return row.features
-        case spec.Residual():
-            return row.shortcut.features if row.shortcut else channels
-        case spec.Pool() | spec.AdaptivePool() | spec.LocalResponseNorm() | spec.Relu() | spec.Channels():
-            return channels
-        case branches:
-            return sum(functools.reduce(lambda n, part: _channels(part, n), branch, channels) for branch in branches)
 
 
 def _label(row: spec.Row) -> tuple[str, str]:

@@ -186,8 +186,8 @@ class Graph:
         return Maps(self.node(operator, maps.name, *inputs, name=name, **placed, **attributes), *windows.sizes(maps))
 
     def windows(self, maps: Maps, window: tuple[int, int], stride: int, padding: spec.Padding, rule: str) -> Windows:
-        borders = (spec.border(n, k, stride, padding, rule) for n, k in zip(maps[1:], window, strict=True))
-        return Windows(window, stride, *borders)
+        pads = (spec.explicit_padding(n, k, stride, padding, rule) for n, k in zip(maps[1:], window, strict=True))
+        return Windows(window, stride, *pads)
 
     def axis(self) -> str:
         """Returns the constant that names the axis of the channels."""

@@ -20,7 +20,6 @@ from inception_jax.errors import UserError, first_line, printable
 from inception_jax.inference.fold_and_fuse import for_inference
 from inception_jax.models.inputs import normalise
 from inception_jax.models.network import ModelOutput
-from inception_jax.ops.cpu_native import kernels
 from inception_jax.paths import check_output, open_regular, write_bytes
 from inception_jax.weights.files import Info, Weights, from_json, to_json
 
@@ -81,7 +80,7 @@ def lower(weights: Weights) -> export.Exported:
       UserError: the weights have no classifier.
     """
     check_classifier(weights)
-    model, params = for_inference(weights.create_model(aux=False), weights.variables)
+    model, params = for_inference(weights.create_model(aux=False, implementation="xla"), weights.variables)
     preprocess = weights.info.preprocess
 
     def run(images: jax.Array) -> dict[str, jax.Array]:
@@ -90,8 +89,7 @@ def lower(weights: Weights) -> export.Exported:
 
     (batch,) = export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((batch, preprocess.size, preprocess.size, 3), np.uint8)
-    with kernels(False):
-        return export.export(jax.jit(run), platforms=PLATFORMS)(images)
+    return export.export(jax.jit(run), platforms=PLATFORMS)(images)
 
 
 def check_classifier(weights: Weights) -> None:

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from inception_jax.models.inputs import Preprocess, normalise
 from inception_jax.models.network import InceptionNet, ModelOutput
-from inception_jax.ops.platforms import tracing_for
+from inception_jax.ops.platforms import tracing_for, without_garbage_collection
 
 Outputs = dict[str, jax.Array]
 
@@ -34,7 +34,7 @@ def trace_forward(
     forward = functools.partial(_forward, model=model, preprocess=preprocess, outputs=outputs)
     run = jax.shard_map(forward, mesh=mesh, in_specs=(P(), P("data")), out_specs=P("data"), check_vma=False)
     images = jax.ShapeDtypeStruct((batch, preprocess.size, preprocess.size, 3), np.uint8)
-    with tracing_for(list(mesh.devices.flat)):
+    with without_garbage_collection(), tracing_for(list(mesh.devices.flat)):
         return jax.jit(run, in_shardings=(replicated, split), out_shardings=split).trace(params, images)
 
 

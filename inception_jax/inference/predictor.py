@@ -23,7 +23,8 @@ from inception_jax.inference.fold_and_fuse import for_inference
 from inception_jax.inference.forward import Outputs, log_mean, log_softmax, trace_forward
 from inception_jax.inference.images import Encoded, Images, Input, as_images, as_names, opened
 from inception_jax.inference.multi_crop import check_kind, crops
-from inception_jax.ops.platforms import tracing_for
+from inception_jax.ops import Implementation
+from inception_jax.ops.platforms import tracing_for, without_garbage_collection
 
 Views = np.ndarray  # of one image: uint8 [V, size, size, 3]
 Started = list[tuple[int, Outputs]]  # of each batch, how many of its rows are views
@@ -58,6 +59,7 @@ class Predictor:
       class_names: one for each class; None: those that the weights bring along.
       threads: that decode images.
       exif: turn images as their EXIF data say, so that a photograph is read as it is seen.
+      implementation: of convolutions and pools; see `create_model`.
 
     Raises:
       UserError: the source cannot be loaded or has no classifier, or a number is out of range.
@@ -72,6 +74,7 @@ class Predictor:
         class_names: Sequence[str] | None = None,
         threads: int | None = None,
         exif: bool = True,
+        implementation: Implementation = "auto",
     ):
         if max_batch < 1:
             raise UserError(f"max_batch is {max_batch}; it must be at least 1.")
@@ -84,7 +87,8 @@ class Predictor:
         self.threads, self.exif = threads or min(os.cpu_count() or 1, 16), exif
 
         devices = jax.local_devices()
-        network = for_inference(source.create_model(dtype, aux=False), source.variables, devices[0].platform)
+        model = source.create_model(dtype, aux=False, implementation=implementation)
+        network = for_inference(model, source.variables, devices[0].platform)
         self.model = network.model
         self._mesh = Mesh(np.array(devices), ("data",))
         self._split = NamedSharding(self._mesh, P("data"))
@@ -314,7 +318,7 @@ class Predictor:
     def _program(self, bucket: int, outputs: tuple[str, ...]) -> jax.stages.Compiled:
         key = bucket, outputs
         if key not in self._programs:
-            with tracing_for(list(self._mesh.devices.flat)):  # lowering makes as little garbage
+            with without_garbage_collection(), tracing_for(list(self._mesh.devices.flat)):
                 self._programs[key] = self.trace(bucket, outputs).lower().compile()
         return self._programs[key]
 

@@ -10,11 +10,11 @@ from inception_jax.models import spec
 
 
 class Endpoint(NamedTuple):
-    """The map after a row of a table.
+    """The activations after a row of a table.
 
-    stride    pixels of the image from one pixel of the map to the next; None behind an adaptive pool, whose map has one
-              size whatever the image's
-    channels  of the map
+    stride    pixels of the image from one pixel of the activations to the next; None behind an adaptive pool, whose
+              output has one size whatever the image's
+    channels  of the activations
     """
 
     name: str
@@ -28,7 +28,9 @@ def trace(table: spec.Table) -> tuple[Endpoint, ...]:
     stride: int | None = 1
     channels = 3
     for name, row in table.items():
-        stride, channels = _after(row, stride, channels)
+        step = spec.stride(row)
+        stride = None if stride is None or step is None else stride * step
+        channels = spec.out_channels(row, channels)
         found.append(Endpoint(name, stride, channels))
     return tuple(found)
 
@@ -62,30 +64,3 @@ def cut(
         raise ValueError(f"features_only names no endpoint. {model} has: {', '.join(names)}.")
     last = max(map(names.index, asked))
     return {name: table[name] for name in names[: last + 1]}, tuple(name for name in names if name in asked)
-
-
-def _after(row: spec.Row | spec.Block, stride: int | None, channels: int) -> tuple[int | None, int]:
-    """Returns stride and channels behind a row, given those in front of it."""
-    match row:
-        case spec.Conv() | spec.SeparableConv():
-            return stride and stride * row.stride, row.features
-        case spec.Pool():
-            return stride and stride * row.stride, channels
-        case spec.AdaptivePool():
-            return None, channels
-        case spec.LocalResponseNorm() | spec.Relu():
-            return stride, channels
-        case spec.Channels():
-            return stride, row.stop - row.start
-        case spec.Residual():
-            stride, _ = _chain(row.rows, stride, channels)
-            return stride, row.shortcut.features if row.shortcut else channels
-        case branches:
-            ends = [_chain(branch, stride, channels) for branch in branches]
-            return ends[0][0], sum(features for _, features in ends)
-
-
-def _chain(rows: spec.Branch, stride: int | None, channels: int) -> tuple[int | None, int]:
-    for row in rows:
-        stride, channels = _after(row, stride, channels)
-    return stride, channels

@@ -1,11 +1,12 @@
 """The modules that read a table: the Inception block, residuals, pools, normalisations and the classifiers.
 
-All images and maps are NHWC. Modules get `conv` and `pool` ready-made (see `network.py`) and never see a config.
+All activations are NHWC. Modules get `conv` and `pool` ready-made (see `network.py`) and never see a config.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -13,21 +14,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from inception_jax import ops
 from inception_jax.models import spec
 from inception_jax.models.arguments import TRAINING
-from inception_jax.models.convolution import ConvNormAct, initializer, may_pool, run_as_one, run_on_pool
+from inception_jax.models.convolution import ConvNormAct, initializer
+from inception_jax.models.fusion import run_together
 from inception_jax.ops import deferred_norm
-from inception_jax.ops.deferred_norm import Maps, settle
+from inception_jax.ops.deferred_norm import Activations, apply_norm
 
-ConvFn = Callable[..., ConvNormAct]  # (row, name=...) -> module; (row, parent=None) -> one that is not run
-PoolFn = Callable[[Maps, spec.Pool], Maps]
+ConvFn = Callable[..., ConvNormAct]  # (row, name=...) -> a sub-module of the caller
+PoolFn = Callable[[Activations, spec.Pool], Activations]
 
 
 class Inception(nn.Module):
     """Runs every branch on the same input and concatenates them along the channel axis (1409.4842, fig. 2).
 
-    The row at place j of branch i is the sub-module `branch{i}_{j}`: i counts from 1, j from 0, pools included. The 1x1
-    convolutions that begin branches are run together.
+    Row j of branch i is the sub-module `branch{i}_{j}`: i counts from 1, j from 0, pools included.
     """
 
     branches: spec.Block
@@ -35,47 +37,22 @@ class Inception(nn.Module):
     pool: PoolFn
 
     @nn.compact
-    def __call__(self, maps: Maps, train: bool) -> Maps:
-        maps, begun = self._run_pools(maps, train)
-        maps = settle(maps) if isinstance(maps, deferred_norm.Parts) else maps
-        units = {i: self.conv(branch[0], name=f"branch{i}_0") for i, branch in self._numbered() if _is_1x1(branch[0])}
-        together = run_as_one(list(units.values()), maps, train) if units else []
-        begun |= {i: (1, made) for i, made in zip(units, together, strict=True)}
-        ends = []
-        for i, branch in self._numbered():
-            start, read = begun.get(i, (0, maps))
-            ends.append(run_rows(branch[start:], read, train, self.conv, self.pool, f"branch{i}", start))
-        if train:
-            return deferred_norm.concatenate(ends)
-        return deferred_norm.Parts(tuple(part for end in ends for part in deferred_norm.parts(end)))
-
-    def _run_pools(self, maps: Maps, train: bool) -> tuple[Maps, dict[int, tuple[int, Maps]]]:
-        """Runs the branches that `tpu` has kernels for; returns maps for the others, and by branch how far it came."""
-        begun: dict[int, tuple[int, Maps]] = {}
-        for i, branch in self._numbered():
-            if _is_pool_of_1x1(branch) and may_pool(self.conv(branch[1], parent=None), maps, train):
-                maps, made = run_on_pool(self.conv(branch[1], name=f"branch{i}_1"), maps)
-                begun[i] = 2, made
-        return maps, begun
-
-    def _numbered(self) -> Iterator[tuple[int, spec.Branch]]:
-        return enumerate(self.branches, start=1)
-
-
-def _is_1x1(row: spec.Row | spec.Block) -> bool:
-    """Returns whether a row is a convolution that may run together with others of its kind."""
-    return isinstance(row, spec.Conv) and row.kernel == (1, 1) and row.stride == 1 and row.norm
-
-
-def _is_pool_of_1x1(branch: spec.Branch) -> bool:
-    """Returns whether a branch begins with a 3x3 max pool of stride 1 and a convolution that reads it."""
-    return branch[0] == spec.Pool("max") and len(branch) > 1 and _is_1x1(branch[1])
+    def __call__(self, x: Activations, train: bool) -> Activations:
+        one_by_one = functools.partial(run_row, train=train, conv=self.conv, pool=self.pool)
+        x, run = run_together(self.branches, x, train, self.conv, one_by_one)  # faster, with the same values
+        outputs = []
+        for i, branch in enumerate(self.branches, start=1):
+            y = x
+            for j, row in enumerate(branch):
+                y = run(row, y, name=f"branch{i}_{j}")
+            outputs.append(y)
+        return deferred_norm.concatenate(outputs, train)
 
 
 class Residual(nn.Module):
-    """Adds what the rows make of [B, H, W, C] to it, or to its shortcut (1602.07261, figs. 10 to 19; 1610.02357).
+    """Adds to x [B, H, W, C], or to its shortcut, what the rows make of x (1602.07261, figs. 10 to 19; 1610.02357).
 
-    The row at place j is the sub-module `rows_{j}`.
+    Row j is the sub-module `rows_{j}`.
     """
 
     row: spec.Residual
@@ -83,21 +60,21 @@ class Residual(nn.Module):
     pool: PoolFn
 
     @nn.compact
-    def __call__(self, maps: Maps, train: bool) -> jax.Array:
+    def __call__(self, x: Activations, train: bool) -> jax.Array:
         row = self.row
-        maps = settle(maps)
-        residual = run_rows(row.rows, maps, train, self.conv, self.pool, prefix="rows")
+        x = apply_norm(x)
+        residual = run_rows(row.rows, x, train, self.conv, self.pool)
         if row.up:
-            up = spec.Conv(maps.shape[-1], relu=False, norm=False)
+            up = spec.Conv(x.shape[-1], relu=False, norm=False)
             residual = self.conv(up, name="up")(residual, train)
         if row.shortcut is not None:
-            maps = settle(self.conv(row.shortcut, name="shortcut")(maps, train))
-        maps = maps + row.scale * settle(residual)
-        return nn.relu(maps) if row.relu else maps
+            x = apply_norm(self.conv(row.shortcut, name="shortcut")(x, train))
+        x = x + row.scale * apply_norm(residual)
+        return nn.relu(x) if row.relu else x
 
 
 class AuxHead(nn.Module):
-    """Auxiliary classifier on a tap (1409.4842, section 5): [B, H, W, C] -> logits [B, K] in float32 or better."""
+    """Auxiliary classifier on an endpoint (1409.4842, section 5): [B, H, W, C] -> logits [B, K], float32 or better."""
 
     head: spec.AuxHead
     num_classes: int
@@ -107,10 +84,10 @@ class AuxHead(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, maps: Maps, train: bool) -> jax.Array:
-        maps = settle(run_rows(self.head.rows, maps, train, self.conv, self.pool, prefix="rows"))
+    def __call__(self, x: Activations, train: bool) -> jax.Array:
+        x = apply_norm(run_rows(self.head.rows, x, train, self.conv, self.pool))
         if self.head.hidden is None:
-            features = maps.mean((1, 2), dtype=jnp.promote_types(maps.dtype, jnp.float32))
+            features = x.mean((1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))
         else:
             hidden = nn.Dense(
                 self.head.hidden,
@@ -119,7 +96,7 @@ class AuxHead(nn.Module):
                 dtype=self.dtype,
                 name="hidden",
             )
-            features = nn.relu(hidden(maps.reshape(len(maps), -1)))
+            features = nn.relu(hidden(x.reshape(len(x), -1)))
         init = self.head.init or self.numerics.kernel_init
         return Classifier(self.num_classes, self.head.dropout, init, name="classifier")(features, train)
 
@@ -134,68 +111,71 @@ class Classifier(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> jax.Array:
         if train and self.dropout and not (self.has_rng("dropout") or self.has_rng("params")):  # Flax takes either
-            raise ValueError(f"train=True draws what dropout leaves out, so it needs rngs: {TRAINING}.")
+            raise ValueError(f"train=True draws what dropout sets to zero, so it needs rngs: {TRAINING}.")
         features = nn.Dropout(self.dropout)(features, deterministic=not train)
         dtype = jnp.promote_types(features.dtype, jnp.float32)
-        return nn.Dense(self.num_classes, kernel_init=initializer(self.kernel_init), dtype=dtype, name="linear")(
-            features
-        )
+        kernel_init = initializer(self.kernel_init)
+        return nn.Dense(self.num_classes, kernel_init=kernel_init, dtype=dtype, name="linear")(features)
 
 
-def run_rows(
-    rows: spec.Branch, maps: Maps, train: bool, conv: ConvFn, pool: PoolFn, prefix: str, start: int = 0
-) -> Maps:
-    """Runs a chain of rows; the one at place j, counted from `start`, is the caller's sub-module `{prefix}_{j}`."""
-    for j, row in enumerate(rows, start):
-        maps = run_row(row, maps, train, conv, pool, name=f"{prefix}_{j}")
-    return maps
+def run_rows(rows: spec.Branch, x: Activations, train: bool, conv: ConvFn, pool: PoolFn) -> Activations:
+    """Runs a chain of rows; row j is the caller's sub-module `rows_{j}`."""
+    for j, row in enumerate(rows):
+        x = run_row(row, x, train, conv, pool, name=f"rows_{j}")
+    return x
 
 
-def run_row(row: spec.Row | spec.Block, maps: Maps, train: bool, conv: ConvFn, pool: PoolFn, name: str) -> Maps:
+def run_row(
+    row: spec.Row | spec.Block, x: Activations, train: bool, conv: ConvFn, pool: PoolFn, name: str
+) -> Activations:
     """Runs one row of a table; rows with parameters become the sub-module `name` of the caller."""
     match row:
         case spec.Conv() | spec.SeparableConv():
-            return conv(row, name=name)(maps, train)
+            return conv(row, name=name)(x, train)
         case spec.Pool():
-            with jax.named_scope(name):  # profiles tell it apart
-                return pool(maps, row)
+            with jax.named_scope(name):  # its name in profiles
+                return pool(x, row)
         case spec.AdaptivePool():
-            return adaptive_avg_pool(settle(maps), row.output)
+            return adaptive_avg_pool(apply_norm(x), row.output)
         case spec.LocalResponseNorm():
-            return local_response_norm(settle(maps), row)
+            return local_response_norm(apply_norm(x), row)
         case spec.Relu():
-            return nn.relu(settle(maps))
+            return nn.relu(apply_norm(x))
         case spec.Channels():
-            return deferred_norm.channels(maps, row.start, row.stop)
+            return deferred_norm.slice_channels(x, row.start, row.stop)
         case spec.Residual():
-            return Residual(row, conv, pool, name=name)(maps, train)
+            return Residual(row, conv, pool, name=name)(x, train)
         case branches:
-            return Inception(branches, conv, pool, name=name)(maps, train)
+            return Inception(branches, conv, pool, name=name)(x, train)
 
 
-def pool(maps: Maps, row: spec.Pool, numerics: spec.Numerics) -> Maps:
-    """Max or average pool [B, H, W, C] -> [B, H', W', C]; padding never wins a maximum."""
-    high, wide = (spec.border(n, row.window, row.stride, row.padding, numerics.pool_same) for n in maps.shape[1:3])
+def pool(
+    x: Activations, row: spec.Pool, numerics: spec.Numerics, implementation: ops.Implementation = "auto"
+) -> Activations:
+    """Max or average pool [B, H, W, C] -> [B, H', W', C]; padding is never a maximum."""
+    padding = [
+        spec.explicit_padding(size, row.window, row.stride, row.padding, numerics.pool_same) for size in x.shape[1:3]
+    ]
     if row.kind == "max":
-        return deferred_norm.max_pool(maps, row.window, row.stride, (high, wide))
+        return deferred_norm.max_pool(x, row.window, row.stride, padding, implementation)
     window, strides = (row.window, row.window), (row.stride, row.stride)
-    return nn.avg_pool(settle(maps), window, strides, (high, wide), count_include_pad=numerics.count_padding)
+    return nn.avg_pool(apply_norm(x), window, strides, padding, count_include_pad=numerics.count_padding)
 
 
-def adaptive_avg_pool(maps: jax.Array, output: int) -> jax.Array:
+def adaptive_avg_pool(x: jax.Array, output: int) -> jax.Array:
     """Average pool [B, H, W, C] -> [B, output, output, C]; window i is pixels [floor(iH / o), ceil((i + 1)H / o))."""
-    rows, columns = (jnp.asarray(averages(n, output), maps.dtype) for n in maps.shape[1:3])
-    return jnp.einsum("oh,bhwc,pw->bopc", rows, maps, columns, precision=jax.lax.Precision.HIGHEST)
+    rows, columns = (jnp.asarray(averages(n, output), x.dtype) for n in x.shape[1:3])
+    return jnp.einsum("oh,bhwc,pw->bopc", rows, x, columns, precision=jax.lax.Precision.HIGHEST)
 
 
-def local_response_norm(maps: jax.Array, row: spec.LocalResponseNorm) -> jax.Array:
+def local_response_norm(x: jax.Array, row: spec.LocalResponseNorm) -> jax.Array:
     """Divides each value of [B, H, W, C] by a power of the energy of its neighbour channels (zero beyond the ends)."""
-    x = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     half = row.size // 2
     energy = jax.lax.reduce_window(
-        jnp.square(x), 0.0, jax.lax.add, (1, 1, 1, row.size), (1, 1, 1, 1), ((0, 0), (0, 0), (0, 0), (half, half))
+        jnp.square(wide), 0.0, jax.lax.add, (1, 1, 1, row.size), (1, 1, 1, 1), ((0, 0), (0, 0), (0, 0), (half, half))
     )
-    return (x / (row.k + row.alpha / row.size * energy) ** row.beta).astype(maps.dtype)
+    return (wide / (row.k + row.alpha / row.size * energy) ** row.beta).astype(x.dtype)
 
 
 def averages(size: int, output: int) -> np.ndarray:

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
+from inception_jax import ops
 from inception_jax.models import arguments, layers, spec
 from inception_jax.models.convolution import ConvNormAct
-from inception_jax.ops.deferred_norm import Maps, settle
+from inception_jax.ops.deferred_norm import Activations, apply_norm
 
 
 @flax.struct.dataclass
@@ -24,8 +25,8 @@ class ModelOutput:
 
     logits     [B, K], float32 or better; [B, 0] of a network without classifier
     aux        logits [B, K] of the auxiliary heads by tap; empty when they are off or `train` is False
-    endpoints  the map [B, H, W, C] after each row of the table, by row name, or after the rows that `features_only`
-               asked for; the unused ones cost nothing under jit
+    endpoints  the activations [B, H, W, C] after each row of the table, by row name, or after the rows that
+               `features_only` asked for; the unused ones cost nothing under jit
 
     Both are in the order of the table, or in that of `features_only`: JAX returns a plain dict sorted by its keys.
     """
@@ -69,11 +70,13 @@ class InceptionNet(nn.Module):
     bn_group_size: int | None = None
     features: tuple[str, ...] | None = None  # the endpoints to return; None: all
     frozen_up_to: str | None = None  # the last row that does not train; None: all do
+    implementation: ops.Implementation = "auto"  # of convolutions, pools and batch norms
     channels: int | None = 3  # of images; None: what it reads are no images
 
     def __repr__(self) -> str:
         facts = {"num_classes": self.num_classes, "dtype": jnp.dtype(self.dtype).name, "aux": tuple(self.aux_heads)}
         chosen = {name: getattr(self, name) for name in ("bn_group_size", "features", "frozen_up_to")}
+        chosen["implementation"] = self.implementation if self.implementation != "auto" else None
         facts |= {"dropout": self.dropout, "rows": len(self.table)}
         facts |= {name: value for name, value in chosen.items() if value is not None}
         return f"InceptionNet({self.name_in_zoo!r}, {', '.join(f'{key}={value!r}' for key, value in facts.items())})"
@@ -86,26 +89,32 @@ class InceptionNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> ModelOutput:
         self._check(images, train)
+        # `init` draws parameters alone, on whatever machine: that needs no certain implementation.
+        implementation = "auto" if self.is_initializing() else self.implementation
         conv = functools.partial(
-            ConvNormAct, numerics=self.numerics, bn_group_size=self.bn_group_size, dtype=self.dtype
+            ConvNormAct,
+            numerics=self.numerics,
+            bn_group_size=self.bn_group_size,
+            dtype=self.dtype,
+            implementation=implementation,
         )
-        pool = functools.partial(layers.pool, numerics=self.numerics)
+        pool = functools.partial(layers.pool, numerics=self.numerics, implementation=implementation)
         endpoints: OrderedDict[str, jax.Array] = OrderedDict()
         aux: OrderedDict[str, jax.Array] = OrderedDict()
         frozen = self.frozen_rows()
-        maps: Maps = images.astype(self.dtype)
+        x: Activations = images.astype(self.dtype)
         for name, row in self.table.items():
             trains = train and name not in frozen
-            maps = layers.run_row(row, maps, trains, conv, pool, spec.module_name(name, row))
-            if name in frozen:  # each of them: a head on a frozen row sends nothing back either
-                maps = jax.lax.stop_gradient(maps)
-            endpoints[name] = settle(maps)
+            x = layers.run_row(row, x, trains, conv, pool, spec.module_name(name, row))
+            if name in frozen:  # each of them: a head on a frozen row sends no gradient back either
+                x = jax.lax.stop_gradient(x)
+            endpoints[name] = apply_norm(x)
             if name in self.aux_heads and (train or self.is_initializing()):
                 head = layers.AuxHead(
                     self.aux_heads[name], self.num_classes, self.numerics, conv, pool, self.dtype, name=f"aux_{name}"
                 )
-                aux[name] = head(maps, train)
-        last = settle(maps)
+                aux[name] = head(x, train)
+        last = apply_norm(x)
         pooled = last.mean((1, 2), dtype=jnp.promote_types(last.dtype, jnp.float32))
         logits = pooled[:, :0]
         if self.num_classes:
@@ -125,7 +134,7 @@ class InceptionNet(nn.Module):
         return frozenset(spec.module_name(name, self.table[name]) for name in self.frozen_rows())
 
     def minimum_input(self, train: bool = False) -> int:
-        """Returns the smallest image size in pixels that the network reads; training needs maps for the heads too."""
+        """Returns the smallest image size in pixels that the network reads; training runs the auxiliary heads, too."""
         return spec.minimum_input(self.table, self.numerics, self.aux_heads if train else None)
 
     def _check(self, images: jax.Array, train: bool) -> None:
@@ -145,8 +154,8 @@ class InceptionNet(nn.Module):
             if not self._reads(size, heads):
                 nearest = next(n for gap in range(size) for n in (size - gap, size + gap) if self._reads(n, heads))
                 raise ValueError(
-                    f"{self.name_in_zoo} reads no images of {size} pixels: its branches make maps of several sizes of "
-                    f"them. The nearest size is {nearest}."
+                    f"{self.name_in_zoo} cannot run at {size} pixels: branches of one block give outputs of different "
+                    f"sizes. The nearest size is {nearest}."
                 )
 
     def _reads(self, size: int, heads: bool) -> bool:

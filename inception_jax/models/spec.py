@@ -8,6 +8,7 @@ them. `Numerics` says how the rows are read: two lineages of one network share t
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
@@ -196,7 +197,7 @@ def last_frozen(table: Table, freeze: str) -> str | None:
     return endpoint
 
 
-def border(size: int, window: int, stride: int, padding: Padding, rule: str) -> tuple[int, int]:
+def explicit_padding(size: int, window: int, stride: int, padding: Padding, rule: str) -> tuple[int, int]:
     """Returns the (low, high) padding of one axis of `size` pixels under a `same` rule of `Numerics`."""
     if padding == VALID:
         return 0, 0
@@ -208,10 +209,10 @@ def border(size: int, window: int, stride: int, padding: Padding, rule: str) -> 
     return (window - 1) // 2, (window - 1) // 2
 
 
-def output_size(row: Row | Block, size: int, numerics: Numerics) -> int:
-    """Returns the height (= width) of the map that `row` makes of one of `size` pixels.
+def out_size(row: Row | Block, size: int, numerics: Numerics) -> int:
+    """Returns the height (= width) of a row's output, for an input of `size` pixels.
 
-    0 or less: it does not fit, or the branches of a block, or a residual and its shortcut, make maps of several sizes.
+    0 or less: the input is too small, or the branches of a block, or a residual and its shortcut, differ in size.
     """
     match row:
         case LocalResponseNorm() | Relu() | Channels():
@@ -219,14 +220,51 @@ def output_size(row: Row | Block, size: int, numerics: Numerics) -> int:
         case AdaptivePool():
             return row.output if size >= 1 else 0
         case Residual():
-            shortcut = size if row.shortcut is None else output_size(row.shortcut, size, numerics)
+            shortcut = size if row.shortcut is None else out_size(row.shortcut, size, numerics)
             return _common(_chain(row.rows, size, numerics), shortcut)
         case Conv() | SeparableConv():
-            return min(_windows(size, k, row.stride, row.padding, numerics.conv_same) for k in row.kernel)
+            return min(windows(size, k, row.stride, row.padding, numerics.conv_same) for k in row.kernel)
         case Pool():
-            return _windows(size, row.window, row.stride, row.padding, numerics.pool_same)
+            return windows(size, row.window, row.stride, row.padding, numerics.pool_same)
         case branches:
             return _common(*(_chain(branch, size, numerics) for branch in branches))
+
+
+def out_channels(row: Row | Block, channels: int) -> int:
+    """Returns the channels of a row's output, for an input of so many channels."""
+    match row:
+        case Conv() | SeparableConv():
+            return row.features
+        case Channels():
+            return row.stop - row.start
+        case Residual():
+            return row.shortcut.features if row.shortcut else channels
+        case Pool() | AdaptivePool() | LocalResponseNorm() | Relu():
+            return channels
+        case branches:
+            return sum(chain_channels(branch, channels) for branch in branches)
+
+
+def chain_channels(rows: Branch, channels: int) -> int:
+    """Returns the channels of the output of a chain of rows, for an input of so many channels."""
+    for row in rows:
+        channels = out_channels(row, channels)
+    return channels
+
+
+def stride(row: Row | Block) -> int | None:
+    """Returns the pixels of a row's input from one pixel of its output to the next; None behind an adaptive pool."""
+    match row:
+        case Conv() | SeparableConv() | Pool():
+            return row.stride
+        case AdaptivePool():
+            return None
+        case Residual():
+            return _chain_stride(row.rows)
+        case LocalResponseNorm() | Relu() | Channels():
+            return 1
+        case branches:
+            return _chain_stride(branches[0])
 
 
 def minimum_input(table: Table, numerics: Numerics, aux: Mapping[str, AuxHead] | None = None) -> int:
@@ -240,7 +278,7 @@ def minimum_input(table: Table, numerics: Numerics, aux: Mapping[str, AuxHead] |
 def fits(table: Table, numerics: Numerics, aux: Mapping[str, AuxHead], size: int) -> bool:
     """Returns whether every row of the table, and every head, can read an image of `size` pixels."""
     for name, row in table.items():
-        size = output_size(row, size, numerics)
+        size = out_size(row, size, numerics)
         if size < 1 or (name in aux and _chain(aux[name].rows, size, numerics) < 1):
             return False
     return True
@@ -276,14 +314,20 @@ def scale_features(features: int, width: float) -> int:
     return features if width == 1 else max(int(features * width), 16)
 
 
-def _windows(size: int, window: int, stride: int, padding: Padding, rule: str) -> int:
-    return (size + sum(border(size, window, stride, padding, rule)) - window) // stride + 1
+def windows(size: int, window: int, stride: int, padding: Padding, rule: str) -> int:
+    """Returns how many windows fit into one axis of `size` pixels and its padding under a `same` rule of `Numerics`."""
+    return (size + sum(explicit_padding(size, window, stride, padding, rule)) - window) // stride + 1
 
 
 def _chain(rows: Branch, size: int, numerics: Numerics) -> int:
     for row in rows:
-        size = output_size(row, size, numerics) if size >= 1 else size
+        size = out_size(row, size, numerics) if size >= 1 else size
     return size
+
+
+def _chain_stride(rows: Branch) -> int | None:
+    strides = [stride(row) for row in rows]
+    return None if None in strides else math.prod(each for each in strides if each is not None)
 
 
 def _common(*sizes: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from inception_jax import ops
 from inception_jax.models import (
     arguments,
     googlenet,
@@ -258,6 +259,7 @@ def create_model(
     bn_group_size: int | None = None,
     features_only: bool | str | Collection[str] = False,
     freeze: str = "none",
+    implementation: ops.Implementation = "auto",
 ) -> InceptionNet:
     """Returns a model of the zoo as a Flax module; parameters are float32 and come from `init`.
 
@@ -275,6 +277,8 @@ def create_model(
         True: the last endpoint of each stride. The parameters are some of the whole model's: its variables serve, too.
       freeze: the rows of the table that training leaves as they are, their batch statistics included: "none",
         "backbone" (all of them; classifier and auxiliary heads train) or "up_to:ENDPOINT".
+      implementation: of convolutions, pools and batch norms. "auto": our C++ on CPUs, XLA's operations elsewhere;
+        "xla": XLA's alone; "native": the C++, or an error where it cannot be used; "pallas": our kernels for TPUs.
 
     Raises:
       ValueError: an unknown name or endpoint, or a value out of range.
@@ -283,6 +287,7 @@ def create_model(
     num_classes, aux = arguments.whole("num_classes", num_classes, 0), arguments.flag("aux", aux)
     width, dropout = _check_width(width), _check_dropout(dropout)
     arguments.check_dtype(dtype)
+    ops.check_implementation(implementation)
     if bn_group_size is not None:
         bn_group_size = arguments.whole("bn_group_size", bn_group_size, 1)
     table, features = card.table, None
@@ -301,6 +306,7 @@ def create_model(
         bn_group_size=bn_group_size,
         features=features,
         frozen_up_to=spec.last_frozen(table, freeze),
+        implementation=implementation,
     )
 
 

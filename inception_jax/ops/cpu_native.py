@@ -1,13 +1,12 @@
-"""Convolutions, max pools and batch norm of float32 maps on CPUs, by the C++ of `kernels/`, which XLA calls.
+"""Convolutions, max pools and batch norms on CPUs, in float32, by the C++ of `csrc/`, which XLA calls.
 
-Left out where the package was installed without a C++ compiler or for another jaxlib, of programs for several devices,
-and of exported ones. The first program on a CPU that lacks them says so, once.
+The native ops are left out where the package was installed without a C++ compiler or for another jaxlib, of programs
+that a compiler splits among devices, and of exported programs; `ops.implementation` decides.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +15,9 @@ import jax.numpy as jnp
 import jaxlib.version
 import numpy as np
 
-from inception_jax.ops import platforms
+from inception_jax.ops import cpu_xla
 from inception_jax.ops.derivatives import all_varying, varying
-from inception_jax.ops.xla import Geometry
+from inception_jax.ops.xla import Geometry, index_dtype
 
 _import_error: ImportError | None = None
 try:
@@ -26,23 +25,15 @@ try:
 except ImportError as error:  # it was not built, or misses a library
     _native, _import_error = None, error  # type: ignore[assignment]
 
-logger = logging.getLogger(__name__)
-
 PREFIX = "inception_jax."
-
-kernels = jax.make_user_context(None)
-"""A context, `with kernels(False)`: whether what is traced inside may hold kernels, these or those of `tpu`.
-
-`jax.export` asks for programs without them. None leaves it to the number of devices.
-"""
 
 
 @functools.cache
 def missing() -> str:
-    """Hands these kernels to XLA. Returns why it cannot call them, in words; nothing if it can.
+    """Registers the native ops with XLA. Returns why it cannot call them, in words; nothing if it can.
 
-    XLA takes those whose headers are not newer than its own. It looks at them when its CPU backend starts, and does not
-    start that if it refuses one. So they are handed to a backend that runs.
+    XLA takes native ops whose headers are not newer than its own. It looks at those that are registered when its CPU
+    backend starts, and does not start that if it refuses one. So they are registered with a backend that runs.
     """
     if _native is None:
         if isinstance(_import_error, ModuleNotFoundError):
@@ -60,135 +51,135 @@ def missing() -> str:
     return ""
 
 
-def is_built() -> bool:
-    """Returns whether the package was installed with these kernels, and XLA takes them."""
-    return not missing()
-
-
-def is_wanted() -> bool:
-    """Returns whether programs that are traced here may hold them.
-
-    A compiler that splits a program among devices cannot split what it does not know: with several devices they are
-    for `shard_map` alone, where each device has a program of its own.
-    """
-    choice = kernels.value
-    if choice is None:
-        choice = jax.local_device_count() == 1 or platforms.is_split_by_hand()
-    if choice and missing() and platforms.name() == "cpu":
-        _warn(missing())
-    return choice and is_built()
-
-
-@functools.cache
-def _warn(reason: str) -> None:
-    logger.warning("Convolutions are XLA's, which are slower: %s.", reason)
-
-
-def fits(geometry: Geometry, *arrays: jax.Array) -> bool:
-    """Returns whether arrays and geometry are what these kernels are for."""
+def takes(geometry: Geometry, *arrays: Any) -> bool:
+    """Returns whether the native ops may be used, and are for arrays and a geometry like these."""
     return geometry.native and geometry.groups == 1 and all(array.dtype == jnp.float32 for array in arrays)
 
 
-def conv(
-    maps: jax.Array,
-    kernel: jax.Array,
-    geometry: Geometry,
-    bias: jax.Array | None = None,
-    relu: bool = False,
-    norm: jax.Array | None = None,
-    relu_maps: bool = False,
-) -> jax.Array:
-    """Returns `ops.conv`, of maps that are normalised as they are read if there is a norm.
+def fits(operation: str, geometry: Geometry, arrays: Sequence[Any], window: int = 0, **facts: Any) -> bool:
+    """Returns whether there is a native op for an operation of `ops.convolution_and_pool`.
 
     Args:
-      maps, kernel, geometry, bias, relu: see there.
-      norm: mean, scale and bias of the maps, [3, G, C] for G groups of consecutive images.
-      relu_maps: whether a ReLU follows the norm.
+      operation: the name of a function of this module.
+      geometry, arrays: what it is called with.
+      window: of a pool: argmax indices are int8 here, so it has 127 pixels or fewer.
+      facts: that do not matter.
     """
-    height, width = (_count(maps.shape[1 + axis], kernel.shape[axis], geometry, axis) for axis in (0, 1))
-    shape = (maps.shape[0], height, width, kernel.shape[3])
+    if operation in ("max_pool_with_argmax", "max_pool_gradient") and index_dtype(window) != jnp.int8:
+        return False
+    floats = [array for array in arrays if array is not None and array.dtype != jnp.int8]
+    return takes(geometry, *floats)
+
+
+def conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    geometry: Geometry,
+    relu: bool = False,
+    norm: jax.Array | None = None,
+    relu_input: bool = False,
+) -> jax.Array:
+    """Returns `ops.conv` of x, which is normalised while it is read if there is a norm.
+
+    Args:
+      x, kernel, bias, geometry, relu: see there.
+      norm: mean, scale and bias of x, [3, G, C] for G groups of consecutive images.
+      relu_input: whether a ReLU follows the norm.
+    """
+    height, width = (geometry.out_size(x.shape[1 + axis], kernel.shape[axis], axis) for axis in (0, 1))
+    output = _float32(x.shape[0], height, width, kernel.shape[3])
     bias = jnp.zeros(0, jnp.float32) if bias is None else bias
-    return _call(
-        "conv", _maps(shape), maps, kernel, _or_none(norm), bias, **_window(geometry), relu_maps=relu_maps, relu=relu
-    )
+    attributes = _attributes(geometry) | {"relu_maps": relu_input, "relu": relu}
+    return _call("conv", output, x, kernel, _or_empty(norm), bias, **attributes)
+
+
+def input_gradient(grads: jax.Array, kernel: jax.Array, *, shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
+    """Returns the gradient of `conv` with respect to its input: a convolution for each phase of the stride."""
+    return cpu_xla.input_gradient_by_phases(conv, grads, kernel, shape=shape, geometry=geometry)
 
 
 def kernel_gradient(
-    maps: jax.Array,
+    x: jax.Array,
     grads: jax.Array,
+    *,
     shape: tuple[int, ...],
     geometry: Geometry,
     norm: jax.Array | None = None,
-    relu_maps: bool = False,
+    relu_input: bool = False,
 ) -> jax.Array:
-    """Returns the gradient of `conv` by its kernel, which has this shape."""
-    attributes = _window(geometry) | {"relu_maps": relu_maps}
-    return _call("conv_kernel_gradient", _maps(shape), maps, grads, _or_none(norm), **attributes)
+    """Returns the gradient of `conv` with respect to its kernel, which has this shape."""
+    attributes = _attributes(geometry) | {"relu_maps": relu_input}
+    return _call("conv_kernel_gradient", _float32(*shape), x, grads, _or_empty(norm), **attributes)
 
 
-def moments(maps: jax.Array, origin: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
-    """Returns means of the distance from `origin` [C] and of its square, [G, C] of G groups of consecutive images."""
-    both = _call("moments", _maps((2, groups, maps.shape[-1])), maps, origin)
+def moments(x: jax.Array, origin: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
+    """Returns means of x - `origin` [C] and of its square, [G, C] of G groups of consecutive images."""
+    both = _call("moments", _float32(2, groups, x.shape[-1]), x, origin)
     return both[0], both[1]
 
 
-def pending_gradient(
-    maps: jax.Array, grads: jax.Array, norm: jax.Array, relu: bool
+def deferred_norm_gradient(
+    x: jax.Array, grads: jax.Array, norm: jax.Array, relu: bool
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Returns the gradient of what a norm [3, G, C] makes of maps, and sums [G, C] over the pixels of a group.
+    """Returns the gradient of y = (x - mean) * scale + bias, through a ReLU if there is one, given that of y.
+
+    Args:
+      x, grads: [B, H, W, C].
+      norm: mean, scale and bias [3, G, C] of G groups of consecutive images.
+      relu: whether a ReLU follows.
 
     Returns:
-      by the maps; sums of the gradients that pass the ReLU, and of those times the distance from the mean.
+      the gradient with respect to x; sums [G, C] over a group's pixels of the gradients that pass the ReLU, and of
+      those times x - mean.
     """
-    results = _maps(maps.shape), _maps((2, *norm.shape[1:]))
-    gradient, sums = _call("pending_gradient", results, maps, grads, norm, relu=relu)
+    outputs = _float32(*x.shape), _float32(2, *norm.shape[1:])
+    gradient, sums = _call("pending_gradient", outputs, x, grads, norm, relu=relu)
     return gradient, (sums[0], sums[1])
 
 
-def max_pool(maps: jax.Array, window: int, geometry: Geometry) -> jax.Array:
+def max_pool(x: jax.Array, *, window: int, geometry: Geometry) -> jax.Array:
     """Returns `ops.max_pool`."""
-    return _call("max_pool", _maps(_pooled(maps, window, geometry)), maps, **_window(geometry, window))
+    return _call("max_pool", _float32(*_pooled(x, window, geometry)), x, **_attributes(geometry, window))
 
 
-def winners(maps: jax.Array, window: int, geometry: Geometry) -> tuple[jax.Array, jax.Array]:
-    """Returns the pooled maps, and the place of the first maximum in its window, row by row, in int8."""
-    shape = _pooled(maps, window, geometry)
-    results = _maps(shape), jax.ShapeDtypeStruct(shape, jnp.int8)
-    pooled, places = _call("max_pool_winners", results, maps, **_window(geometry, window))
-    return pooled, places
+def max_pool_with_argmax(x: jax.Array, *, window: int, geometry: Geometry) -> tuple[jax.Array, jax.Array]:
+    """Returns the pool and, in int8, the index in its window, row by row, of the first maximum."""
+    shape = _pooled(x, window, geometry)
+    outputs = _float32(*shape), jax.ShapeDtypeStruct(shape, jnp.int8)
+    pooled, argmax = _call("max_pool_winners", outputs, x, **_attributes(geometry, window))
+    return pooled, argmax
 
 
 def max_pool_gradient(
-    winners: jax.Array, grads: jax.Array, window: int, shape: tuple[int, ...], geometry: Geometry
+    x: jax.Array, argmax: jax.Array, grads: jax.Array, *, window: int, geometry: Geometry
 ) -> jax.Array:
-    """Returns the gradient of `max_pool` by its maps, which have this shape."""
-    return _call("max_pool_gradient", _maps(shape), winners, grads, **_window(geometry, window))
+    """Returns the gradient of `max_pool` with respect to x, of which it needs the shape alone."""
+    return _call("max_pool_gradient", _float32(*x.shape), argmax, grads, **_attributes(geometry, window))
 
 
-def _count(size: int, window: int, geometry: Geometry, axis: int) -> int:
-    return max((size + sum(geometry.borders[axis]) - window) // geometry.stride + 1, 0)
+def _pooled(x: jax.Array, window: int, geometry: Geometry) -> tuple[int, ...]:
+    batch, height, width, channels = x.shape
+    return batch, geometry.out_size(height, window, 0), geometry.out_size(width, window, 1), channels
 
 
-def _pooled(maps: jax.Array, window: int, geometry: Geometry) -> tuple[int, ...]:
-    batch, height, width, channels = maps.shape
-    return batch, _count(height, window, geometry, 0), _count(width, window, geometry, 1), channels
+def _float32(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _maps(shape: Sequence[int]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
-
-
-def _or_none(norm: jax.Array | None) -> jax.Array:
+def _or_empty(norm: jax.Array | None) -> jax.Array:
     return jnp.zeros((3, 0, 0), jnp.float32) if norm is None else norm
 
 
-def _window(geometry: Geometry, size: int | None = None) -> dict[str, Any]:
-    (top, _), (left, _) = geometry.borders
-    numbers = {"stride": geometry.stride, "top": top, "left": left} | ({} if size is None else {"size": size})
+def _attributes(geometry: Geometry, window: int | None = None) -> dict[str, Any]:
+    """Returns what the C++ needs to know of a geometry; the bottom and right padding follow from the output's shape."""
+    (top, _), (left, _) = geometry.padding
+    numbers = {"stride": geometry.stride, "top": top, "left": left} | ({} if window is None else {"size": window})
     return {name: np.int64(number) for name, number in numbers.items()}
 
 
-def _call(name: str, results: Any, *arrays: jax.Array, **attributes: Any) -> Any:
-    made = jax.ffi.ffi_call(PREFIX + name, results, vmap_method="sequential")(*arrays, **attributes)
-    axes = varying(*arrays)  # of a `shard_map`, which takes what FFI returns for the same on all devices
-    return jax.tree.map(lambda array: all_varying([array], axes)[0], made) if axes else made
+def _call(name: str, outputs: Any, *arrays: jax.Array, **attributes: Any) -> Any:
+    output = jax.ffi.ffi_call(PREFIX + name, outputs, vmap_method="sequential")(*arrays, **attributes)
+    axes = varying(*arrays)  # of a `shard_map`, which takes what FFI returns to be the same on all devices
+    return jax.tree.map(lambda array: all_varying([array], axes)[0], output) if axes else output

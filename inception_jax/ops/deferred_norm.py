@@ -1,9 +1,17 @@
-"""Maps that wait for their normalisation: in training, batch norm and ReLU run where the maps are read.
+"""Deferred normalisation: in training, batch norm and ReLU run where their result is read.
 
-A convolution hands on what it computed, and per channel what is still to be done to it. The next convolution does it
-while it reads, forward and backward: on TPU the compiler makes it a part of the convolution, and the normalised maps,
-which are as large, are neither written nor kept. A max pool comes first and leaves the rest to whoever reads the pool:
-what is pending never turns the order of two values around.
+A convolution returns its raw output x, and with it what batch norm needs per channel, and the layer that reads the pair
+computes
+
+    y = (x - mean) * scale + bias      mean and variance of x over the images of a group
+    y = max(y, 0)                      if a ReLU follows
+
+while it loads x, forward and backward. On TPUs the compiler makes this a part of the reading convolution, on CPUs the
+native ops do, so y, which is as large as x, is neither written to memory nor kept for the backward pass.
+
+A max pool need not wait for y. A norm whose scale is not negative, followed by ReLU, is non-decreasing, so it commutes
+with taking a maximum: the pool runs on x, and its output carries the same norm. Where gamma is negative, the kernel and
+the statistics are multiplied by -1, which makes the scale positive (`BatchNorm.sign`).
 """
 
 from __future__ import annotations
@@ -19,212 +27,224 @@ import jax.numpy as jnp
 
 from inception_jax.ops import convolution_and_pool, cpu_native, platforms
 from inception_jax.ops.derivatives import Operation
+from inception_jax.ops.implementation import Implementation
+from inception_jax.ops.xla import Geometry, Padding
 
 
 @flax.struct.dataclass
-class Pending:
-    """Maps [B, H, W, C], and the mean, the scale (never below 0) and the bias by which they are to be normalised.
+class DeferredNorm:
+    """Activations x [B, H, W, C] whose batch norm, and ReLU if `relu`, have not been applied yet.
 
-    The three are [G, 1, 1, 1, C] for G groups of consecutive images, in float32 or better. `part` says that the maps
-    are some channels of larger ones.
+    Attributes:
+      x: the raw output of a convolution, or a max pool of one.
+      mean, scale, bias: [G, 1, 1, 1, C] for G groups of consecutive images, in float32 or better; scale >= 0.
+      relu: whether a ReLU follows.
+      is_slice: whether x is some channels of a larger array.
     """
 
-    maps: jax.Array
+    x: jax.Array
     mean: jax.Array
     scale: jax.Array
     bias: jax.Array
     relu: bool = flax.struct.field(pytree_node=False)
-    part: bool = flax.struct.field(pytree_node=False, default=False)
+    is_slice: bool = flax.struct.field(pytree_node=False, default=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Returns [B, H, W, C]."""
-        return self.maps.shape
+        return self.x.shape
 
 
 @flax.struct.dataclass
-class Parts:
-    """Maps [B, H, W, C], as the parts that are to be put side by side along the channel axis, all of one dtype."""
+class ChannelSlices:
+    """Activations [B, H, W, C] as slices of their channels, of one dtype, that have not been concatenated."""
 
-    parts: tuple[jax.Array, ...]
+    slices: tuple[jax.Array, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Returns [B, H, W, C]."""
-        return *self.parts[0].shape[:3], sum(part.shape[3] for part in self.parts)
+        return *self.slices[0].shape[:3], sum(each.shape[3] for each in self.slices)
 
 
-Maps: TypeAlias = jax.Array | Pending | Parts
+Activations: TypeAlias = jax.Array | DeferredNorm | ChannelSlices
 
 
-def settle(maps: Maps) -> jax.Array:
-    """Returns maps with nothing pending, in their own dtype."""
-    if isinstance(maps, Parts):
-        return jnp.concatenate(maps.parts, axis=-1)
-    if not isinstance(maps, Pending):
-        return maps
-    x = _grouped(maps.maps, len(maps.mean))
-    y = ((x - maps.mean) * maps.scale + maps.bias).astype(maps.maps.dtype).reshape(maps.shape)
-    return jax.nn.relu(y) if maps.relu else y
+def apply_norm(x: Activations) -> jax.Array:
+    """Returns activations [B, H, W, C] as one array, with their norm and ReLU applied, in their own dtype."""
+    if isinstance(x, ChannelSlices):
+        return jnp.concatenate(x.slices, axis=-1)
+    if not isinstance(x, DeferredNorm):
+        return x
+    y = (_grouped(x.x, len(x.mean)) - x.mean) * x.scale + x.bias
+    y = y.astype(x.x.dtype).reshape(x.shape)
+    return jax.nn.relu(y) if x.relu else y
 
 
-def channels(maps: Maps, start: int, stop: int) -> Maps:
-    """Returns some channels."""
-    maps = settle(maps) if isinstance(maps, Parts) else maps
-    return jax.tree.map(lambda leaf: leaf[..., start:stop], maps)
+def slice_channels(x: Activations, start: int, stop: int) -> Activations:
+    """Returns the channels `start` ... `stop`; a norm stays deferred."""
+    x = apply_norm(x) if isinstance(x, ChannelSlices) else x
+    return jax.tree.map(lambda leaf: leaf[..., start:stop], x)
 
 
-def concatenate(ends: Sequence[Maps]) -> jax.Array | Pending:
-    """Returns maps side by side along the channel axis; pending if all are, and in the same way."""
-    waiting = [end for end in ends if isinstance(end, Pending)]
-    if len(waiting) == len(ends) and len({(end.relu, len(end.mean)) for end in waiting}) == 1:
-        whole = [dataclasses.replace(end, part=False) for end in waiting]
+def concatenate(branches: Sequence[Activations], train: bool) -> Activations:
+    """Concatenates outputs of branches along the channel axis.
+
+    In training a norm stays deferred if all branches defer the same kind of norm. In evaluation the branches stay
+    `ChannelSlices`, which the Pallas kernel reads one by one; `apply_norm` concatenates them for all others.
+    """
+    if not train:
+        return ChannelSlices(tuple(each for branch in branches for each in channel_slices(branch)))
+    deferred = [branch for branch in branches if isinstance(branch, DeferredNorm)]
+    if len(deferred) == len(branches) and len({(each.relu, len(each.mean)) for each in deferred}) == 1:
+        whole = [dataclasses.replace(each, is_slice=False) for each in deferred]
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *whole)
-    return jnp.concatenate([settle(end) for end in ends], axis=-1)
+    return jnp.concatenate([apply_norm(branch) for branch in branches], axis=-1)
 
 
-def parts(maps: Maps) -> tuple[jax.Array, ...]:
-    """Returns maps with nothing pending, which side by side are the maps."""
-    return maps.parts if isinstance(maps, Parts) else (settle(maps),)
+def channel_slices(x: Activations) -> tuple[jax.Array, ...]:
+    """Returns arrays, with their norm applied, that are the activations when concatenated."""
+    return x.slices if isinstance(x, ChannelSlices) else (apply_norm(x),)
 
 
-def max_pool(maps: Maps, window: int, stride: int, borders: convolution_and_pool.Borders) -> Maps:
-    """Returns the max pool; what is pending stays so."""
-    if isinstance(maps, Pending):
-        return dataclasses.replace(
-            maps, maps=convolution_and_pool.max_pool(maps.maps, window, stride, borders), part=False
-        )
-    return convolution_and_pool.max_pool(settle(maps), window, stride, borders)
+def max_pool(
+    x: Activations, window: int, stride: int, padding: Padding, implementation: Implementation = "auto"
+) -> Activations:
+    """Returns the max pool of activations; a norm stays deferred, because it commutes with the maximum."""
+    if isinstance(x, DeferredNorm):
+        pooled = convolution_and_pool.max_pool(x.x, window, stride, padding, implementation)
+        return dataclasses.replace(x, x=pooled, is_slice=False)
+    return convolution_and_pool.max_pool(apply_norm(x), window, stride, padding, implementation)
 
 
-def conv_moments(
-    geometry: convolution_and_pool.Geometry,
+def conv_and_moments(
+    geometry: Geometry,
     group_size: int,
-    maps: Maps,
+    x: Activations,
     kernel: jax.Array,
     bias: jax.Array | None,
     origin: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns a convolution, and mean and variance [G, 1, 1, 1, features] of its groups of images.
+    """Returns a convolution [B, H', W', F], and the mean and the variance [G, 1, 1, 1, F] of its groups of images.
 
-    The variance is the mean square about `origin`, less the square of the distance d from there to the mean: maps are
-    read once, and it is exact to about 1e-6 (1 + d^2 / var).
+    The variance is the mean square about `origin`, less the square of the distance d from there to the mean: the output
+    is read once, and the variance is exact to about 1e-6 (1 + d^2 / var).
 
     Args:
       geometry: of the convolution.
       group_size: images that are normalised together.
-      maps: of the dtype of the convolution, pending ones too.
-      kernel, bias, origin: float32; origin, near the means [features], has no gradient.
+      x: the input, in the dtype of the convolution; a deferred norm is applied while x is read.
+      kernel, bias, origin: float32; origin [F], which is near the means, has no gradient.
     """
-    return _conv_moments((geometry, group_size), maps, kernel, bias, origin)
+    return _conv_and_moments((geometry, group_size), x, kernel, bias, origin)
 
 
-def _fast(statics, maps, kernel, bias, origin):
+def _fast(statics, x, kernel, bias, origin):
     geometry, group_size = statics
-    features = _add_bias(_conv(maps, kernel.astype(_dtype(maps)), geometry), bias)
+    features = _add_bias(_conv(x, kernel.astype(_dtype(x)), geometry), bias)
     return features, *mean_and_variance(features, origin, group_size, geometry)
 
 
-def _plain(statics, maps, kernel, bias, origin):
+def _plain(statics, x, kernel, bias, origin):
     geometry, group_size = statics
-    features = _add_bias(convolution_and_pool.forward(settle(maps), kernel.astype(_dtype(maps)), geometry), bias)
+    features = _add_bias(convolution_and_pool.forward(apply_norm(x), kernel.astype(_dtype(x)), geometry), bias)
     return features, *plain_mean_and_variance(features, group_size)
 
 
-def _forward(statics, maps, kernel, bias, origin):
-    made = _conv_moments(statics, maps, kernel, bias, origin)
-    return made, made
+def _forward(statics, x, kernel, bias, origin):
+    outputs = _conv_and_moments(statics, x, kernel, bias, origin)
+    return outputs, outputs
 
 
-def _backward(statics, args, made, cotangents):
-    (geometry, _), (maps, kernel, bias, origin), (features, mean, var) = statics, args, made
-    through = functools.partial(through_moments, features, cotangents[0])
-    of_moments = mean, var, *cotangents[1:]
-    grads = through(of_moments)
-    kernel_grad = _kernel_gradient(maps, grads, kernel.shape, geometry).astype(kernel.dtype)
+def _backward(statics, args, outputs, cotangents):
+    (geometry, _), (x, kernel, bias, origin), (features, mean, var) = statics, args, outputs
+    through = functools.partial(gradient_through_moments, features, cotangents[0])
+    moments = mean, var, *cotangents[1:]
+    grads = through(moments)
+    kernel_grad = _kernel_gradient(x, grads, kernel.shape, geometry).astype(kernel.dtype)
     bias_grad = None if bias is None else grads.sum((0, 1, 2), dtype=bias.dtype)
 
-    # TPUs compute it again rather than keep it, each for the one convolution that it then becomes a part of. The
-    # barrier stands before the small arrays alone: one before maps would have slices of them written out.
+    # On TPUs the gradient of the output is computed twice rather than kept, each time as a part of the convolution that
+    # reads it. The barrier stands before the small arrays alone: before x, the compiler would write slices of it.
     grads = platforms.pick(
         grads,
-        of_moments,
-        tpu=lambda _, of_moments: through(jax.lax.optimization_barrier(of_moments)),
+        moments,
+        tpu=lambda _, moments: through(jax.lax.optimization_barrier(moments)),
         default=lambda grads, _: grads,
     )
-    settled_grad = convolution_and_pool.maps_gradient(grads, kernel.astype(_dtype(maps)), maps.shape, geometry)
-    return _unsettle(_settled_anew(maps), settled_grad, geometry), kernel_grad, bias_grad, jnp.zeros_like(origin)
+    normed_grad = convolution_and_pool.input_gradient(grads, kernel.astype(_dtype(x)), x.shape, geometry)
+    return _norm_gradient(_recomputed(x), normed_grad, geometry), kernel_grad, bias_grad, jnp.zeros_like(origin)
 
 
-_conv_moments = Operation(_fast, _plain, (True, False, False, False), _forward, _backward)
+_conv_and_moments = Operation(_fast, _plain, (True, False, False, False), _forward, _backward)
 
 
 def _add_bias(features: jax.Array, bias: jax.Array | None) -> jax.Array:
     return features if bias is None else features + jnp.expand_dims(bias, (0, 1, 2)).astype(features.dtype)
 
 
-# What reads pending maps: on CPUs `native` normalises them on the way, elsewhere the compiler is left to do so.
+# The operations that read a deferred norm: on CPUs native ops apply it on the way, elsewhere the compiler does.
 
 
-def _conv(maps: Maps, kernel: jax.Array, geometry: convolution_and_pool.Geometry) -> jax.Array:
-    return _by_platform(_CONV, geometry, None, maps, kernel)
+def _conv(x: Activations, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    return _by_platform(_CONV, geometry, None, x, kernel)
 
 
-def _conv_plain(statics, maps, kernel):
-    settled = settle(maps)
-    if isinstance(maps, Pending) and maps.part and kernel.shape[:2] != (1, 1):
-        settled = _anew(settle(_settled_anew(maps)))  # TPUs are slow to read windows of a slice
-    return convolution_and_pool.forward(settled, kernel, statics[0])
+def _conv_plain(statics, x, kernel):
+    y = apply_norm(x)
+    if isinstance(x, DeferredNorm) and x.is_slice and kernel.shape[:2] != (1, 1):
+        y = _recompute_on_tpu(apply_norm(_recomputed(x)))  # TPUs are slow to read the windows of a slice
+    return convolution_and_pool.forward(y, kernel, statics[0])
 
 
-def _conv_on_cpu(statics, maps, kernel):
-    return cpu_native.conv(maps.maps, kernel, statics[0], norm=norm(maps), relu_maps=maps.relu)
+def _conv_on_cpu(statics, x, kernel):
+    return cpu_native.conv(x.x, kernel, geometry=statics[0], norm=stacked_norm(x), relu_input=x.relu)
 
 
-def _kernel_gradient(
-    maps: Maps, grads: jax.Array, shape: tuple[int, ...], geometry: convolution_and_pool.Geometry
-) -> jax.Array:
-    return _by_platform(_KERNEL_GRADIENT, geometry, shape, maps, grads)
+def _kernel_gradient(x: Activations, grads: jax.Array, shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
+    return _by_platform(_KERNEL_GRADIENT, geometry, shape, x, grads)
 
 
-def _kernel_gradient_plain(statics, maps, grads):
+def _kernel_gradient_plain(statics, x, grads):
     geometry, shape = statics
-    return convolution_and_pool.kernel_gradient(settle(maps), grads, shape, geometry)
+    return convolution_and_pool.kernel_gradient(apply_norm(x), grads, shape, geometry)
 
 
-def _kernel_gradient_on_cpu(statics, maps, grads):
+def _kernel_gradient_on_cpu(statics, x, grads):
     geometry, shape = statics
-    return cpu_native.kernel_gradient(maps.maps, grads, shape, geometry, norm(maps), maps.relu)
+    return cpu_native.kernel_gradient(
+        x.x, grads, shape=shape, geometry=geometry, norm=stacked_norm(x), relu_input=x.relu
+    )
 
 
-def _unsettle(maps: Maps, grads: jax.Array, geometry: convolution_and_pool.Geometry) -> Maps:
-    """Returns the gradient by pending maps and their norm, from that by the settled maps."""
-    return _by_platform(_UNSETTLE, geometry, None, maps, grads)
+def _norm_gradient(x: Activations, grads: jax.Array, geometry: Geometry) -> Activations:
+    """Returns the gradient with respect to x and its deferred norm, given that of `apply_norm(x)`."""
+    return _by_platform(_NORM_GRADIENT, geometry, None, x, grads)
 
 
-def _unsettle_plain(_, maps, grads):
-    (gradient,) = jax.vjp(settle, maps)[1](grads)
+def _norm_gradient_plain(_, x, grads):
+    (gradient,) = jax.vjp(apply_norm, x)[1](grads)
     return gradient
 
 
-def _unsettle_on_cpu(_, maps, grads):
-    gradient, (passed, distance) = cpu_native.pending_gradient(maps.maps, grads, norm(maps), maps.relu)
-    passed, distance = (each.reshape(maps.mean.shape) for each in (passed, distance))
-    return dataclasses.replace(maps, maps=gradient, mean=-maps.scale * passed, scale=distance, bias=passed)
+def _norm_gradient_on_cpu(_, x, grads):
+    gradient, (passed, distance) = cpu_native.deferred_norm_gradient(x.x, grads, stacked_norm(x), x.relu)
+    passed, distance = (each.reshape(x.mean.shape) for each in (passed, distance))
+    return dataclasses.replace(x, x=gradient, mean=-x.scale * passed, scale=distance, bias=passed)
 
 
 def mean_and_variance(
-    maps: jax.Array, origin: jax.Array, group_size: int, geometry: convolution_and_pool.Geometry
+    x: jax.Array, origin: jax.Array, group_size: int, geometry: Geometry
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the mean and the variance of groups of images, [G, 1, 1, 1, C]; see `conv_moments`."""
-    moments = _MOMENTS if cpu_native.fits(geometry, maps, origin) else _MOMENTS.plain
-    offset, square = moments(group_size, maps, origin)
+    """Returns the mean and the variance of groups of images, [G, 1, 1, 1, C]; see `conv_and_moments`."""
+    moments = _MOMENTS if cpu_native.takes(geometry, x, origin) else _MOMENTS.plain
+    offset, square = moments(group_size, x, origin)
     return jnp.expand_dims(origin, (0, 1, 2, 3)) + offset, jnp.maximum(square - jnp.square(offset), 0)
 
 
-def plain_mean_and_variance(maps: jax.Array, group_size: int) -> tuple[jax.Array, jax.Array]:
+def plain_mean_and_variance(x: jax.Array, group_size: int) -> tuple[jax.Array, jax.Array]:
     """Returns `mean_and_variance`, about the mean itself: its derivatives are exact wherever the origin is."""
-    x = _grouped(maps, maps.shape[0] // group_size)
+    x = _grouped(x, x.shape[0] // group_size)
     mean = x.mean(_AXES, keepdims=True)
     return mean, jnp.square(x - mean).mean(_AXES, keepdims=True)
 
@@ -232,14 +252,14 @@ def plain_mean_and_variance(maps: jax.Array, group_size: int) -> tuple[jax.Array
 _AXES = (1, 2, 3)
 
 
-def _moments_plain(group_size, maps, origin):
-    """Returns means of the distance from `origin` and of its square, [G, 1, 1, 1, C]."""
-    distance = _grouped(maps, maps.shape[0] // group_size) - jnp.expand_dims(origin, (0, *_AXES))
+def _moments_plain(group_size, x, origin):
+    """Returns means of x - `origin` and of its square, [G, 1, 1, 1, C]."""
+    distance = _grouped(x, x.shape[0] // group_size) - jnp.expand_dims(origin, (0, *_AXES))
     return distance.mean(_AXES, keepdims=True), jnp.square(distance).mean(_AXES, keepdims=True)
 
 
-def _moments_on_cpu(group_size, maps, origin):
-    first, second = cpu_native.moments(maps, origin, maps.shape[0] // group_size)
+def _moments_on_cpu(group_size, x, origin):
+    first, second = cpu_native.moments(x, origin, x.shape[0] // group_size)
     return jnp.expand_dims(first, _AXES), jnp.expand_dims(second, _AXES)
 
 
@@ -252,24 +272,29 @@ def _operation(plain: Callable, on_cpu: Callable, images: tuple[bool, ...] | Non
 
 _CONV = _operation(_conv_plain, _conv_on_cpu, (True, False))
 _KERNEL_GRADIENT = _operation(_kernel_gradient_plain, _kernel_gradient_on_cpu, None)
-_UNSETTLE = _operation(_unsettle_plain, _unsettle_on_cpu, (True, True))
+_NORM_GRADIENT = _operation(_norm_gradient_plain, _norm_gradient_on_cpu, (True, True))
 _MOMENTS = _operation(_moments_plain, _moments_on_cpu, (True, False))
 
 
-def _by_platform(
-    operation: Operation, geometry: convolution_and_pool.Geometry, shape: Any, maps: Maps, other: jax.Array
-) -> Any:
-    fits = isinstance(maps, Pending) and cpu_native.fits(geometry, other, *jax.tree.leaves(maps))
-    return (operation if fits else operation.plain)((geometry, shape), maps, other)
+def _by_platform(operation: Operation, geometry: Geometry, shape: Any, x: Activations, other: jax.Array) -> Any:
+    fits = isinstance(x, DeferredNorm) and cpu_native.takes(geometry, other, *jax.tree.leaves(x))
+    return (operation if fits else operation.plain)((geometry, shape), x, other)
 
 
-def norm(maps: Pending) -> jax.Array:
-    """Returns mean, scale and bias [3, G, C]."""
-    return jnp.stack([leaf.reshape(len(leaf), -1) for leaf in (maps.mean, maps.scale, maps.bias)])
+def stacked_norm(x: DeferredNorm) -> jax.Array:
+    """Returns mean, scale and bias [3, G, C], as native ops and Pallas kernels take them."""
+    return jnp.stack([leaf.reshape(len(leaf), -1) for leaf in (x.mean, x.scale, x.bias)])
 
 
-def through_moments(features, grads, moments):
-    """Returns the gradient of `features` from those of themselves, of their mean and of their variance."""
+def gradient_through_moments(features, grads, moments):
+    """Returns the gradient with respect to `features`, given those of `features`, of their mean and their variance.
+
+    d_features = d_y + d_mean / n + 2 d_var (features - mean) / n, for n pixels of a group.
+
+    Args:
+      features, grads: [B, H, W, F], and the gradient of what else reads them.
+      moments: mean, variance and the gradients of both, [G, 1, 1, 1, F].
+    """
     mean, var, mean_grad, var_grad = moments
     x, grads = _grouped(features, len(mean)), _grouped(grads, len(mean))
     count = x[0, ..., 0].size
@@ -277,30 +302,26 @@ def through_moments(features, grads, moments):
     return total.reshape(features.shape).astype(features.dtype)
 
 
-def _settled_anew(maps: Maps) -> Maps:
-    """Returns maps whose settling is, on TPU, not the same computation as elsewhere."""
-    if not isinstance(maps, Pending):
-        return maps
-    mean, scale, bias = _anew((maps.mean, maps.scale, maps.bias))
-    return dataclasses.replace(maps, mean=mean, scale=scale, bias=bias)
+def _recomputed(x: Activations) -> Activations:
+    """Returns activations whose norm TPUs apply once more, instead of keeping what they computed elsewhere."""
+    if not isinstance(x, DeferredNorm):
+        return x
+    mean, scale, bias = _recompute_on_tpu((x.mean, x.scale, x.bias))
+    return dataclasses.replace(x, mean=mean, scale=scale, bias=bias)
 
 
-def _anew(tree: Any) -> Any:
-    """Returns the tree such that, on TPU, what is computed from it is not the same computation as elsewhere.
+def _recompute_on_tpu(tree: Any) -> Any:
+    """Returns the tree behind a barrier on TPUs, so that what is computed from it is not merged with its like.
 
-    Other platforms run elementwise steps on their own: there they are better run once.
+    Other platforms run elementwise operations by themselves: there they are better run once.
     """
     return platforms.pick(tree, tpu=jax.lax.optimization_barrier, default=lambda same: same)
 
 
-def _grouped(maps: jax.Array, groups: int) -> jax.Array:
-    """Returns maps [G, B / G, H, W, C] in float32 or better."""
-    return maps.astype(_statistics_dtype(maps)).reshape(groups, -1, *maps.shape[1:])
+def _grouped(x: jax.Array, groups: int) -> jax.Array:
+    """Returns x as [G, B / G, H, W, C] in float32 or better."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(groups, -1, *x.shape[1:])
 
 
-def _statistics_dtype(maps: jax.Array) -> Any:
-    return jnp.promote_types(maps.dtype, jnp.float32)
-
-
-def _dtype(maps: Maps) -> Any:
-    return jax.tree.leaves(maps)[0].dtype  # of pending ones, maps come first
+def _dtype(x: Activations) -> Any:
+    return jax.tree.leaves(x)[0].dtype  # of a deferred norm, the first is x

@@ -1,4 +1,4 @@
-"""What the CPU backend of XLA is to compute on its own, and not once more inside whatever reads it."""
+"""Arrays that XLA's CPU backend computes once, instead of anew inside every operation that reads them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from inception_jax.ops import platforms
 from inception_jax.ops.derivatives import Operation
 
 
-def on_cpu(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Returns arrays of one shape and dtype; CPUs compute them in one step, where they stand.
+def compute_once(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Returns arrays of one shape and dtype, which CPUs compute in a step of their own.
 
-    XLA would otherwise compute statistics of channels again at every pixel that meets them, and the learning rate at
-    every parameter: slow to run, and slow to compile. Steps that read no more than arrays are alike for arrays of a
-    shape, so that XLA compiles one for all.
+    XLA would otherwise compute the statistics of a channel again at every pixel that reads them, and the learning rate
+    again at every parameter: slow to run, and slow to compile. Operations that read arrays alone are the same for all
+    arrays of a shape, so XLA compiles one for all.
     """
     return _fence(None, *arrays)
 
 
-def _apart(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Stacks: XLA drops a barrier before it fuses, but fuses no concatenation into what reads it."""
-    together = lax.optimization_barrier(jnp.stack([*arrays, arrays[0]] if len(arrays) == 1 else arrays))
-    return tuple(lax.index_in_dim(together, place, keepdims=False) for place in range(len(arrays)))
+def _stacked(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Returns the arrays by way of one stack: XLA drops a barrier before it fuses, but fuses no concatenation."""
+    stack = lax.optimization_barrier(jnp.stack([*arrays, arrays[0]] if len(arrays) == 1 else arrays))
+    return tuple(lax.index_in_dim(stack, index, keepdims=False) for index in range(len(arrays)))
 
 
 _fence = Operation(
-    fast=lambda _, *arrays: platforms.pick(*arrays, cpu=_apart, default=lambda *same: same),
+    fast=lambda _, *arrays: platforms.pick(*arrays, cpu=_stacked, default=lambda *same: same),
     plain=lambda _, *arrays: arrays,  # derivatives need no fence
 )

@@ -1,4 +1,4 @@
-"""Which form of a computation a program holds: that of the platform it is compiled for."""
+"""Which platform a program is compiled for, and the implementation that it holds there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jax import lax
 
 
 class _Target(NamedTuple):
-    """What is traced is for some devices of a kind, such as "TPU v5 lite"."""
+    """The devices that a program is for, all of one kind, such as "TPU v5 lite"."""
 
     platform: str
     kind: str
@@ -22,23 +22,29 @@ class _Target(NamedTuple):
 _target = jax.make_user_context(None)
 
 
-def pick(*arrays: Any, default: Callable, **forms: Callable) -> Any:
-    """Returns what the form for the platform makes of trees of arrays; forms are by name: "cpu", "tpu"."""
-    if _target.value is None:  # all forms are traced, and the compiler is handed one
-        return lax.platform_dependent(*arrays, default=default, **forms)
-    return forms.get(_target.value.platform, default)(*arrays)
+def pick(*arrays: Any, default: Callable, **by_platform: Callable) -> Any:
+    """Runs the function for the platform on trees of arrays; functions are by name of a platform: `cpu`, `tpu`.
+
+    Where the platform is not known while a program is traced, all functions are traced, and XLA gets one of them.
+    """
+    if _target.value is None:
+        return lax.platform_dependent(*arrays, default=default, **by_platform)
+    return by_platform.get(_target.value.platform, default)(*arrays)
 
 
 def name() -> str:
-    """Returns the platform that what is traced is for, as far as that is known: the default one, if it is not."""
+    """Returns the platform of the program that is traced: JAX's default one, where it is not known."""
     return jax.default_backend() if _target.value is None else _target.value.platform
 
 
 def kind_of_each(platform: str) -> str | None:
-    """Returns the kind of device of this platform that runs what is traced; None if it is not known to be one.
+    """Returns the kind of device of this platform that runs what is traced, if a device runs the program alone.
 
-    It is one if there is no other, and in `shard_map`, where each device has a program of its own. The compiler would
-    have to split other programs, and cannot split kernels that are not its own.
+    That is so with one device, and in `shard_map`, where each device has a program of its own. Other programs are
+    split among devices by the compiler, which cannot split operations that are not its own.
+
+    Returns:
+      the kind; None if the program is for another platform, or split by the compiler, or its platform is not known.
     """
     target = _target.value
     if target is None or target.platform != platform:
@@ -54,15 +60,18 @@ def is_split_by_hand() -> bool:
 
 @contextlib.contextmanager
 def tracing_for(devices: Sequence[jax.Device]) -> Iterator[None]:
-    """A context where programs are traced that devices of one kind are to run together, in half the time.
+    """Traces programs for devices of one kind, which run them together: other platforms' functions are not traced."""
+    with _target(_Target(devices[0].platform, devices[0].device_kind, len(devices))):
+        yield
 
-    Forms for other platforms are not traced, and Python does not look for garbage, of which tracing makes little.
-    """
+
+@contextlib.contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Keeps Python from looking for garbage: tracing and lowering make little, and then take half the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        with _target(_Target(devices[0].platform, devices[0].device_kind, len(devices))):
-            yield
+        yield
     finally:
         if was_enabled:
             gc.enable()

@@ -1,35 +1,55 @@
-"""1x1 convolutions of 3x3 max pools of stride 1, by the kernels of `tpu`: what a unit of the family needs of them."""
+"""A 1x1 convolution of a 3x3 max pool of stride 1, as one Pallas kernel on TPUs: a block's pool branch."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from inception_jax.ops import convolution_and_pool, deferred_norm, tpu_pallas
-from inception_jax.ops.deferred_norm import Pending
+from inception_jax.ops.convolution_and_pool import NO_PADDING
+from inception_jax.ops.deferred_norm import Activations, DeferredNorm
 from inception_jax.ops.derivatives import Operation
+from inception_jax.ops.implementation import Implementation, pallas_device
 
-POOL = 3, 1, ((1, 1), (1, 1))  # window, stride, borders
+POOL = 3, 1, ((1, 1), (1, 1))  # window, stride, padding
 
 
-def conv(relu: bool, parts: Sequence[jax.Array], kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
-    """Returns the convolution of the pool of maps. Its gradients are XLA's.
+def runs_fused(x: Activations, features: int, dtype: Any, train: bool, implementation: Implementation) -> bool:
+    """Returns whether a Pallas kernel runs the pool and the convolution.
 
     Args:
-      relu: whether a ReLU ends it.
-      parts: the maps, some channels each; they fit the kernels.
-      kernel, bias: of their dtype.
+      x: what the pool reads; in training its norm and ReLU are deferred, in evaluation there is none.
+      features, dtype: of the convolution.
+      train: whether batch norm follows the convolution.
+      implementation: see `ops.implementation`.
     """
-    return _conv(relu, parts, kernel, bias)
+    device = pallas_device(implementation)
+    if device is None or isinstance(x, DeferredNorm) != train:
+        return False
+    if isinstance(x, DeferredNorm):
+        return x.relu and tpu_pallas.fits(device, x.shape, features, dtype, groups=len(x.mean))
+    slices = [each.shape[3] for each in deferred_norm.channel_slices(x)]
+    return tpu_pallas.fits(device, x.shape, features, dtype, slices=slices)
 
 
-def _conv_plain(relu, parts, kernel, bias):
-    pool = convolution_and_pool.max_pool(jnp.concatenate(parts, axis=-1), *POOL)
-    return convolution_and_pool.conv(pool, kernel, 1, convolution_and_pool.NO_BORDERS, bias=bias, relu=relu)
+def pool_and_conv(relu: bool, x: Activations, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """Returns the convolution of the max pool of x. Its gradients are XLA's.
+
+    Args:
+      relu: whether a ReLU follows.
+      x: without deferred norm; `runs_fused`.
+      kernel, bias: [1, 1, C, F] and [F], of the dtype of x.
+    """
+    return _conv(relu, deferred_norm.channel_slices(x), kernel, bias)
+
+
+def _conv_plain(relu, slices, kernel, bias):
+    pool = convolution_and_pool.max_pool(jnp.concatenate(slices, axis=-1), *POOL)
+    return convolution_and_pool.conv(pool, kernel, 1, NO_PADDING, bias=bias, relu=relu)
 
 
 def _conv_forward(relu, *args):
@@ -41,7 +61,7 @@ def _conv_backward(relu, args, _, grads):
 
 
 _conv = Operation(
-    fast=lambda relu, parts, kernel, bias: tpu_pallas.conv(parts, kernel, bias, relu=relu),
+    fast=lambda relu, slices, kernel, bias: tpu_pallas.conv(slices, kernel, bias, relu=relu),
     plain=_conv_plain,
     images=(True, False, False),
     forward=_conv_forward,
@@ -49,74 +69,70 @@ _conv = Operation(
 )
 
 
-def conv_moments(
-    group_size: int, maps: Pending, kernel: jax.Array, bias: jax.Array | None, origin: jax.Array
-) -> tuple[Pending, tuple[jax.Array, jax.Array, jax.Array]]:
-    """Returns the maps, and `pending.conv_moments` of their pool.
+def pool_and_conv_and_moments(
+    group_size: int, x: DeferredNorm, kernel: jax.Array, bias: jax.Array | None, origin: jax.Array
+) -> tuple[DeferredNorm, tuple[jax.Array, jax.Array, jax.Array]]:
+    """Returns x, and `deferred_norm.conv_and_moments` of the max pool of x.
 
-    Whoever else reads the maps is to read those returned: then all gradients by them are added up where the pool's is
-    made.
+    All other readers of x are to read the one that is returned: then the gradients that they send back are added up in
+    the kernel that makes the gradient of the pool.
 
     Args:
       group_size, kernel, bias, origin: see there.
-      maps: that wait for a ReLU, too, and fit the kernels.
+      x: with a deferred ReLU, too; `runs_fused`.
     """
-    return _conv_moments(group_size, maps, kernel, bias, origin)
+    return _conv_and_moments(group_size, x, kernel, bias, origin)
 
 
-def _moments_fast(group_size, maps, kernel, bias, origin):
-    features = tpu_pallas.conv([maps.maps], kernel.astype(maps.maps.dtype), bias, deferred_norm.norm(maps))
-    geometry = convolution_and_pool.geometry(1, convolution_and_pool.NO_BORDERS)
-    return maps, (features, *deferred_norm.mean_and_variance(features, origin, group_size, geometry))
+def _fast(group_size, x, kernel, bias, origin):
+    features = tpu_pallas.conv([x.x], kernel.astype(x.x.dtype), bias, deferred_norm.stacked_norm(x))
+    geometry = convolution_and_pool.geometry(1, NO_PADDING, implementation="xla")
+    return x, (features, *deferred_norm.mean_and_variance(features, origin, group_size, geometry))
 
 
-def _moments_plain(group_size, maps, kernel, bias, origin):
-    features = _features_plain(maps, kernel, bias)
-    return maps, (features, *deferred_norm.plain_mean_and_variance(features, group_size))
+def _plain(group_size, x, kernel, bias, origin):
+    features = _features_plain(x, kernel, bias)
+    return x, (features, *deferred_norm.plain_mean_and_variance(features, group_size))
 
 
-def _features_plain(maps, kernel, bias):
-    pool = deferred_norm.settle(deferred_norm.max_pool(maps, *POOL))
-    features = convolution_and_pool.conv(pool, kernel.astype(pool.dtype), 1, convolution_and_pool.NO_BORDERS)
+def _features_plain(x, kernel, bias):
+    pool = deferred_norm.apply_norm(deferred_norm.max_pool(x, *POOL))
+    features = convolution_and_pool.conv(pool, kernel.astype(pool.dtype), 1, NO_PADDING)
     return features if bias is None else features + jnp.expand_dims(bias, (0, 1, 2)).astype(features.dtype)
 
 
-def _moments_forward(group_size, *args):
-    maps, made = _conv_moments(group_size, *args)
-    return (maps, made), made
+def _forward(group_size, *args):
+    x, outputs = _conv_and_moments(group_size, *args)
+    return (x, outputs), outputs
 
 
-def _moments_backward(group_size, args, made, cotangents):
-    (maps, kernel, bias, origin), (features, *moments) = args, made
+def _backward(group_size, args, outputs, cotangents):
+    (x, kernel, bias, origin), (features, *moments) = args, outputs
     others, (grads, *moments_grads) = cotangents
-    grads = deferred_norm.through_moments(features, grads, (*moments, *moments_grads))
+    grads = deferred_norm.gradient_through_moments(features, grads, (*moments, *moments_grads))
     bias_grad = None if bias is None else grads.sum((0, 1, 2), dtype=bias.dtype)
-    by_pending, by_kernel = _gradients(None, maps, kernel, grads, others)
-    return by_pending, by_kernel, bias_grad, jnp.zeros_like(origin)
+    x_grad, kernel_grad = _gradients(None, x, kernel, grads, others)
+    return x_grad, kernel_grad, bias_grad, jnp.zeros_like(origin)
 
 
-_conv_moments = Operation(
-    _moments_fast, _moments_plain, (True, False, False, False), _moments_forward, _moments_backward
-)
+_conv_and_moments = Operation(_fast, _plain, (True, False, False, False), _forward, _backward)
 
 
-def _gradients_fast(_, maps, kernel, grads, others):
-    """Returns the gradients by maps, what others sent back added, and by the kernel."""
-    kernel_in_dtype = kernel.astype(maps.maps.dtype)
-    by_maps, by_kernel, by_norm = tpu_pallas.gradients(
-        maps.maps, kernel_in_dtype, deferred_norm.norm(maps), grads, others.maps
+def _gradients_fast(_, x, kernel, grads, others):
+    """Returns the gradient with respect to x, that of its other readers added, and with respect to the kernel."""
+    x_grad, kernel_grad, norm_grad = tpu_pallas.gradients(
+        x.x, kernel.astype(x.x.dtype), deferred_norm.stacked_norm(x), grads, others.x
     )
-    by_mean, by_scale, by_bias = (
+    mean, scale, bias = (
         other + own.reshape(other.shape).astype(other.dtype)
-        for other, own in zip((others.mean, others.scale, others.bias), by_norm, strict=True)
+        for other, own in zip((others.mean, others.scale, others.bias), norm_grad, strict=True)
     )
-    by_pending = dataclasses.replace(others, maps=by_maps, mean=by_mean, scale=by_scale, bias=by_bias)
-    return by_pending, by_kernel.astype(kernel.dtype)
+    return dataclasses.replace(others, x=x_grad, mean=mean, scale=scale, bias=bias), kernel_grad.astype(kernel.dtype)
 
 
-def _gradients_plain(_, maps, kernel, grads, others):
-    by_pending, by_kernel = jax.vjp(lambda maps, kernel: _features_plain(maps, kernel, None), maps, kernel)[1](grads)
-    return jax.tree.map(jnp.add, by_pending, others), by_kernel
+def _gradients_plain(_, x, kernel, grads, others):
+    x_grad, kernel_grad = jax.vjp(lambda x, kernel: _features_plain(x, kernel, None), x, kernel)[1](grads)
+    return jax.tree.map(jnp.add, x_grad, others), kernel_grad
 
 
 _gradients = Operation(_gradients_fast, _gradients_plain)

@@ -1,11 +1,11 @@
-"""1x1 convolutions of 3x3 max pools of stride 1, on TPUs: kernels that pool while they read.
+"""Pallas kernels for TPUs: a 1x1 convolution that computes the 3x3 max pool of stride 1 while it reads its input.
 
-XLA writes a pool to memory and reads it again; in the backward pass it writes the gradient by the pool, then that by
-the maps, and then adds what other readers of the maps sent back. Here none of these is written: the forward pass reads
-the maps, the backward pass reads them and the other gradient, and writes the sum.
+XLA writes a pool to memory and reads it again. In its backward pass it writes the gradient of the pool, then that of
+the pool's input, and then adds the gradients from the other readers of that input. Here none of these is written: the
+forward pass reads the input x, the backward pass reads x and the other gradient, and writes the sum.
 
-A kernel walks down the rows of LANES images. TPUs lay out maps [B, H, W, C] of so many images with images innermost,
-then channels: taken as [H, W, C, B] they are read row by row without a copy.
+A kernel walks down the rows of LANES images. TPUs lay out activations [B, H, W, C] of so many images with images
+innermost, then channels: seen as [H, W, C, B] they are read row by row without a copy.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from inception_jax.ops import cpu_native, platforms
-
-LANES = 128  # images that a kernel takes at a time
+LANES = 128  # images that a kernel works on at a time
 CHANNELS = 16  # that it pools at a time, in registers
-MEMORY = 15 * 2**20  # bytes on the chip for the arrays of a kernel, which is granted 16 MiB
-MOST_BLOCKS = 4  # that the backward pass may cut channels into: each reads the gradient by the output again
+MEMORY = 15 * 2**20  # bytes of the chip's VMEM for the arrays of a kernel; the limit is 16 MiB
+MOST_BLOCKS = 4  # of channels in the backward pass: each reads the gradient of the output again
 TOO_OLD = ("TPU v2", "TPU v3")  # Pallas has no products of bfloat16 for them
 
 
-def fits(shape: Sequence[int], features: int, dtype: Any, groups: int = 1, parts: Sequence[int] = ()) -> bool:
-    """Returns whether what is traced may hold these kernels, and they take maps [B, H, W, C] of a dtype.
+def fits(
+    device: str, shape: Sequence[int], features: int, dtype: Any, groups: int = 1, slices: Sequence[int] = ()
+) -> bool:
+    """Returns whether the kernels can run on activations [B, H, W, C] of a dtype.
 
     Args:
-      shape, dtype: of the maps.
+      device: the kind of TPU, as `jax.Device.device_kind` says it.
+      shape, dtype: of the activations.
       features: of the convolution.
       groups: of images that are normalised together.
-      parts: channels of each part, if the maps come in parts.
+      slices: channels of each slice, if the activations are not concatenated.
     """
-    kind = platforms.kind_of_each("tpu")
-    if kind is None or kind in TOO_OLD or cpu_native.kernels.value is False or dtype != jnp.bfloat16:
+    if device in TOO_OLD or dtype != jnp.bfloat16:
         return False
     images, _, width, channels = shape
-    if not images or images % (LANES * groups) or width < 2 or any(part % CHANNELS for part in (channels, *parts)):
+    if not images or images % (LANES * groups) or width < 2 or any(each % CHANNELS for each in (channels, *slices)):
         return False
     forward = LANES * (width * (10 * channels + 4 * features) + 24 * channels) + 2 * channels * features
     return forward <= MEMORY and channels <= MOST_BLOCKS * _block(width, channels, features)
 
 
 def _block(width: int, channels: int, features: int) -> int:
-    """Returns how many channels the backward pass takes at a time: as many as fit, in equal parts; 0: none do."""
+    """Returns the channels of a block of the backward pass: the most that fit and divide all channels; 0: none do."""
     for block in range(channels, 0, -CHANNELS):
         held = LANES * (width * (28 * block + 4 * features) + 40 * block) + 12 * block * max(features, LANES)
         if channels % block == 0 and held <= MEMORY:
@@ -58,23 +58,23 @@ def _block(width: int, channels: int, features: int) -> int:
 
 
 def conv(
-    parts: Sequence[jax.Array],
+    slices: Sequence[jax.Array],
     kernel: jax.Array,
     bias: jax.Array | None = None,
     norm: jax.Array | None = None,
     relu: bool = False,
 ) -> jax.Array:
-    """Returns the convolution [B, H, W, F] of the pool of maps that `fits`; it has no gradient.
+    """Returns the convolution [B, H, W, F] of the max pool of activations that `fits`; it has no gradient.
 
     Args:
-      parts: the maps, some channels each: [B, H, W, C'].
+      slices: the activations, some channels each: [B, H, W, C'].
       kernel: [1, 1, C, F] of their dtype.
       bias: [F].
       norm: mean, scale and bias [3, G, C] of G groups of images, by which the pool is normalised before a ReLU.
       relu: whether a ReLU ends it.
     """
-    images, height, width, _ = parts[0].shape
-    features, channels = kernel.shape[3], [part.shape[3] for part in parts]
+    images, height, width, _ = slices[0].shape
+    features, channels = kernel.shape[3], [each.shape[3] for each in slices]
     stops = list(itertools.accumulate(channels))[:-1]
     kernels = jnp.split(kernel[0, 0].T, stops, axis=1)
     norms = [] if norm is None else jnp.split(norm[..., None], stops, axis=2)
@@ -89,8 +89,8 @@ def conv(
 
     column_bias = bias.astype(jnp.float32)[:, None]
     pixels = images * height * width
-    made = pl.pallas_call(
-        functools.partial(_conv_rows, parts=len(parts), relu=relu),
+    output = pl.pallas_call(
+        functools.partial(_conv_rows, slices=len(slices), relu=relu),
         grid=(images // LANES, height + 1),
         in_specs=[
             *(_row(width, each, lambda b, h: (_within(h, height), 0, b)) for each in channels),
@@ -107,14 +107,14 @@ def conv(
             bytes_accessed=pixels * (sum(channels) + features) * kernel.dtype.itemsize,
         ),
         name="pooled_conv",
-    )(*map(_images_last, parts), *kernels, column_bias, *norms)
-    return _images_first(made)
+    )(*(_images_last(each) for each in slices), *kernels, column_bias, *norms)
+    return _images_first(output)
 
 
-def _conv_rows(*refs, parts, relu):
+def _conv_rows(*refs, slices, relu):
     """Convolves row h - 1 of the pool, in step h of height + 1; the last step reads the last row again."""
-    maps, kernels, (bias, *norms, made) = refs[:parts], refs[parts : 2 * parts], refs[2 * parts : -3 * parts]
-    above, two_above, pools = (refs[-3 * parts + i :: 3] for i in range(3))
+    x, kernels, (bias, *norms, output) = refs[:slices], refs[slices : 2 * slices], refs[2 * slices : -3 * slices]
+    above, two_above, pools = (refs[-3 * slices + i :: 3] for i in range(3))
 
     @pl.when(pl.program_id(1) == 0)
     def _begin():
@@ -122,39 +122,39 @@ def _conv_rows(*refs, parts, relu):
             row[...] = jnp.full_like(row, -jnp.inf)
 
     def pool_some(i: int, some: pl.Slice) -> None:
-        row = _columns(maps[i].at[0], some)
+        row = _columns(x[i].at[0], some)
         norm = _constants(norms[i], some) if norms else None
-        for column in range(made.shape[1]):
+        for column in range(output.shape[1]):
             wide = _widest(row, column)
             last, last_two = (kept[i][column, some].astype(jnp.float32) for kept in (above, two_above))
-            above[i][column, some] = wide.astype(made.dtype)
-            two_above[i][column, some] = jnp.maximum(last, wide).astype(made.dtype)
+            above[i][column, some] = wide.astype(output.dtype)
+            two_above[i][column, some] = jnp.maximum(last, wide).astype(output.dtype)
             pooled = jnp.maximum(last_two, wide)
             if norm is not None:
                 pooled = jnp.maximum((pooled - norm[0]) * norm[1] + norm[2], 0)
-            pools[i][column, some] = pooled.astype(made.dtype)
+            pools[i][column, some] = pooled.astype(output.dtype)
 
-    for i, part in enumerate(maps):
-        _for_some_channels(part.shape[2], functools.partial(pool_some, i))
-    for column in range(made.shape[1]):
+    for i, each in enumerate(x):
+        _for_some_channels(each.shape[2], functools.partial(pool_some, i))
+    for column in range(output.shape[1]):
         products = [_dot(kernel[...], pool[column]) for kernel, pool in zip(kernels, pools, strict=True)]
         features = sum(products, bias[...])
-        made[0, column] = (jnp.maximum(features, 0) if relu else features).astype(made.dtype)
+        output[0, column] = (jnp.maximum(features, 0) if relu else features).astype(output.dtype)
 
 
 def gradients(
-    maps: jax.Array, kernel: jax.Array, norm: jax.Array, grads: jax.Array, others: jax.Array
+    x: jax.Array, kernel: jax.Array, norm: jax.Array, grads: jax.Array, others: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns the gradients of `conv` with a norm: by its maps in their dtype, by its kernel and its norm in float32.
+    """Returns the gradients of `conv` with a norm: for x in its dtype, for the kernel and the norm in float32.
 
     The gradient of a pool goes to the first maximum of a window, row by row.
 
     Args:
-      maps, kernel, norm: see `conv`; the maps are one part.
-      grads: [B, H, W, F], by its output.
-      others: [B, H, W, C], by the maps, of all others who read them; the result is the sum.
+      x, kernel, norm: see `conv`; x is one slice.
+      grads: [B, H, W, F], the gradient of the output.
+      others: [B, H, W, C], the gradient for x from all its other readers, which is added.
     """
-    images, height, width, channels = maps.shape
+    images, height, width, channels = x.shape
     features, groups, lanes = kernel.shape[3], norm.shape[1], images // LANES
     block = _block(width, channels, features)
     blocks = channels // block
@@ -162,7 +162,7 @@ def gradients(
     def row(delay: int) -> pl.BlockSpec:
         return _row(width, block, lambda b, c, h: (_within(h - delay, height), c, b))
 
-    by_maps, by_kernel, sums = pl.pallas_call(
+    by_x, by_kernel, sums = pl.pallas_call(
         functools.partial(_gradient_rows, height=height),
         grid=(lanes, blocks, height + 2),
         in_specs=[
@@ -178,24 +178,25 @@ def gradients(
             pl.BlockSpec((1, 2, block, LANES), lambda b, c, h: (b, 0, c, 0)),
         ],
         out_shape=[
-            jax.ShapeDtypeStruct((height, width, channels, images), maps.dtype),
+            jax.ShapeDtypeStruct((height, width, channels, images), x.dtype),
             jax.ShapeDtypeStruct((lanes, channels, features), jnp.float32),
             jax.ShapeDtypeStruct((lanes, 2, channels, LANES), jnp.float32),
         ],
-        scratch_shapes=[pltpu.VMEM((width, block, LANES), dtype) for dtype in [maps.dtype] * 4 + [jnp.float32] * 2],
+        scratch_shapes=[pltpu.VMEM((width, block, LANES), dtype) for dtype in [x.dtype] * 4 + [jnp.float32] * 2],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")),
-        cost_estimate=_cost(flops=4 * maps.size * features, bytes_accessed=3 * maps.nbytes + blocks * grads.nbytes),
+        cost_estimate=_cost(flops=4 * x.size * features, bytes_accessed=3 * x.nbytes + blocks * grads.nbytes),
         name="pooled_conv_gradients",
-    )(_images_last(maps), kernel[0, 0], norm[..., None], _images_last(grads), _images_last(others))
+    )(_images_last(x), kernel[0, 0], norm[..., None], _images_last(grads), _images_last(others))
     passed, distance = sums.reshape(groups, -1, 2, channels, LANES).sum((1, 4)).swapaxes(0, 1)
     by_norm = jnp.stack([-norm[1] * passed, distance, passed])
-    return _images_first(by_maps), by_kernel.sum(0)[None, None], by_norm
+    return _images_first(by_x), by_kernel.sum(0)[None, None], by_norm
 
 
-def _gradient_rows(maps, kernel, norm, grads, others, by_maps, by_kernel, sums, *kept, height):
+def _gradient_rows(x, kernel, norm, grads, others, by_x, by_kernel, sums, *kept, height):
     """Adds up gradients, in step h of height + 2: it reads row h, pools row h - 1 and writes row h - 2.
 
-    What it makes of rows -2 and -1, from what was in memory, is written where row 0 then is.
+    The first two steps write rows -2 and -1, computed from whatever was in memory, to the place of row 0, which step 2
+    then overwrites.
     """
     above, here, pool, by_pool, to_above, to_here = kept
     width = len(pool)
@@ -217,8 +218,8 @@ def _gradient_rows(maps, kernel, norm, grads, others, by_maps, by_kernel, sums, 
         by_pool[...] = jnp.zeros_like(by_pool)
 
     def add_some(some: pl.Slice) -> None:
-        rows = [_columns(ref, some) for ref in (above, here, maps.at[0])]
-        mean, scale, offset = _constants(norm, some)
+        rows = [_columns(ref, some) for ref in (above, here, x.at[0])]
+        mean, scale, bias = _constants(norm, some)
         passed_sum = distance_sum = jnp.zeros((CHANNELS, LANES), jnp.float32)
         to_columns: list[tuple[jax.Array, ...]] = []  # from each: to its left, to itself, to its right
 
@@ -226,27 +227,27 @@ def _gradient_rows(maps, kernel, norm, grads, others, by_maps, by_kernel, sums, 
             others_here = others[0, column, some].astype(jnp.float32)
             neighbours = range(max(column - 1, 0), min(column + 2, width))
             total = sum((to_columns[each][1 + column - each] for each in neighbours), others_here)
-            by_maps[0, column, some] = total.astype(by_maps.dtype)
+            by_x[0, column, some] = total.astype(by_x.dtype)
 
         for column in range(width):
             wide = [_widest(row, column) for row in rows]
             distance = functools.reduce(jnp.maximum, wide) - mean
-            settled = jnp.maximum(distance * scale + offset, 0)
-            pool[column, some] = settled.astype(pool.dtype)
-            passed = jnp.where(settled > 0, by_pool[column, some].astype(jnp.float32), 0)
+            normed = jnp.maximum(distance * scale + bias, 0)
+            pool[column, some] = normed.astype(pool.dtype)
+            passed = jnp.where(normed > 0, by_pool[column, some].astype(jnp.float32), 0)
             passed_sum, distance_sum = passed_sum + passed, distance_sum + passed * distance
             to_rows = _to_first_maximum(passed * scale, wide)
             near = [rows[0](column + step) for step in (-1, 0, 1)]
             to_columns.append(_to_first_maximum(to_above[column, some] + to_rows[0], near))
             to_above[column, some], to_here[column, some] = to_here[column, some] + to_rows[1], to_rows[2]
-            above[column, some], here[column, some] = here[column, some], maps[0, column, some]
+            above[column, some], here[column, some] = here[column, some], x[0, column, some]
             if column:
                 write(column - 1)
         write(width - 1)
         sums[0, 0, some] += passed_sum
         sums[0, 1, some] += distance_sum
 
-    _for_some_channels(maps.shape[2], add_some)
+    _for_some_channels(x.shape[2], add_some)
 
     @pl.when(has_pool)
     def _gradient_by_kernel():
@@ -262,9 +263,9 @@ def _for_some_channels(channels: int, run: Callable[[Any], None]) -> None:
 
 
 def _columns(row: Any, some: pl.Slice) -> Callable[[int], jax.Array]:
-    """Returns what gives a column of a row [W, C, B], some channels in float32; nothing wins beyond the ends.
+    """Returns a function of the number of a column of a row [W, C, B]: some channels of it, -infinity beyond the ends.
 
-    Columns are worked on one after the other: registers hold no more.
+    Columns are in float32, and worked on one after the other: registers hold no more.
     """
 
     @functools.cache
@@ -277,7 +278,7 @@ def _columns(row: Any, some: pl.Slice) -> Callable[[int], jax.Array]:
 
 
 def _constants(norm: Any, some: pl.Slice) -> jax.Array:
-    """Returns mean, scale and bias [3, CHANNELS, LANES] of some channels, spread once for all columns."""
+    """Returns mean, scale and bias [3, CHANNELS, LANES] of some channels, broadcast once for all columns."""
     return jnp.broadcast_to(norm[:, 0, some], (3, CHANNELS, LANES))
 
 
@@ -286,7 +287,7 @@ def _widest(row: Callable[[int], jax.Array], column: int) -> jax.Array:
 
 
 def _to_first_maximum(grads: jax.Array, values: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns the gradients by three values from that by their maximum; the first that is it gets all."""
+    """Returns the gradients for three values, given that of their maximum; the first maximum gets all of it."""
     first, second, third = values
     is_first = (first >= second) & (first >= third)
     is_second = ~is_first & (second >= third)
@@ -299,7 +300,7 @@ def _dot(left: jax.Array, right: jax.Array, over: int = 0) -> jax.Array:
 
 
 def _row(width: int, channels: int, place: Callable[..., tuple[Any, Any, Any]]) -> pl.BlockSpec:
-    """Returns the block of a row of maps [H, W, C, B]; `place` tells which of all rows, channels and images."""
+    """Returns the block of a row of [H, W, C, B]; `place` gives the indices of row, channels and images in a step."""
 
     def index(*step):
         row, some, lanes = place(*step)
@@ -312,12 +313,12 @@ def _within(row: Any, height: int) -> Any:
     return jnp.clip(row, 0, height - 1)
 
 
-def _images_last(maps: jax.Array) -> jax.Array:
-    return maps.transpose(1, 2, 3, 0)
+def _images_last(x: jax.Array) -> jax.Array:
+    return x.transpose(1, 2, 3, 0)
 
 
-def _images_first(maps: jax.Array) -> jax.Array:
-    return maps.transpose(3, 0, 1, 2)
+def _images_first(x: jax.Array) -> jax.Array:
+    return x.transpose(3, 0, 1, 2)
 
 
 def _cost(flops: int, bytes_accessed: int) -> pl.CostEstimate:

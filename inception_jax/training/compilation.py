@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from inception_jax.ops.platforms import tracing_for
+from inception_jax.ops.implementation import resolve
+from inception_jax.ops.platforms import tracing_for, without_garbage_collection
 from inception_jax.parallel.mesh import batch_sharding, replicated
 from inception_jax.parallel.reduce import on_each_device
 from inception_jax.training.config import TrainConfig
@@ -24,7 +25,7 @@ HIT, MISS = "/jax/compilation_cache/cache_hits", "/jax/compilation_cache/cache_m
 
 def compile_steps(experiment: Setup) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
     """Returns the compiled training and evaluation steps; they can run nothing else, so nothing compiles twice."""
-    with tracing_for(list(experiment.mesh.devices.flat)):  # lowering makes as little garbage
+    with without_garbage_collection(), tracing_for(list(experiment.mesh.devices.flat)):
         return trace_train_step(experiment).lower().compile(), trace_eval_step(experiment).lower().compile()
 
 
@@ -56,7 +57,7 @@ def trace_train_step(setup: Setup) -> jax.stages.Traced:
         out_shardings=(state_shardings, replicated(mesh)),
         donate_argnames="state",
     )
-    with tracing_for(list(mesh.devices.flat)):
+    with without_garbage_collection(), tracing_for(list(mesh.devices.flat)):
         return jitted_step.trace(setup.abstract_state, _batch(setup))
 
 
@@ -64,8 +65,14 @@ def trace_eval_step(setup: Setup) -> jax.stages.Traced:
     """Returns `eval_step` traced for the variables and the batches of a run."""
     step_fn = functools.partial(eval_step, model=setup.model, preprocess=setup.preprocess)
     jitted_step = jax.jit(step_fn, out_shardings=replicated(setup.mesh))
-    with tracing_for(list(setup.mesh.devices.flat)):
+    with without_garbage_collection(), tracing_for(list(setup.mesh.devices.flat)):
         return jitted_step.trace(setup.abstract_state.variables, _batch(setup))
+
+
+def implementation_of_step(setup: Setup) -> str:
+    """Returns which implementation the training step holds: "xla", "native" or "pallas"."""
+    alone = setup.mesh.size == 1 or groups_fit_devices(setup.config, setup.mesh.size)
+    return resolve(setup.model.implementation, setup.mesh.devices.flat[0].platform, alone)
 
 
 def groups_fit_devices(config: TrainConfig, devices: int) -> bool:

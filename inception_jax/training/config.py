@@ -43,6 +43,7 @@ class ModelConfig(_Config):
     dtype: Literal["float32", "bfloat16"]
     bn_group_size: Positive | Literal["global"] | None
     bn_decay: Share | None
+    implementation: Literal["auto", "xla", "native", "pallas"]
 
 
 class FinetuneConfig(_Config):
@@ -148,7 +149,7 @@ class TrainConfig(_Config):
 # What a config meant before it had these fields.
 _ADDED: dict[str, dict[str, Any]] = {
     "data": {"exif": False},
-    "model": {"bn_decay": None},
+    "model": {"bn_decay": None, "implementation": "auto"},
     "finetune": {"weights": None, "freeze": "none", "reset_head": False, "unverified": False},
 }
 

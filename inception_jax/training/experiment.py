@@ -251,6 +251,7 @@ def _build_model(config: TrainConfig, num_classes: int, info: Info) -> Inception
             dropout=settings.dropout,
             numerics=numerics,
             bn_group_size=None if settings.bn_group_size == "global" else settings.bn_group_size,
+            implementation=settings.implementation,
         ).clone(frozen_up_to=frozen_up_to)
     return model
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from inception_jax.ops import fence
+from inception_jax.ops import compute_once
 from inception_jax.training.config import OptimizerConfig, ScheduleConfig, steps
 
 
@@ -83,7 +83,7 @@ def make_optimizer(
 
 def _once(schedule: optax.Schedule) -> optax.Schedule:
     """Returns a schedule that a step computes once, not for every parameter."""
-    return lambda step: fence.on_cpu(jnp.asarray(schedule(step)))[0]
+    return lambda step: compute_once(jnp.asarray(schedule(step)))[0]
 
 
 def frozen_parameters(

@@ -12,6 +12,7 @@ import rich.console
 
 from inception_jax.parallel.processes import exchange, is_main
 from inception_jax.paths import write_bytes
+from inception_jax.training.compilation import implementation_of_step
 from inception_jax.training.curves import (
     draw_curves,
     is_png,
@@ -115,6 +116,7 @@ class Outputs:
                 | {package: version(package) for package in ("jax", "jaxlib", "flax", "optax")},
                 "devices": devices(),
                 "processes": jax.process_count(),
+                "implementation": implementation_of_step(self.experiment),
                 "xla_flags": os.environ.get("XLA_FLAGS", ""),
             }
             write_bytes(path, (json.dumps(summary, indent=2) + "\n").encode())

@@ -11,7 +11,7 @@ import optax
 
 from inception_jax.models.inputs import Preprocess, normalise
 from inception_jax.models.network import InceptionNet, ModelOutput
-from inception_jax.ops import fence
+from inception_jax.ops import compute_once
 from inception_jax.parallel import mesh
 from inception_jax.training import augment, losses, metrics
 from inception_jax.training.state import TrainState
@@ -144,7 +144,7 @@ def accumulate(run_part: Any, batch_stats: Any, batch: Batch, rng: jax.Array, pa
 
 def update_ema(ema: Any, variables: Any, step: jax.Array, decay: float) -> Any:
     """Returns the average after `step` steps; its decay grows from 0 as (step - 1) / (step + 9), up to `decay`."""
-    (keep,) = fence.on_cpu(jnp.minimum(decay, (step - 1) / (step + 9)))
+    (keep,) = compute_once(jnp.minimum(decay, (step - 1) / (step + 9)))
     # In this form the average of what does not change is that very number, down to the sign of a zero.
     return jax.tree.map(lambda new, old: new - keep * (new - old), variables, ema)
 

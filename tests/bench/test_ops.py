@@ -52,7 +52,7 @@ def listed(name, size, aux):
             calls["conv", row.kernel, row.stride, maps, row.features] += count
         else:
             between = op.channels * row.multiplier
-            after = spec.output_size(row, op.size, zoo.model_card(name).numerics)
+            after = spec.out_size(row, op.size, zoo.model_card(name).numerics)
             calls["conv", row.kernel, row.stride, maps, between] += count
             calls["conv", (1, 1), 1, (after, after, between), row.features] += count
     return calls

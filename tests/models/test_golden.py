@@ -177,7 +177,7 @@ def test_tf_pools_differ_from_ceil_pools_on_odd_maps_only():
     ceil, tf = spec.TORCH, spec.TORCH._replace(pool_same="tf")
     sizes = [[224, 225], [224, 225]]
     for row in googlenet.GOOGLENET.values():
-        sizes = [[spec.output_size(row, n, rule) for n in of] for rule, of in zip((ceil, tf), sizes, strict=True)]
+        sizes = [[spec.out_size(row, n, rule) for n in of] for rule, of in zip((ceil, tf), sizes, strict=True)]
     assert sizes == [[7, 7], [7, 8]]
 
 

@@ -29,13 +29,13 @@ def _starts(size, window, stride, rule):
     return [i * stride - low for i in range(count)]
 
 
-def _pool(maps, row, rule, count_padding):
+def _pool(x, row, rule, count_padding):
     """Pools [B, H, W, C] window by window."""
-    size, k = maps.shape[1], row.window
+    size, k = x.shape[1], row.window
     starts = _starts(size, k, row.stride, rule)
     spans = [slice(max(start, 0), min(start + k, size)) for start in starts]
     reduce = np.max if row.kind == "max" else np.sum
-    columns = [[reduce(maps[:, rows, cols], axis=(1, 2)) for cols in spans] for rows in spans]
+    columns = [[reduce(x[:, rows, cols], axis=(1, 2)) for cols in spans] for rows in spans]
     pooled = np.stack([np.stack(line, axis=1) for line in columns], axis=1)
     if row.kind == "max":
         return pooled
@@ -50,8 +50,8 @@ def test_borders_of_strided_pools_of_all_sizes(row, rule):
     numerics = spec.TORCH._replace(pool_same=rule)
     for size in SIZES:
         starts = _starts(size, row.window, row.stride, rule)
-        low, high = spec.border(size, row.window, row.stride, row.padding, rule)
-        assert spec.output_size(row, size, numerics) == len(starts)
+        low, high = spec.explicit_padding(size, row.window, row.stride, row.padding, rule)
+        assert spec.out_size(row, size, numerics) == len(starts)
         assert low == -starts[0], size
         assert starts[-1] + row.window <= size + high < starts[-1] + row.window + row.stride, size
 
@@ -63,9 +63,9 @@ def test_strided_max_pools(row, rule):
     numerics = spec.TORCH._replace(pool_same=rule)
     for size in SIZES[:6]:
         # All values are below zero: padding by zeros would win.
-        maps = np.random.default_rng(size).uniform(-2, -1, (1, size, size, 2)).astype(np.float32)
-        expected = _pool(maps, row, rule, count_padding=True)
-        np.testing.assert_array_equal(layers.pool(maps, row, numerics), expected, err_msg=f"size {size}")
+        x = np.random.default_rng(size).uniform(-2, -1, (1, size, size, 2)).astype(np.float32)
+        expected = _pool(x, row, rule, count_padding=True)
+        np.testing.assert_array_equal(layers.pool(x, row, numerics), expected, err_msg=f"size {size}")
 
 
 @pytest.mark.parametrize("rule", ["symmetric", "tf"])
@@ -74,9 +74,9 @@ def test_strided_max_pools(row, rule):
 def test_average_pools(row, rule, count_padding):
     numerics = spec.TORCH._replace(pool_same=rule, count_padding=count_padding)
     for size in (15, 16, 17, 35):
-        maps = np.random.default_rng(size).standard_normal((2, size, size, 3)).astype(np.float32)
-        expected = _pool(maps, row, rule, count_padding)
-        np.testing.assert_allclose(layers.pool(maps, row, numerics), expected, rtol=1e-5, atol=1e-6)
+        x = np.random.default_rng(size).standard_normal((2, size, size, 3)).astype(np.float32)
+        expected = _pool(x, row, rule, count_padding)
+        np.testing.assert_allclose(layers.pool(x, row, numerics), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_average_pool_border_by_lineage():
@@ -91,17 +91,17 @@ def test_average_pool_border_by_lineage():
 
 
 def test_average_pool_of_the_aux_head_is_valid():
-    maps = np.random.default_rng(0).standard_normal((1, 14, 14, 2)).astype(np.float32)
-    pooled = layers.pool(maps, Pool("avg", 5, 3, spec.VALID), spec.CAFFE)
+    x = np.random.default_rng(0).standard_normal((1, 14, 14, 2)).astype(np.float32)
+    pooled = layers.pool(x, Pool("avg", 5, 3, spec.VALID), spec.CAFFE)
     assert pooled.shape == (1, 4, 4, 2)
-    np.testing.assert_allclose(pooled[:, 3, 1], maps[:, 9:14, 3:8].mean((1, 2)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(pooled[:, 3, 1], x[:, 9:14, 3:8].mean((1, 2)), rtol=1e-4, atol=1e-6)
 
 
 def test_adaptive_pool_windows_of_14_overlap():
-    maps = np.random.default_rng(0).standard_normal((1, 14, 6, 2)).astype(np.float32)
-    pooled = layers.adaptive_avg_pool(jnp.asarray(maps), 4)
+    x = np.random.default_rng(0).standard_normal((1, 14, 6, 2)).astype(np.float32)
+    pooled = layers.adaptive_avg_pool(jnp.asarray(x), 4)
     rows, columns = [(0, 4), (3, 7), (7, 11), (10, 14)], [(0, 2), (1, 3), (3, 5), (4, 6)]
-    expected = [[maps[:, a:b, c:d].mean((1, 2)) for c, d in columns] for a, b in rows]
+    expected = [[x[:, a:b, c:d].mean((1, 2)) for c, d in columns] for a, b in rows]
     np.testing.assert_allclose(pooled, np.moveaxis(expected, 2, 0), rtol=1e-5, atol=1e-6)
 
 
@@ -128,28 +128,28 @@ def test_lrn_divides_alpha_by_the_window():
 
 @pytest.mark.parametrize("row", [spec.LocalResponseNorm(), spec.LocalResponseNorm(size=3, alpha=0.5, beta=0.5, k=2.0)])
 def test_lrn_equals_numpy(row):
-    maps = np.random.default_rng(0).standard_normal((2, 3, 3, 16)) * 50
-    expected = _lrn(maps, *row)
-    np.testing.assert_allclose(layers.local_response_norm(jnp.asarray(maps, jnp.float32), row), expected, rtol=1e-5)
+    x = np.random.default_rng(0).standard_normal((2, 3, 3, 16)) * 50
+    expected = _lrn(x, *row)
+    np.testing.assert_allclose(layers.local_response_norm(jnp.asarray(x, jnp.float32), row), expected, rtol=1e-5)
 
 
 def test_lrn_gradient_equals_central_differences():
     row = spec.LocalResponseNorm(alpha=0.5)
     rng = np.random.default_rng(0)
-    maps, cotangent = rng.standard_normal((2, 1, 2, 1, 8))
+    x, cotangent = rng.standard_normal((2, 1, 2, 1, 8))
     with jax.enable_x64(True):
-        _, pullback = jax.vjp(functools.partial(layers.local_response_norm, row=row), jnp.asarray(maps))
+        _, pullback = jax.vjp(functools.partial(layers.local_response_norm, row=row), jnp.asarray(x))
         (gradient,) = pullback(jnp.asarray(cotangent))
     step = 1e-6
-    for index in np.ndindex(maps.shape):
-        nudge = np.zeros_like(maps)
+    for index in np.ndindex(x.shape):
+        nudge = np.zeros_like(x)
         nudge[index] = step
-        slope = (cotangent * (_lrn(maps + nudge, *row) - _lrn(maps - nudge, *row))).sum() / (2 * step)
+        slope = (cotangent * (_lrn(x + nudge, *row) - _lrn(x - nudge, *row))).sum() / (2 * step)
         np.testing.assert_allclose(gradient[index], slope, rtol=1e-6, atol=1e-9)
 
 
 def test_lrn_of_bfloat16_is_computed_in_float32():
-    maps = jnp.asarray(LRN_PIXEL[None, None, None], jnp.bfloat16)
-    normed = layers.local_response_norm(maps, spec.LocalResponseNorm())
+    x = jnp.asarray(LRN_PIXEL[None, None, None], jnp.bfloat16)
+    normed = layers.local_response_norm(x, spec.LocalResponseNorm())
     assert normed.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(normed, np.float32)[0, 0, 0], LRN_EXPECTED, rtol=2**-8)

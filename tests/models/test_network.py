@@ -190,8 +190,8 @@ def test_endpoints_are_those_that_are_traced(name):
     table = {end.name: end for end in endpoints.trace(_model(name).table)}
     traced = _evaluated(name).out_info.endpoints
     assert set(table) == set(traced)
-    for key, maps in traced.items():
-        _, height, width, channels = maps.shape
+    for key, x in traced.items():
+        _, height, width, channels = x.shape
         stride = 32 / (width - height) if width > height else None
         assert table[key] == (key, stride, channels)
 
@@ -244,7 +244,7 @@ def test_bfloat16_computes_in_half_and_keeps_the_rest_in_float32(name):
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
     output, updates = jax.eval_shape(functools.partial(_train, model), _variables(name), images)
-    assert {maps.dtype for maps in output.endpoints.values()} == {jnp.dtype("bfloat16")}
+    assert {x.dtype for x in output.endpoints.values()} == {jnp.dtype("bfloat16")}
     heads = [output.logits, *output.aux.values()]
     assert {leaf.dtype for leaf in (*heads, *jax.tree.leaves(updates))} == {jnp.dtype("float32")}
 

@@ -17,18 +17,18 @@ RESIDUAL = Residual((((Conv(4),), (Conv(4), Conv(6, (3, 3)))),), 0.17, up=True, 
 MAPS = np.random.default_rng(0).standard_normal((2, 6, 6, 8)).astype(np.float32)
 
 
-def _run(row, maps, numerics=PLAIN, name="row"):
+def _run(row, x, numerics=PLAIN, name="row"):
     """Returns the map that `row` makes of `maps`, and its parameters."""
 
     class Alone(layers.nn.Module):
         @layers.nn.compact
-        def __call__(self, maps):
+        def __call__(self, x):
             conv = functools.partial(layers.ConvNormAct, numerics=numerics)
             pool = functools.partial(layers.pool, numerics=numerics)
-            return layers.settle(layers.run_row(row, maps, False, conv, pool, name))
+            return layers.apply_norm(layers.run_row(row, x, False, conv, pool, name))
 
-    variables = fixtures.fill(jax.eval_shape(Alone().init, jax.random.key(0), maps), "float32")
-    return np.asarray(Alone().apply(variables, maps)), variables["params"].get(name, {})
+    variables = fixtures.fill(jax.eval_shape(Alone().init, jax.random.key(0), x), "float32")
+    return np.asarray(Alone().apply(variables, x)), variables["params"].get(name, {})
 
 
 def test_scale_is_on_the_residual_and_not_on_the_shortcut():
@@ -191,8 +191,8 @@ def test_constants_of_the_lineages(name):
 )
 def test_pools_of_xception_pad_by_lineage(size, rule, expected):
     pool = xception.XCEPTION["block3"].rows[-1]
-    assert spec.border(size, pool.window, pool.stride, pool.padding, rule) == expected
-    assert spec.output_size(xception.XCEPTION["block3"], size, PLAIN._replace(pool_same=rule)) == (size + 1) // 2
+    assert spec.explicit_padding(size, pool.window, pool.stride, pool.padding, rule) == expected
+    assert spec.out_size(xception.XCEPTION["block3"], size, PLAIN._replace(pool_same=rule)) == (size + 1) // 2
 
 
 def test_fid_differs_from_v3_by_a_max_pool_and_a_row():

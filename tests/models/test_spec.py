@@ -16,13 +16,13 @@ from inception_jax.models.spec import Conv, Pool
     ],
 )
 def test_stem_convolution_pads_low_and_high_by_lineage(size, rule, expected):
-    assert spec.border(size, 7, 2, spec.SAME, rule) == expected
+    assert spec.explicit_padding(size, 7, 2, spec.SAME, rule) == expected
 
 
 def test_valid_never_pads():
-    assert {spec.border(size, 3, 2, spec.VALID, rule) for size in (8, 9) for rule in ("tf", "ceil", "symmetric")} == {
-        (0, 0)
-    }
+    assert {
+        spec.explicit_padding(size, 3, 2, spec.VALID, rule) for size in (8, 9) for rule in ("tf", "ceil", "symmetric")
+    } == {(0, 0)}
 
 
 @pytest.mark.parametrize(
@@ -31,15 +31,15 @@ def test_valid_never_pads():
 def test_ceil_pools_equal_same_on_even_sizes_only(size, ceil):
     same = -(-size // 2)
     pool = Pool("max", 3, 2)
-    assert spec.output_size(pool, size, spec.TORCH) == ceil
-    assert spec.output_size(pool, size, spec.TF) == same
+    assert spec.out_size(pool, size, spec.TORCH) == ceil
+    assert spec.out_size(pool, size, spec.TF) == same
     assert (ceil == same) == (size % 2 == 0)
 
 
 def test_a_stride_one_row_keeps_the_size_in_every_lineage():
     for numerics in (spec.CAFFE, spec.TORCH, spec.TF):
         for row in (Conv(8, (1, 7)), Conv(8, (5, 5)), Pool("avg"), Pool("max"), spec.LocalResponseNorm()):
-            assert spec.output_size(row, 17, numerics) == 17
+            assert spec.out_size(row, 17, numerics) == 17
 
 
 @pytest.mark.parametrize(

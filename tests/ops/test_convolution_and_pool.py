@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 from inception_jax import ops
-from inception_jax.ops import cpu_native
+from inception_jax.ops import cpu_native, implementation
 
 TOLERANCE = {"float32": 2e-5, "bfloat16": 2e-2, "float64": 1e-12}
 
@@ -19,7 +19,7 @@ class Case(NamedTuple):
     shape: tuple[int, ...]
     kernel: tuple[int, ...]
     stride: int = 1
-    borders: tuple[tuple[int, int], ...] = ((0, 0), (0, 0))
+    padding: tuple[tuple[int, int], ...] = ((0, 0), (0, 0))
     groups: int = 1
 
 
@@ -66,7 +66,7 @@ def kernels(request):
     wanted = getattr(request.node, "callspec", None) and request.node.callspec.params.get("with_kernels", False)
     if wanted:
         request.getfixturevalue("kernels_built")
-    with cpu_native.kernels(bool(wanted)):
+    with implementation.override("native" if wanted else "xla"):
         yield
 
 
@@ -74,20 +74,20 @@ def _draw(seed, shape, dtype):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
 
 
-def _conv(maps, kernel, case):
+def _conv(x, kernel, case):
     return lax.conv_general_dilated(
-        maps,
+        x,
         kernel,
         (case.stride, case.stride),
-        case.borders,
+        case.padding,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=case.groups,
     )
 
 
-def _max_pool(maps, window, stride, borders):
+def _max_pool(x, window, stride, padding):
     return lax.reduce_window(
-        maps, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), ((0, 0), *borders, (0, 0))
+        x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), ((0, 0), *padding, (0, 0))
     )
 
 
@@ -102,16 +102,16 @@ def _close(actual, expected, dtype):
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_convolutions_and_gradients(case, dtype, with_kernels):
     with jax.enable_x64(True):
-        maps, kernel = _draw(0, case.shape, dtype), _draw(1, case.kernel, dtype)
+        x, kernel = _draw(0, case.shape, dtype), _draw(1, case.kernel, dtype)
 
         @jax.jit
-        def both(maps, kernel):
-            exact, vjp = jax.vjp(functools.partial(_conv, case=case), *(x.astype(jnp.float64) for x in (maps, kernel)))
-            output, own_vjp = jax.vjp(lambda maps, kernel: ops.conv(maps, kernel, *case[2:]), maps, kernel)
+        def both(x, kernel):
+            exact, vjp = jax.vjp(functools.partial(_conv, case=case), *(x.astype(jnp.float64) for x in (x, kernel)))
+            output, own_vjp = jax.vjp(lambda x, kernel: ops.conv(x, kernel, *case[2:4], groups=case.groups), x, kernel)
             grads = jnp.cos(jnp.arange(output.size)).reshape(output.shape).astype(dtype)
             return (output, *own_vjp(grads)), (exact, *vjp(grads.astype(jnp.float64)))
 
-        _close(*both(maps, kernel), dtype)
+        _close(*both(x, kernel), dtype)
 
 
 @dtypes
@@ -120,16 +120,16 @@ def test_max_pools_and_gradients_with_ties(case, dtype, with_kernels):
     batch, height, width, *geometry = case
     with jax.enable_x64(True):
         # Few values, so that most windows have several maxima; below zero, so that a border of zeros would win.
-        maps = jnp.asarray(np.random.default_rng(0).integers(-4, -1, (batch, height, width, 5)), dtype)
+        x = jnp.asarray(np.random.default_rng(0).integers(-4, -1, (batch, height, width, 5)), dtype)
 
         @jax.jit
-        def both(maps):
-            expected, vjp = jax.vjp(lambda maps: _max_pool(maps, *geometry), maps)
-            pooled, own_vjp = jax.vjp(lambda maps: ops.max_pool(maps, *geometry), maps)
+        def both(x):
+            expected, vjp = jax.vjp(lambda x: _max_pool(x, *geometry), x)
+            pooled, own_vjp = jax.vjp(lambda x: ops.max_pool(x, *geometry), x)
             grads = (jnp.arange(pooled.size) % 8 + 1).reshape(pooled.shape).astype(dtype)  # sums are exact
-            return (pooled, ops.max_pool(maps, *geometry), *own_vjp(grads)), (expected, expected, *vjp(grads))
+            return (pooled, ops.max_pool(x, *geometry), *own_vjp(grads)), (expected, expected, *vjp(grads))
 
-        for actual, reference in zip(*both(maps), strict=True):
+        for actual, reference in zip(*both(x), strict=True):
             assert actual.dtype == dtype
             np.testing.assert_array_equal(actual, reference)
 
@@ -146,29 +146,27 @@ def test_max_pools_and_gradients_with_ties(case, dtype, with_kernels):
 def test_bias_and_relu_at_the_end_of_a_convolution(name, dtype, with_kernels):
     case = CASES[name]
     with jax.enable_x64(True):
-        maps, kernel, bias = (
-            _draw(i, shape, dtype) for i, shape in enumerate((case.shape, case.kernel, case.kernel[3:]))
-        )
+        x, kernel, bias = (_draw(i, shape, dtype) for i, shape in enumerate((case.shape, case.kernel, case.kernel[3:])))
 
-        def plain(maps, kernel, bias):
-            return jax.nn.relu(_conv(maps, kernel, case) + jnp.expand_dims(bias, (0, 1, 2)))
+        def plain(x, kernel, bias):
+            return jax.nn.relu(_conv(x, kernel, case) + jnp.expand_dims(bias, (0, 1, 2)))
 
-        def fast(maps, kernel, bias):
-            return ops.conv(maps, kernel, *case[2:], bias, relu=True)
+        def fast(x, kernel, bias):
+            return ops.conv(x, kernel, *case[2:4], groups=case.groups, bias=bias, relu=True)
 
         @functools.partial(jax.jit, static_argnums=0)
         def run(function, *arguments):
-            made, pullback = jax.vjp(function, *arguments)
-            return made, *pullback(jnp.ones_like(made))
+            output, pullback = jax.vjp(function, *arguments)
+            return output, *pullback(jnp.ones_like(output))
 
-        _close(run(fast, maps, kernel, bias), run(plain, maps, kernel, bias), dtype)
+        _close(run(fast, x, kernel, bias), run(plain, x, kernel, bias), dtype)
 
 
 @pytest.mark.parametrize("with_kernels", [True])
 def test_nan_wins_a_max_pool_and_its_gradient(with_kernels):
-    maps = _draw(0, (1, 5, 5, 20), "float32").at[0, 2, 2].set(jnp.nan).at[0, 0, 0].set(-jnp.inf)
-    pooled, pullback = jax.vjp(lambda maps: ops.max_pool(maps, 3, 2, ((0, 0), (0, 0))), maps)
-    np.testing.assert_array_equal(pooled, _max_pool(maps, 3, 2, ((0, 0), (0, 0))))
+    x = _draw(0, (1, 5, 5, 20), "float32").at[0, 2, 2].set(jnp.nan).at[0, 0, 0].set(-jnp.inf)
+    pooled, pullback = jax.vjp(lambda x: ops.max_pool(x, 3, 2, ((0, 0), (0, 0))), x)
+    np.testing.assert_array_equal(pooled, _max_pool(x, 3, 2, ((0, 0), (0, 0))))
     assert pullback(jnp.ones_like(pooled))[0][0, 2, 2].tolist() == [4] * 20
 
 
@@ -176,18 +174,18 @@ def test_nan_wins_a_max_pool_and_its_gradient(with_kernels):
 def test_kernels_are_called_if_wanted_and_left_out_of_exports(with_kernels):
     arguments = _draw(0, (2, 8, 8, 8), "float32"), _draw(1, (3, 3, 8, 8), "float32")
     assert "@inception_jax.conv" in jax.jit(_loss).lower(*arguments).as_text()
-    with cpu_native.kernels(False):
+    with implementation.override("xla"):
         assert "@inception_jax" not in jax.export.export(jax.jit(_loss), platforms=["cpu"])(*arguments).mlir_module()
 
 
 def test_kernels_are_left_out_where_a_compiler_splits_a_program(monkeypatch):
     monkeypatch.setattr(cpu_native, "missing", lambda: "")
-    with cpu_native.kernels(None):
-        assert not cpu_native.is_wanted()
+    with implementation.override(None):
+        assert not implementation.uses_native("auto")
         mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
         seen = []
         jax.shard_map(
-            lambda x: seen.append(cpu_native.is_wanted()) or x,
+            lambda x: seen.append(implementation.uses_native("auto")) or x,
             mesh=mesh,
             in_specs=jax.P("data"),
             out_specs=jax.P("data"),
@@ -195,8 +193,8 @@ def test_kernels_are_left_out_where_a_compiler_splits_a_program(monkeypatch):
         assert seen[0]
 
 
-def _loss(maps, kernel):
-    return ops.max_pool(ops.conv(maps, kernel, 1, ((1, 1), (1, 1))), 3, 2, ((0, 1), (0, 1))).sum()
+def _loss(x, kernel):
+    return ops.max_pool(ops.conv(x, kernel, 1, ((1, 1), (1, 1))), 3, 2, ((0, 1), (0, 1))).sum()
 
 
 @pytest.mark.parametrize(("platform", "xla"), [("cpu", False), ("tpu", True), ("cuda", True)])
@@ -208,15 +206,15 @@ def test_a_program_holds_the_form_of_its_platform_only(platform, xla):
 
 
 def test_shards_of_a_batch_give_the_gradients_of_the_batch():
-    maps, kernel = _draw(0, (8, 6, 6, 8), "float32"), _draw(1, (3, 3, 8, 4), "float32")
+    x, kernel = _draw(0, (8, 6, 6, 8), "float32"), _draw(1, (3, 3, 8, 4), "float32")
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
     gradients = jax.grad(_loss, (0, 1))
 
-    def shard(maps, kernel):
-        of_maps, of_kernel = gradients(maps, kernel)
+    def shard(x, kernel):
+        of_maps, of_kernel = gradients(x, kernel)
         return of_maps, lax.psum(of_kernel, "data")
 
     split, whole = jax.P("data"), jax.P()
     # As in parallel/reduce.py, which adds the gradients up itself.
     sharded = jax.shard_map(shard, mesh=mesh, in_specs=(split, whole), out_specs=(split, whole), check_vma=False)
-    _close(jax.jit(sharded)(maps, kernel), jax.jit(gradients)(maps, kernel), "float32")
+    _close(jax.jit(sharded)(x, kernel), jax.jit(gradients)(x, kernel), "float32")

@@ -13,7 +13,7 @@ import pytest
 from jax import lax
 
 from inception_jax import ops
-from inception_jax.ops import cpu_native, platforms
+from inception_jax.ops import cpu_native, implementation, platforms
 
 EDGE = ((1, 1), (1, 1))
 WIDE = ((2, 2), (2, 2))
@@ -22,10 +22,10 @@ EMPTY = {  # shape of the maps, of the kernel, stride, borders
     "no rows": ((2, 0, 5, 4), (3, 3, 4, 5), 2, EDGE),
     "no rows but borders": ((2, 0, 5, 4), (3, 3, 4, 5), 1, WIDE),
     "no columns but borders": ((2, 5, 0, 4), (3, 3, 4, 5), 2, WIDE),
-    "no rows of output": ((2, 2, 8, 4), (3, 3, 4, 5), 2, ops.NO_BORDERS),
-    "a window larger than the maps": ((2, 1, 1, 4), (5, 5, 4, 5), 2, ops.NO_BORDERS),
+    "no rows of output": ((2, 2, 8, 4), (3, 3, 4, 5), 2, ops.NO_PADDING),
+    "a window larger than the maps": ((2, 1, 1, 4), (5, 5, 4, 5), 2, ops.NO_PADDING),
     "no channels": ((2, 6, 5, 0), (3, 3, 0, 5), 1, EDGE),
-    "no channels, 1x1": ((2, 6, 5, 0), (1, 1, 0, 5), 1, ops.NO_BORDERS),
+    "no channels, 1x1": ((2, 6, 5, 0), (1, 1, 0, 5), 1, ops.NO_PADDING),
     "no features": ((2, 6, 5, 4), (3, 3, 4, 0), 2, EDGE),
 }
 
@@ -33,7 +33,7 @@ EMPTY = {  # shape of the maps, of the kernel, stride, borders
 @pytest.fixture
 def kernels(kernels_built):
     """Traces with the kernels of `native`."""
-    with cpu_native.kernels(True):
+    with implementation.override("native"):
         yield
 
 
@@ -41,8 +41,8 @@ def _draw(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def _reference(maps, kernel, stride=1, borders=EDGE):
-    return lax.conv_general_dilated(maps, kernel, (stride, stride), borders, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def _reference(x, kernel, stride=1, padding=EDGE):
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def _both(fast, plain, *arrays):
@@ -50,46 +50,46 @@ def _both(fast, plain, *arrays):
 
     @jax.jit
     def run(*arrays):
-        made = [jax.vjp(function, *arrays) for function in (fast, plain)]
-        return [(value, *pullback(jnp.ones_like(value))) for value, pullback in made]
+        output = [jax.vjp(function, *arrays) for function in (fast, plain)]
+        return [(value, *pullback(jnp.ones_like(value))) for value, pullback in output]
 
     return run(*arrays)
 
 
 @pytest.mark.parametrize(("dtype", "with_kernels"), [("float32", True), ("bfloat16", False)])
-@pytest.mark.parametrize(("shape", "kernel", "stride", "borders"), EMPTY.values(), ids=EMPTY)
-def test_convolutions_of_nothing_are_those_of_xla(shape, kernel, stride, borders, dtype, with_kernels, request):
+@pytest.mark.parametrize(("shape", "kernel", "stride", "padding"), EMPTY.values(), ids=EMPTY)
+def test_convolutions_of_nothing_are_those_of_xla(shape, kernel, stride, padding, dtype, with_kernels, request):
     if with_kernels:
         request.getfixturevalue("kernels")
     arrays = (jnp.asarray(_draw(i, *each), dtype) for i, each in enumerate((shape, kernel)))
-    fast = functools.partial(ops.conv, stride=stride, borders=borders)
+    fast = functools.partial(ops.conv, stride=stride, padding=padding)
     for one, other in zip(
-        *_both(fast, functools.partial(_reference, stride=stride, borders=borders), *arrays), strict=True
+        *_both(fast, functools.partial(_reference, stride=stride, padding=padding), *arrays), strict=True
     ):
         assert (one.dtype, one.shape) == (other.dtype, other.shape)
         np.testing.assert_allclose(np.float32(one), np.float32(other), rtol=0, atol=1e-4)
 
 
 def test_depthwise_convolutions_of_nothing_are_those_of_xla():
-    for maps, kernel in (((0, 6, 5, 4), (3, 3, 1, 4)), ((2, 2, 5, 4), (3, 3, 1, 4))):
-        fast = functools.partial(ops.conv, stride=2, borders=ops.NO_BORDERS, groups=4)
+    for x, kernel in (((0, 6, 5, 4), (3, 3, 1, 4)), ((2, 2, 5, 4), (3, 3, 1, 4))):
+        fast = functools.partial(ops.conv, stride=2, padding=ops.NO_PADDING, groups=4)
 
-        def plain(maps, kernel):
+        def plain(x, kernel):
             return lax.conv_general_dilated(
-                maps, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=4
+                x, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=4
             )
 
-        for one, other in zip(*_both(fast, plain, _draw(0, *maps), _draw(1, *kernel)), strict=True):
+        for one, other in zip(*_both(fast, plain, _draw(0, *x), _draw(1, *kernel)), strict=True):
             np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("shape", [(0, 6, 5, 4), (2, 0, 5, 4), (2, 5, 0, 4), (2, 6, 5, 0), (2, 1, 1, 4)], ids=str)
-@pytest.mark.parametrize("borders", [ops.NO_BORDERS, WIDE], ids=["", "borders"])
-def test_max_pools_of_nothing_are_those_of_xla(shape, borders, kernels):
-    def plain(maps):
-        return lax.reduce_window(maps, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), *borders, (0, 0)))
+@pytest.mark.parametrize("padding", [ops.NO_PADDING, WIDE], ids=["", "borders"])
+def test_max_pools_of_nothing_are_those_of_xla(shape, padding, kernels):
+    def plain(x):
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), *padding, (0, 0)))
 
-    for one, other in zip(*_both(lambda maps: ops.max_pool(maps, 3, 2, borders), plain, _draw(0, *shape)), strict=True):
+    for one, other in zip(*_both(lambda x: ops.max_pool(x, 3, 2, padding), plain, _draw(0, *shape)), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -100,7 +100,7 @@ def test_sums_over_nothing(shape, kernels):
     for moment in cpu_native.moments(_draw(0, *shape), np.zeros(channels, np.float32), 2):
         np.testing.assert_array_equal(moment, np.full((2, channels), np.nan, np.float32) if channels else moment)
         assert moment.shape == (2, channels)
-    gradient, sums = cpu_native.pending_gradient(
+    gradient, sums = cpu_native.deferred_norm_gradient(
         _draw(0, *shape), _draw(1, *shape), _draw(2, 3, 2, channels), relu=True
     )
     assert gradient.shape == shape
@@ -112,7 +112,7 @@ def test_groups_that_do_not_divide_the_images_are_refused(kernels):
     for groups in (0, 2):
         with pytest.raises(Exception, match=f"3 images are no {groups} groups"):
             jax.block_until_ready(
-                cpu_native.pending_gradient(
+                cpu_native.deferred_norm_gradient(
                     _draw(0, 3, 2, 2, 4), _draw(1, 3, 2, 2, 4), _draw(2, 3, groups, 4), relu=True
                 )
             )
@@ -121,11 +121,11 @@ def test_groups_that_do_not_divide_the_images_are_refused(kernels):
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38], ids=str)
 def test_a_tile_of_winograd_passes_on_an_infinity_as_xla_does(value, kernels):
     """An infinity would be NaN in all outputs of a tile, and 3e38 an infinity; other images keep their last bit."""
-    maps, kernel = _draw(0, 4, 16, 16, 16), _draw(1, 3, 3, 16, 33)
-    conv = functools.partial(ops.conv, stride=1, borders=EDGE)
-    before = np.asarray(conv(maps, kernel))
-    maps[1, 7, 4, 3] = value
-    fast, plain = (np.asarray(each) for each in (conv(maps, kernel), jax.jit(_reference)(maps, kernel)))
+    x, kernel = _draw(0, 4, 16, 16, 16), _draw(1, 3, 3, 16, 33)
+    conv = functools.partial(ops.conv, stride=1, padding=EDGE)
+    before = np.asarray(conv(x, kernel))
+    x[1, 7, 4, 3] = value
+    fast, plain = (np.asarray(each) for each in (conv(x, kernel), jax.jit(_reference)(x, kernel)))
     assert np.isnan(fast).sum() == np.isnan(plain).sum()
     np.testing.assert_array_equal(np.where(np.isfinite(fast), 0, fast), np.where(np.isfinite(plain), 0, plain))
     np.testing.assert_array_equal(fast[[0, 2, 3]], before[[0, 2, 3]])
@@ -134,9 +134,9 @@ def test_a_tile_of_winograd_passes_on_an_infinity_as_xla_does(value, kernels):
 
 @pytest.mark.parametrize("value", [np.inf, np.nan, 3e38], ids=str)
 def test_the_kernel_gradient_passes_on_an_infinity_as_xla_does(value, kernels):
-    maps, kernel = _draw(0, 4, 16, 16, 16), _draw(1, 3, 3, 16, 33)
-    maps[1, 7, 4, 3] = value
-    (_, _, fast), (_, _, plain) = _both(functools.partial(ops.conv, stride=1, borders=EDGE), _reference, maps, kernel)
+    x, kernel = _draw(0, 4, 16, 16, 16), _draw(1, 3, 3, 16, 33)
+    x[1, 7, 4, 3] = value
+    (_, _, fast), (_, _, plain) = _both(functools.partial(ops.conv, stride=1, padding=EDGE), _reference, x, kernel)
     np.testing.assert_allclose(fast, plain, rtol=1e-3, atol=1e-2)
     assert np.isfinite(fast[:, :, :3]).all(), "other channels do not read it"
 
@@ -146,17 +146,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from inception_jax.models import native, ops
+from inception_jax import ops
+from inception_jax.ops import cpu_native, implementation
 
 jax.config.update("jax_platforms", "cpu")
 FAR = 1 << 44  # a stride, so that tasks ask for 3 PB, which no machine addresses, for an output of 2 x 2
 maps, kernel = jnp.ones((4, 8, 8, 16)), jnp.ones((3, 3, 16, 8))
-with native.kernels(True):
+with implementation.override("native"):
     small = jax.jit(lambda maps, kernel: ops.conv(maps, kernel, 1, ((1, 1), (1, 1)))).lower(maps, kernel).compile()
     far = jax.jit(lambda maps, kernel: ops.conv(maps, kernel, FAR, ((0, FAR), (0, FAR)))).lower(maps, kernel).compile()
     geometry = ops.geometry(FAR, ((0, FAR), (0, FAR)))
     grads = jnp.ones((4, 2, 2, 8))
-    back = jax.jit(lambda maps, grads: native.kernel_gradient(maps, grads, (3, 3, 16, 8), geometry))
+    back = jax.jit(lambda maps, grads: cpu_native.kernel_gradient(maps, grads, shape=(3, 3, 16, 8), geometry=geometry))
     back = back.lower(maps, grads).compile()
 before = np.asarray(small(maps, kernel))
 for call, arrays in ((far, (maps, kernel)), (back, (maps, grads))) * 3:
@@ -181,7 +182,7 @@ def fresh(monkeypatch):
     """Lets `native` look again whether XLA takes the kernels, in the test and after it."""
 
     def forget():
-        for function in (cpu_native.missing, cpu_native._warn):
+        for function in (cpu_native.missing, implementation._warn):
             function.cache_clear()
 
     forget()
@@ -191,8 +192,8 @@ def fresh(monkeypatch):
 
 
 def _trace(platform=None):
-    maps, kernel = _draw(0, 1, 5, 5, 4), _draw(1, 3, 3, 4, 4)
-    traced = jax.jit(lambda *arrays: ops.conv(*arrays, 1, EDGE)).trace(maps, kernel)
+    x, kernel = _draw(0, 1, 5, 5, 4), _draw(1, 3, 3, 4, 4)
+    traced = jax.jit(lambda *arrays: ops.conv(*arrays, 1, EDGE)).trace(x, kernel)
     return traced.lower(lowering_platforms=(platform or "cpu",)).as_text()
 
 
@@ -201,14 +202,17 @@ def test_kernels_that_xla_refuses_are_left_out_and_said_once(kernels_built, fres
         raise ValueError("API version (9.9) is incompatible\nand more")
 
     fresh.setattr(jax.ffi, "register_ffi_target", refuse)
-    with cpu_native.kernels(True):
-        assert not cpu_native.is_built()
+    fresh.setattr(jax, "local_device_count", lambda: 1)
+    with implementation.override(None):
+        assert cpu_native.missing()
         assert "@inception_jax" not in _trace() + _trace()
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     message = record.getMessage()
     assert "\n" not in message
-    assert message.startswith(f"Convolutions are XLA's, which are slower: jaxlib {jax.lib.__version__} refuses those")
+    assert message.startswith(
+        f"Convolutions are XLA's, which are slower on CPUs: jaxlib {jax.lib.__version__} refuses those"
+    )
     assert "API version (9.9) is incompatible" in message
     assert f"compiled for jaxlib {cpu_native._native.jaxlib}," in message
 
@@ -216,15 +220,20 @@ def test_kernels_that_xla_refuses_are_left_out_and_said_once(kernels_built, fres
 def test_kernels_that_were_not_built_are_said_once_and_only_where_they_are_missed(fresh, caplog):
     fresh.setattr(cpu_native, "_native", None)
     fresh.setattr(cpu_native, "_import_error", ModuleNotFoundError("_native"))
-    with cpu_native.kernels(False):
+    with implementation.override("xla"):
         _trace()
-    with cpu_native.kernels(True), platforms._target(platforms._Target("tpu", "TPU v5 lite", 1)):
-        cpu_native.is_wanted()
+    fresh.setattr(jax, "local_device_count", lambda: 1)
+    with platforms._target(platforms._Target("tpu", "TPU v5 lite", 1)):
+        assert not implementation.uses_native("auto")
     assert caplog.records == []
-    with cpu_native.kernels(True):
+    with implementation.override(None):
         _trace(), _trace()
+    with pytest.raises(
+        ValueError, match="'native', but the native ops cannot be used: this package was installed with"
+    ):
+        implementation.uses_native("native")
     assert [record.getMessage() for record in caplog.records] == [
-        "Convolutions are XLA's, which are slower: this package was installed without a C++ compiler."
+        "Convolutions are XLA's, which are slower on CPUs: this package was installed without a C++ compiler."
     ]
 
 
@@ -242,4 +251,4 @@ def test_importing_hands_nothing_to_xla(fresh):
     again = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(again)
     assert calls == []
-    assert again.is_built() == bool(calls)
+    assert (again.missing() == "") == bool(calls)

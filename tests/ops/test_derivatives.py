@@ -11,7 +11,7 @@ from jax import lax
 
 from inception_jax import ops
 from inception_jax.models import spec, zoo
-from inception_jax.ops import cpu_native, deferred_norm, fence
+from inception_jax.ops import convolution_and_pool, cpu_native, deferred_norm, fence, implementation
 from inception_jax.ops.derivatives import Operation
 from tests.conftest import need_native
 
@@ -148,9 +148,9 @@ def _third(logits, params, images):
 
 def _linearize(logits, params, images):
     args = params, images
-    made, pushforward = jax.linearize(logits, *args)
+    output, pushforward = jax.linearize(logits, *args)
     transposed = jax.linear_transpose(pushforward, *args)
-    return made, pushforward(*_draw(1, args)), transposed(jnp.cos(made))
+    return output, pushforward(*_draw(1, args)), transposed(jnp.cos(output))
 
 
 def _vmap_over_images(logits, params, images):
@@ -245,8 +245,8 @@ def _functions(dtype, train):
     variables, model = _variables(own), _model(dtype)
 
     def ours(params, images):
-        made = model.apply(variables | {"params": params}, images, train, mutable=["batch_stats"] if train else False)
-        return (made[0] if train else made).logits
+        output = model.apply(variables | {"params": params}, images, train, mutable=["batch_stats"] if train else False)
+        return (output[0] if train else output).logits
 
     def plain(params, images):
         return _network(variables | {"params": params}, images, train)
@@ -262,7 +262,7 @@ def _check(seen, expected, dtype):
 
 
 def _need_kernels():
-    need_native(cpu_native.is_built(), "inception_jax.ops._native")
+    need_native(not cpu_native.missing(), "inception_jax.ops._native")
 
 
 @pytest.mark.parametrize(("dtype", "train", "name"), CASES)
@@ -270,7 +270,7 @@ def test_transformations_are_those_of_the_plain_network(dtype, train, name):
     """In float32 by the native ops of CPUs, in float64 by those of XLA."""
     if dtype == "float32":
         _need_kernels()
-    with jax.enable_x64(dtype == "float64"), cpu_native.kernels(dtype == "float32"):
+    with jax.enable_x64(dtype == "float64"), implementation.override("native" if dtype == "float32" else "xla"):
         ours, plain, *args = _functions(dtype, train)
         run = jax.jit(TRANSFORMATIONS[name], static_argnums=0)
         _check(run(ours, *args), run(plain, *args), dtype)
@@ -291,9 +291,9 @@ def test_derivatives_inside_a_shard_map(train, check_vma):
 
     def run(logits, params, images):
         def of_shard(params, images):
-            made = jax.value_and_grad(_loss(logits), (0, 1))(params, images)
+            output = jax.value_and_grad(_loss(logits), (0, 1))(params, images)
             second = jax.jvp(jax.grad(_loss(logits), 1), (params, images), (params, images))[1]
-            value, (by_params, by_images) = made
+            value, (by_params, by_images) = output
             if not check_vma:  # otherwise JAX adds up itself what is a gradient of what does not vary
                 by_params = lax.psum(by_params, "data")
             return value[None], by_params, by_images, second
@@ -303,7 +303,7 @@ def test_derivatives_inside_a_shard_map(train, check_vma):
             of_shard, mesh=mesh, in_specs=(whole, split), out_specs=(split, whole, split, split), check_vma=check_vma
         )(params, images)
 
-    with cpu_native.kernels(True):
+    with implementation.override("native"):
         ours, plain, params, _ = _functions("float32", train)
         images = _images(4)
         jitted = jax.jit(run, static_argnums=0)
@@ -313,18 +313,18 @@ def test_derivatives_inside_a_shard_map(train, check_vma):
 
 def test_outside_of_jit():
     _need_kernels()
-    maps, kernel = _images(2), _draw(1, jnp.zeros((3, 3, 3, 4)))
+    x, kernel = _images(2), _draw(1, jnp.zeros((3, 3, 3, 4)))
 
-    def loss(conv, maps):
-        return jnp.sin(conv(maps, kernel)).sum()
+    def loss(conv, x):
+        return jnp.sin(conv(x, kernel)).sum()
 
-    def plain(maps, kernel):
-        return lax.conv_general_dilated(maps, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    def plain(x, kernel):
+        return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    with cpu_native.kernels(True):
-        ours = functools.partial(ops.conv, stride=1, borders=ops.NO_BORDERS)
-        for function in (jax.grad, lambda loss: jax.grad(lambda maps: jax.grad(loss)(maps).sum())):
-            seen, expected = (function(functools.partial(loss, conv))(maps) for conv in (ours, plain))
+    with implementation.override("native"):
+        ours = functools.partial(ops.conv, stride=1, padding=ops.NO_PADDING)
+        for function in (jax.grad, lambda loss: jax.grad(lambda x: jax.grad(loss)(x).sum())):
+            seen, expected = (function(functools.partial(loss, conv))(x) for conv in (ours, plain))
             _check(seen, expected, "float32")
 
 
@@ -337,7 +337,7 @@ def _called(function, *args):
 
 def test_first_gradients_are_those_of_the_native_ops():
     _need_kernels()
-    with cpu_native.kernels(True):
+    with implementation.override("native"):
         ours, _, *args = _functions("float32", True)
         gradient = functools.partial(_gradient, ours)
         assert _called(gradient, *args) == FIRST_ORDER
@@ -351,7 +351,7 @@ def test_first_gradients_are_those_of_the_native_ops():
 
 def test_vmap_over_images_is_one_larger_batch_of_the_native_ops():
     _need_kernels()
-    with cpu_native.kernels(True):
+    with implementation.override("native"):
         ours, _, params, images = _functions("float32", True)
         many = jnp.stack([images, -images, 2 * images])
         mapped = jax.vmap(_loss(ours), (None, 0))
@@ -363,15 +363,17 @@ def test_vmap_over_images_is_one_larger_batch_of_the_native_ops():
 
 
 def test_linear_transpose():
-    kernel, maps = _draw(1, jnp.zeros((3, 3, 3, 4))), _images(2)
-    borders = (1, 1), (1, 1)
-    pullback = jax.linear_transpose(lambda maps: ops.conv(maps, kernel, 1, borders), maps)
+    kernel, x = _draw(1, jnp.zeros((3, 3, 3, 4))), _images(2)
+    padding = (1, 1), (1, 1)
+    pullback = jax.linear_transpose(lambda x: ops.conv(x, kernel, 1, padding), x)
     grads = _draw(2, jnp.zeros((2, 8, 8, 4)))
     np.testing.assert_allclose(
-        pullback(grads)[0], ops.maps_gradient(grads, kernel, maps.shape, ops.geometry(1, borders)), atol=1e-4
+        pullback(grads)[0],
+        convolution_and_pool.input_gradient(grads, kernel, x.shape, ops.geometry(1, padding)),
+        atol=1e-4,
     )
-    (sent,) = jax.linear_transpose(lambda x: fence.on_cpu(2 * x)[0], maps)(maps)
-    np.testing.assert_array_equal(sent, 2 * maps)
+    (sent,) = jax.linear_transpose(lambda x: fence.compute_once(2 * x)[0], x)(x)
+    np.testing.assert_array_equal(sent, 2 * x)
 
 
 @pytest.mark.parametrize(
@@ -380,36 +382,36 @@ def test_linear_transpose():
 def test_a_convolution_with_bias_and_relu(transformation, relu):
     """As networks without batch norm have them."""
     _need_kernels()
-    borders = (1, 1), (1, 1)
+    padding = (1, 1), (1, 1)
 
     def ours(params, images):
-        made = ops.conv(images, params["kernel"], 2, borders, bias=params["bias"], relu=relu)
-        return made.mean((1, 2))
+        output = ops.conv(images, params["kernel"], 2, padding, bias=params["bias"], relu=relu)
+        return output.mean((1, 2))
 
     def plain(params, images):
-        made = lax.conv_general_dilated(
-            images, params["kernel"], (2, 2), borders, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        output = lax.conv_general_dilated(
+            images, params["kernel"], (2, 2), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
-        made = made + params["bias"].reshape(1, 1, 1, -1)
-        return (jax.nn.relu(made) if relu else made).mean((1, 2))
+        output = output + params["bias"].reshape(1, 1, 1, -1)
+        return (jax.nn.relu(output) if relu else output).mean((1, 2))
 
     params = _draw(1, {"kernel": jnp.zeros((3, 3, 3, 5)), "bias": jnp.zeros(5)})
-    with cpu_native.kernels(True):
+    with implementation.override("native"):
         run = jax.jit(transformation, static_argnums=0)
         _check(run(ours, params, _images(2)), run(plain, params, _images(2)), "float32")
 
 
 def test_max_pools_of_ties_have_the_derivatives_of_the_first_maximum():
-    maps = jnp.asarray(np.random.default_rng(0).integers(-4, -1, (2, 7, 7, 3)), jnp.float32)
-    tangent = _draw(1, maps)
+    x = jnp.asarray(np.random.default_rng(0).integers(-4, -1, (2, 7, 7, 3)), jnp.float32)
+    tangent = _draw(1, x)
 
-    def plain(maps):
-        return lax.reduce_window(maps, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
+    def plain(x):
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
 
-    for kernels in (False, cpu_native.is_built()):
-        with cpu_native.kernels(kernels):
-            seen = jax.jvp(lambda maps: ops.max_pool(maps, 3, 2, ops.NO_BORDERS), (maps,), (tangent,))
-            for one, other in zip(seen, jax.jvp(plain, (maps,), (tangent,)), strict=True):
+    for kernels in (False, not cpu_native.missing()):
+        with implementation.override("native" if kernels else "xla"):
+            seen = jax.jvp(lambda x: ops.max_pool(x, 3, 2, ops.NO_PADDING), (x,), (tangent,))
+            for one, other in zip(seen, jax.jvp(plain, (x,), (tangent,)), strict=True):
                 np.testing.assert_array_equal(one, other)
 
 
@@ -421,13 +423,13 @@ def test_a_plain_implementation_that_is_another_function_is_found():
 
 
 def test_moments_do_not_depend_on_the_origin_in_derivatives():
-    maps = _draw(3, jnp.zeros((2, 4, 4, 3)))
+    x = _draw(3, jnp.zeros((2, 4, 4, 3)))
     kernel = _draw(4, jnp.zeros((1, 1, 3, 2)))
 
-    def variance(maps, origin):
-        return deferred_norm.conv_moments(ops.geometry(1, ops.NO_BORDERS), 2, maps, kernel, None, origin)[2].sum()
+    def variance(x, origin):
+        return deferred_norm.conv_and_moments(ops.geometry(1, ops.NO_PADDING), 2, x, kernel, None, origin)[2].sum()
 
     def tangent(origin):
-        return jax.jvp(lambda maps: variance(maps, origin), (maps,), (maps,))[1]
+        return jax.jvp(lambda x: variance(x, origin), (x,), (x,))[1]
 
     np.testing.assert_allclose(tangent(jnp.zeros(2)), tangent(jnp.full(2, 9.0)), rtol=1e-5)

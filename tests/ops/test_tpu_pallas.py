@@ -15,7 +15,7 @@ from jax.experimental.pallas import tpu as pltpu
 from inception_jax import ops
 from inception_jax.inference.fold_and_fuse import for_inference
 from inception_jax.models import zoo
-from inception_jax.ops import cpu_native, deferred_norm, pooled_convolution, tpu_pallas
+from inception_jax.ops import deferred_norm, implementation, pooled_convolution, tpu_pallas
 from inception_jax.ops.platforms import tracing_for
 from tests.short import SHORT
 
@@ -38,18 +38,18 @@ def draw(seed, shape, values=(-1.5, -1, -0.5, 0, 0.5, 1, 2), dtype=jnp.bfloat16)
     return jnp.asarray(np.random.default_rng(seed).choice(values, shape), dtype)
 
 
-def plain(maps, kernel, bias=None, norm=None, relu=False):
+def plain(x, kernel, bias=None, norm=None, relu=False):
     """In float32, by XLA."""
     pool = lax.reduce_window(
-        maps.astype(jnp.float32), -jnp.inf, lax.max, (1, 3, 3, 1), (1, 1, 1, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
+        x.astype(jnp.float32), -jnp.inf, lax.max, (1, 3, 3, 1), (1, 1, 1, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
     )
     if norm is not None:
-        mean, scale, offset = norm.reshape(3, -1, 1, 1, 1, maps.shape[3])
+        mean, scale, offset = norm.reshape(3, -1, 1, 1, 1, x.shape[3])
         grouped = pool.reshape(mean.shape[0], -1, *pool.shape[1:])
         pool = jax.nn.relu((grouped - mean) * scale + offset).reshape(pool.shape)
-    made = jnp.einsum("bhwc,cf->bhwf", pool, kernel[0, 0].astype(jnp.float32), precision="highest")
-    made = made if bias is None else made + bias.reshape(1, 1, 1, -1)
-    return jax.nn.relu(made) if relu else made
+    output = jnp.einsum("bhwc,cf->bhwf", pool, kernel[0, 0].astype(jnp.float32), precision="highest")
+    output = output if bias is None else output + bias.reshape(1, 1, 1, -1)
+    return jax.nn.relu(output) if relu else output
 
 
 def exact(seen, expected):
@@ -65,18 +65,18 @@ def draw_norm(groups, channels):
 @pytest.mark.parametrize(("height", "width", "parts"), [(1, 2, [16]), (3, 4, [16, 32])])
 @pytest.mark.parametrize("relu", [False, True])
 def test_a_convolution_of_a_pool(emulated, height, width, parts, relu):
-    maps = draw(0, (IMAGES, height, width, sum(parts)))
+    x = draw(0, (IMAGES, height, width, sum(parts)))
     kernel, bias = draw(1, (1, 1, sum(parts), FEATURES), [-1, 0, 1]), draw(2, (FEATURES,))
-    seen = tpu_pallas.conv(jnp.split(maps, np.cumsum(parts)[:-1], axis=3), kernel, bias, relu=relu)
+    seen = tpu_pallas.conv(jnp.split(x, np.cumsum(parts)[:-1], axis=3), kernel, bias, relu=relu)
     assert seen.dtype == jnp.bfloat16
-    exact(seen, plain(maps, kernel, bias.astype(jnp.float32), relu=relu))
+    exact(seen, plain(x, kernel, bias.astype(jnp.float32), relu=relu))
 
 
 @pytest.mark.parametrize(("groups", "lanes"), [(2, 2), (2, 4), (1, 2)])
 def test_each_group_of_images_has_its_norm(emulated, groups, lanes):
-    maps, kernel = draw(0, (lanes * IMAGES, 1, 2, 32)), draw(1, (1, 1, 32, FEATURES), [-1, 0, 1])
+    x, kernel = draw(0, (lanes * IMAGES, 1, 2, 32)), draw(1, (1, 1, 32, FEATURES), [-1, 0, 1])
     norm = draw_norm(groups, 32)
-    exact(tpu_pallas.conv([maps[..., :16], maps[..., 16:]], kernel, norm=norm), plain(maps, kernel, norm=norm))
+    exact(tpu_pallas.conv([x[..., :16], x[..., 16:]], kernel, norm=norm), plain(x, kernel, norm=norm))
 
 
 @pytest.mark.parametrize(
@@ -89,11 +89,11 @@ def test_gradients_go_to_the_first_maximum_and_are_added_to_those_of_others(
 ):
     channels = shape[2]
     monkeypatch.setattr(tpu_pallas, "_block", lambda *_: channels // blocks)
-    maps, kernel = draw(0, (lanes * IMAGES, *shape)), draw(1, (1, 1, channels, FEATURES), [-1, 0, 1])
-    norm, others = draw_norm(groups, channels), draw(3, maps.shape)
-    grads = draw(4, (*maps.shape[:3], FEATURES), [-2, -1, 0, 1])
-    seen = tpu_pallas.gradients(maps, kernel, norm, grads, others)
-    _, pull = jax.vjp(lambda *arrays: plain(*arrays[:2], norm=arrays[2]), maps.astype(jnp.float32), kernel, norm)
+    x, kernel = draw(0, (lanes * IMAGES, *shape)), draw(1, (1, 1, channels, FEATURES), [-1, 0, 1])
+    norm, others = draw_norm(groups, channels), draw(3, x.shape)
+    grads = draw(4, (*x.shape[:3], FEATURES), [-2, -1, 0, 1])
+    seen = tpu_pallas.gradients(x, kernel, norm, grads, others)
+    _, pull = jax.vjp(lambda *arrays: plain(*arrays[:2], norm=arrays[2]), x.astype(jnp.float32), kernel, norm)
     by_maps, by_kernel, by_norm = pull(grads.astype(jnp.float32))
     exact(seen[0], by_maps + others)
     assert seen[0].dtype == jnp.bfloat16
@@ -103,32 +103,32 @@ def test_gradients_go_to_the_first_maximum_and_are_added_to_those_of_others(
 
 
 def test_what_runs_in_evaluation_has_gradients(emulated):
-    maps, kernel = draw(0, (IMAGES, 2, 3, 16)), draw(1, (1, 1, 16, FEATURES), [-1, 0, 1])
+    x, kernel = draw(0, (IMAGES, 2, 3, 16)), draw(1, (1, 1, 16, FEATURES), [-1, 0, 1])
     bias, grads = draw(2, (FEATURES,)), draw(3, (IMAGES, 2, 3, FEATURES))
-    seen = jax.vjp(lambda maps, *rest: pooled_convolution.conv(True, [maps], *rest), maps, kernel, bias)[1](grads)
+    seen = jax.vjp(lambda x, *rest: pooled_convolution.pool_and_conv(True, x, *rest), x, kernel, bias)[1](grads)
     expected = jax.vjp(
-        lambda maps, kernel, bias: plain(maps, kernel, bias, relu=True),
-        *(leaf.astype(jnp.float32) for leaf in (maps, kernel, bias)),
+        lambda x, kernel, bias: plain(x, kernel, bias, relu=True),
+        *(leaf.astype(jnp.float32) for leaf in (x, kernel, bias)),
     )[1](grads.astype(jnp.float32))
     for one, other in zip(seen, expected, strict=True):
         np.testing.assert_allclose(one.astype(jnp.float32), other, rtol=1e-2, atol=1e-2 * float(abs(other).max()))
 
 
 def test_second_derivatives_are_those_of_the_pool_and_the_convolution(emulated):
-    maps, kernel = draw(0, (IMAGES, 2, 3, 16)), draw(1, (1, 1, 16, FEATURES), [-1, 0, 1]).astype(jnp.float32)
+    x, kernel = draw(0, (IMAGES, 2, 3, 16)), draw(1, (1, 1, 16, FEATURES), [-1, 0, 1]).astype(jnp.float32)
     norm = draw_norm(1, 16).reshape(3, 1, 1, 1, 1, 16)
-    waits, origin = deferred_norm.Pending(maps, norm[0], abs(norm[1]), norm[2], relu=True), jnp.zeros(FEATURES)
+    waits, origin = deferred_norm.DeferredNorm(x, norm[0], abs(norm[1]), norm[2], relu=True), jnp.zeros(FEATURES)
 
     def fast(kernel):
-        _, (features, mean, var) = pooled_convolution.conv_moments(IMAGES, waits, kernel, None, origin)
+        _, (features, mean, var) = pooled_convolution.pool_and_conv_and_moments(IMAGES, waits, kernel, None, origin)
         return jnp.sin(mean).sum() + jnp.sqrt(var + 1).sum() + features.astype(jnp.float32).sum()
 
     def plain(kernel):
-        pool, geometry = deferred_norm.max_pool(waits, *pooled_convolution.POOL), ops.geometry(1, ops.NO_BORDERS)
-        features, mean, var = deferred_norm.conv_moments(geometry, IMAGES, pool, kernel, None, origin)
+        pool, geometry = deferred_norm.max_pool(waits, *pooled_convolution.POOL), ops.geometry(1, ops.NO_PADDING)
+        features, mean, var = deferred_norm.conv_and_moments(geometry, IMAGES, pool, kernel, None, origin)
         return jnp.sin(mean).sum() + jnp.sqrt(var + 1).sum() + features.astype(jnp.float32).sum()
 
-    with cpu_native.kernels(False):
+    with implementation.override("xla"):
         seen, expected = (
             jax.jit(lambda kernel, loss=loss: jax.jvp(jax.grad(loss), (kernel,), (kernel,)))(kernel)
             for loss in (fast, plain)
@@ -148,7 +148,7 @@ SHAPE = IMAGES, 14, 14, 480
         ({"shape": (2 * IMAGES, *SHAPE[1:]), "groups": 2}, True),
         ({"shape": (IMAGES - 8, *SHAPE[1:])}, False),
         ({"shape": (*SHAPE[:3], 488)}, False),
-        ({"parts": (472, 8)}, False),
+        ({"slices": (472, 8)}, False),
         ({"shape": (IMAGES, 7, 1, 480)}, False),
         ({"shape": (IMAGES, 28, 28, 480)}, False),  # more than the memory of a chip
         ({"shape": (IMAGES, 28, 28, 384)}, False),  # the backward pass would take its parts
@@ -159,14 +159,17 @@ SHAPE = IMAGES, 14, 14, 480
 )
 def test_what_fits(changed, fitting):
     asked = {"shape": SHAPE, "features": 64, "dtype": jnp.bfloat16} | changed
-    assert not tpu_pallas.fits(**asked)
+    assert tpu_pallas.fits("TPU v5 lite", **asked) == fitting
+    assert not tpu_pallas.fits("TPU v3", **asked)
+
+
+def test_pallas_is_asked_for_and_refused_where_it_cannot_run():
     with tracing_for([Tpu()]):
-        assert tpu_pallas.fits(**asked) == fitting
-        with cpu_native.kernels(False):
-            assert not tpu_pallas.fits(**asked)
-    for devices in ([Tpu(device_kind="TPU v3")], [Tpu(platform="gpu")], [Tpu()] * 2):
-        with tracing_for(devices):
-            assert not tpu_pallas.fits(**asked)
+        assert [implementation.pallas_device(each) for each in ("auto", "xla", "native")] == [None] * 3
+        assert implementation.pallas_device("pallas") == "TPU v5 lite"
+    for devices in ([Tpu(platform="gpu")], [Tpu()] * 2):
+        with tracing_for(devices), pytest.raises(ValueError, match="implementation is 'pallas'; its kernels need TPUs"):
+            implementation.pallas_device("pallas")
 
 
 def errors(seen, expected):
@@ -185,7 +188,7 @@ def short(monkeypatch):
     """A network with two pools before 1x1 convolutions, its variables, and images; biases and gains of both signs."""
     card = dataclasses.replace(SHORT, numerics=SHORT.numerics._replace(conv_bias=True))
     monkeypatch.setitem(zoo.MODELS, "short", card)
-    model = zoo.create_model("short", num_classes=10, dtype=jnp.bfloat16)
+    model = zoo.create_model("short", num_classes=10, dtype=jnp.bfloat16, implementation="pallas")
     images = jax.random.normal(jax.random.key(0), (IMAGES, 16, 16, 3))
 
     def spread(path, leaf):
@@ -202,13 +205,13 @@ def assert_as_exact(function, kernels, *arguments):
         traced = jax.jit(function, static_argnums=0).trace(jnp.bfloat16, *arguments)
         assert collections.Counter(re.findall(r"name=(pooled_conv\w*)", str(traced.jaxpr))) == kernels
         seen = traced.lower().compile()(*arguments)
-    with cpu_native.kernels(False):
+    with implementation.override("xla"):
         plain, exact = (jax.jit(function, static_argnums=0)(dtype, *arguments) for dtype in (jnp.bfloat16, jnp.float32))
     assert (errors(seen, exact) <= 2 * errors(plain, exact) + 0.002).all()
 
 
 def test_training_a_network(emulated, short):
-    """A head reads maps that the next block hands through its kernel."""
+    """A head reads activations that the next block's kernel returns."""
     model, variables, images = short
 
     def run(dtype, params, images):

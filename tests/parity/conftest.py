@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from inception_jax.ops import cpu_native
+from inception_jax.ops import implementation
 
 DIFFERENCE = "difference"  # a property of a test, which reaches the terminal from any worker
 
@@ -25,7 +25,7 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture(autouse=True)
 def kernels():
     """Our side runs as on a machine of one device, whose CPU has kernels; the tests see eight devices."""
-    with cpu_native.kernels(True):
+    with implementation.override("native"):
         yield
 
 

@@ -19,8 +19,8 @@ from inception_jax.bench.timing import Clock, timed, turn
 from inception_jax.errors import UserError
 from inception_jax.inference.export_stablehlo import load_exported
 from inception_jax.inference.predictor import Predictor
-from inception_jax.ops import cpu_native
-from inception_jax.ops.platforms import tracing_for
+from inception_jax.ops.implementation import resolve
+from inception_jax.ops.platforms import tracing_for, without_garbage_collection
 from inception_jax.parallel.mesh import batch_sharding, create_mesh, shard_batch
 from inception_jax.training.compilation import CompilationLog, trace_train_step
 from inception_jax.training.config import TrainConfig
@@ -77,7 +77,11 @@ class JaxEngine:
         raise NotImplementedError
 
     def build(self, clock: Clock = time.perf_counter) -> dict[str, float]:
-        with self.log, tracing_for(jax.devices()[:1]):  # as `compile_steps` and `Predictor` do
+        with (
+            self.log,
+            without_garbage_collection(),
+            tracing_for(jax.devices()[:1]),
+        ):  # as `compile_steps` and `Predictor` do
             traced, tracing = timed(self.trace, clock)
             lowered, lowering = timed(traced.lower, clock)
             self.compiled, compiling = timed(lowered.compile, clock)
@@ -104,7 +108,7 @@ class JaxEngine:
             "device": f"{device.platform}: {device.device_kind}",
             "flags": {
                 "jax_default_matmul_precision": _precision(self.case.dtype),
-                "cpu_kernels": cpu_native.is_wanted(),
+                "implementation": resolve(self.case.implementation, device.platform, alone=True),
             },
             "memory": memory,
             "cache_hits": self.log.hits,
@@ -117,7 +121,9 @@ class JaxInference(JaxEngine):
     def __init__(self, case: Case, folder: Path):
         super().__init__(case)
         dtype = compute_dtype(case.dtype)
-        self.predictor = Predictor.from_weights(folder / WEIGHTS, max_batch=case.batch, dtype=dtype)
+        self.predictor = Predictor.from_weights(
+            folder / WEIGHTS, max_batch=case.batch, dtype=dtype, implementation=case.implementation
+        )
         self.batches = [self.predictor.place(list(batch)) for batch in cases.images(case)]
 
     def trace(self) -> jax.stages.Traced:
@@ -213,6 +219,7 @@ def train_config(case: Case, weights_file: str) -> dict[str, Any]:
             "dtype": "bfloat16" if case.dtype == "bfloat16" else "float32",
             "bn_group_size": None,
             "bn_decay": None,
+            "implementation": case.implementation,
         },
         "finetune": {"weights": weights_file, "freeze": "none", "reset_head": False, "unverified": False},
         "data": {

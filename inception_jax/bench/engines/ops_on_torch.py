@@ -72,7 +72,7 @@ class OpsOnTorch:
         return {"device": f"cuda: {self.torch.cuda.get_device_name()}" if cuda else "cpu"}
 
     def _forward(self, op: Op, params: Any) -> Callable[[Any], Any]:
-        functional, row, pads = self.torch.nn.functional, op.row, ops.borders(op, self.numerics)
+        functional, row, pads = self.torch.nn.functional, op.row, ops.padding(op, self.numerics)
         if isinstance(row, spec.Pool):
             return self._pool(row, pads[0])
         padding, before = _padding(pads)
