@@ -30,9 +30,9 @@ def traced(name, size, aux):
 
     plain = layers.pool
 
-    def pool(maps, row, numerics):
-        calls["pool", row.kind, row.window, row.stride, maps.shape[1:]] += 1
-        return plain(maps, row, numerics)
+    def pool(x, row, **settings):
+        calls["pool", row.kind, row.window, row.stride, x.shape[1:]] += 1
+        return plain(x, row, **settings)
 
     with pytest.MonkeyPatch.context() as patch, nn.intercept_methods(note):
         patch.setattr(layers, "pool", pool)
