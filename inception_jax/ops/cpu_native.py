@@ -109,7 +109,7 @@ def conv(
     shape = (maps.shape[0], height, width, kernel.shape[3])
     bias = jnp.zeros(0, jnp.float32) if bias is None else bias
     return _call(
-        "conv", _maps(shape), maps, kernel, _or_none(norm), bias, **_window(geometry), relu_maps=relu_maps, relu=relu
+        "conv", _maps(shape), maps, kernel, _or_none(norm), bias, **_window(geometry), relu_input=relu_maps, relu=relu
     )
 
 
@@ -122,7 +122,7 @@ def kernel_gradient(
     relu_maps: bool = False,
 ) -> jax.Array:
     """Returns the gradient of `conv` by its kernel, which has this shape."""
-    attributes = _window(geometry) | {"relu_maps": relu_maps}
+    attributes = _window(geometry) | {"relu_input": relu_maps}
     return _call("conv_kernel_gradient", _maps(shape), maps, grads, _or_none(norm), **attributes)
 
 
@@ -141,7 +141,7 @@ def pending_gradient(
       by the maps; sums of the gradients that pass the ReLU, and of those times the distance from the mean.
     """
     results = _maps(maps.shape), _maps((2, *norm.shape[1:]))
-    gradient, sums = _call("pending_gradient", results, maps, grads, norm, relu=relu)
+    gradient, sums = _call("deferred_norm_gradient", results, maps, grads, norm, relu=relu)
     return gradient, (sums[0], sums[1])
 
 
@@ -154,7 +154,7 @@ def winners(maps: jax.Array, window: int, geometry: Geometry) -> tuple[jax.Array
     """Returns the pooled maps, and the place of the first maximum in its window, row by row, in int8."""
     shape = _pooled(maps, window, geometry)
     results = _maps(shape), jax.ShapeDtypeStruct(shape, jnp.int8)
-    pooled, places = _call("max_pool_winners", results, maps, **_window(geometry, window))
+    pooled, places = _call("max_pool_with_argmax", results, maps, **_window(geometry, window))
     return pooled, places
 
 
@@ -184,7 +184,7 @@ def _or_none(norm: jax.Array | None) -> jax.Array:
 
 def _window(geometry: Geometry, size: int | None = None) -> dict[str, Any]:
     (top, _), (left, _) = geometry.borders
-    numbers = {"stride": geometry.stride, "top": top, "left": left} | ({} if size is None else {"size": size})
+    numbers = {"stride": geometry.stride, "pad_top": top, "pad_left": left} | ({} if size is None else {"window": size})
     return {name: np.int64(number) for name, number in numbers.items()}
 
 

@@ -197,24 +197,24 @@ struct Guarded<kFunction, ffi::Error (*)(Arguments...)> {
 
 #define GUARDED(FUNCTION) (Guarded<FUNCTION, decltype(&FUNCTION)>::call)
 #define CALL ffi::Ffi::Bind().Ctx<ffi::ThreadPool>()
-#define WINDOW Attr<int64_t>("stride").Attr<int64_t>("top").Attr<int64_t>("left")
+#define WINDOW Attr<int64_t>("stride").Attr<int64_t>("pad_top").Attr<int64_t>("pad_left")
 
 XLA_FFI_DEFINE_HANDLER(kConv, GUARDED(conv),
                        CALL.Arg<Array<4>>().Arg<Array<4>>().Arg<Array<3>>().Arg<Array<1>>().Ret<Array<4>>().WINDOW
-                           .Attr<bool>("relu_maps").Attr<bool>("relu"));
+                           .Attr<bool>("relu_input").Attr<bool>("relu"));
 XLA_FFI_DEFINE_HANDLER(kConvKernelGradient, GUARDED(conv_kernel_gradient),
                        CALL.Arg<Array<4>>().Arg<Array<4>>().Arg<Array<3>>().Ret<Array<4>>().WINDOW
-                           .Attr<bool>("relu_maps"));
+                           .Attr<bool>("relu_input"));
 XLA_FFI_DEFINE_HANDLER(kMoments, GUARDED(moments_of), CALL.Arg<Array<4>>().Arg<Array<1>>().Ret<Array<3>>());
 XLA_FFI_DEFINE_HANDLER(kPendingGradient, GUARDED(pending_gradient),
                        CALL.Arg<Array<4>>().Arg<Array<4>>().Arg<Array<3>>().Ret<Array<4>>().Ret<Array<3>>()
                            .Attr<bool>("relu"));
 XLA_FFI_DEFINE_HANDLER(kMaxPool, GUARDED(pool_only),
-                       CALL.Arg<Array<4>>().Ret<Array<4>>().Attr<int64_t>("size").WINDOW);
+                       CALL.Arg<Array<4>>().Ret<Array<4>>().Attr<int64_t>("window").WINDOW);
 XLA_FFI_DEFINE_HANDLER(kMaxPoolWinners, GUARDED(pool_with_winners),
-                       CALL.Arg<Array<4>>().Ret<Array<4>>().Ret<Places>().Attr<int64_t>("size").WINDOW);
+                       CALL.Arg<Array<4>>().Ret<Array<4>>().Ret<Places>().Attr<int64_t>("window").WINDOW);
 XLA_FFI_DEFINE_HANDLER(kMaxPoolGradient, GUARDED(pool_gradient),
-                       CALL.Arg<Places>().Arg<Array<4>>().Ret<Array<4>>().Attr<int64_t>("size").WINDOW);
+                       CALL.Arg<Places>().Arg<Array<4>>().Ret<Array<4>>().Attr<int64_t>("window").WINDOW);
 
 constexpr struct {
   const char* name;
@@ -223,9 +223,9 @@ constexpr struct {
     {"conv", kConv},
     {"conv_kernel_gradient", kConvKernelGradient},
     {"moments", kMoments},
-    {"pending_gradient", kPendingGradient},
+    {"deferred_norm_gradient", kPendingGradient},
     {"max_pool", kMaxPool},
-    {"max_pool_winners", kMaxPoolWinners},
+    {"max_pool_with_argmax", kMaxPoolWinners},
     {"max_pool_gradient", kMaxPoolGradient},
 };
 
