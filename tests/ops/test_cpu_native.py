@@ -110,7 +110,7 @@ def test_sums_over_nothing(shape, kernels):
 
 def test_groups_that_do_not_divide_the_images_are_refused(kernels):
     for groups in (0, 2):
-        with pytest.raises(Exception, match=f"3 images are no {groups} groups"):
+        with pytest.raises(Exception, match=f"a batch of 3 images cannot be divided into {groups} equal groups"):
             jax.block_until_ready(
                 cpu_native.pending_gradient(
                     _draw(0, 3, 2, 2, 4), _draw(1, 3, 2, 2, 4), _draw(2, 3, groups, 4), relu=True
@@ -146,17 +146,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from inception_jax.models import native, ops
+from inception_jax import ops
+from inception_jax.ops import cpu_native
 
 jax.config.update("jax_platforms", "cpu")
 FAR = 1 << 44  # a stride, so that tasks ask for 3 PB, which no machine addresses, for an output of 2 x 2
 maps, kernel = jnp.ones((4, 8, 8, 16)), jnp.ones((3, 3, 16, 8))
-with native.kernels(True):
+with cpu_native.kernels(True):
     small = jax.jit(lambda maps, kernel: ops.conv(maps, kernel, 1, ((1, 1), (1, 1)))).lower(maps, kernel).compile()
     far = jax.jit(lambda maps, kernel: ops.conv(maps, kernel, FAR, ((0, FAR), (0, FAR)))).lower(maps, kernel).compile()
     geometry = ops.geometry(FAR, ((0, FAR), (0, FAR)))
     grads = jnp.ones((4, 2, 2, 8))
-    back = jax.jit(lambda maps, grads: native.kernel_gradient(maps, grads, (3, 3, 16, 8), geometry))
+    back = jax.jit(lambda maps, grads: cpu_native.kernel_gradient(maps, grads, (3, 3, 16, 8), geometry))
     back = back.lower(maps, grads).compile()
 before = np.asarray(small(maps, kernel))
 for call, arrays in ((far, (maps, kernel)), (back, (maps, grads))) * 3:
