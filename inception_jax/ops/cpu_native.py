@@ -91,7 +91,7 @@ def conv(
     height, width = (geometry.out_size(x.shape[1 + axis], kernel.shape[axis], axis) for axis in (0, 1))
     output = _float32(x.shape[0], height, width, kernel.shape[3])
     bias = jnp.zeros(0, jnp.float32) if bias is None else bias
-    attributes = _attributes(geometry) | {"relu_maps": relu_input, "relu": relu}
+    attributes = _attributes(geometry) | {"relu_input": relu_input, "relu": relu}
     return _call("conv", output, x, kernel, _or_empty(norm), bias, **attributes)
 
 
@@ -110,7 +110,7 @@ def kernel_gradient(
     relu_input: bool = False,
 ) -> jax.Array:
     """Returns the gradient of `conv` with respect to its kernel, which has this shape."""
-    attributes = _attributes(geometry) | {"relu_maps": relu_input}
+    attributes = _attributes(geometry) | {"relu_input": relu_input}
     return _call("conv_kernel_gradient", _float32(*shape), x, grads, _or_empty(norm), **attributes)
 
 
@@ -135,7 +135,7 @@ def deferred_norm_gradient(
       those times x - mean.
     """
     outputs = _float32(*x.shape), _float32(2, *norm.shape[1:])
-    gradient, sums = _call("pending_gradient", outputs, x, grads, norm, relu=relu)
+    gradient, sums = _call("deferred_norm_gradient", outputs, x, grads, norm, relu=relu)
     return gradient, (sums[0], sums[1])
 
 
@@ -148,7 +148,7 @@ def max_pool_with_argmax(x: jax.Array, *, window: int, geometry: Geometry) -> tu
     """Returns the pool and, in int8, the index in its window, row by row, of the first maximum."""
     shape = _pooled(x, window, geometry)
     outputs = _float32(*shape), jax.ShapeDtypeStruct(shape, jnp.int8)
-    pooled, argmax = _call("max_pool_winners", outputs, x, **_attributes(geometry, window))
+    pooled, argmax = _call("max_pool_with_argmax", outputs, x, **_attributes(geometry, window))
     return pooled, argmax
 
 
@@ -175,7 +175,7 @@ def _or_empty(norm: jax.Array | None) -> jax.Array:
 def _attributes(geometry: Geometry, window: int | None = None) -> dict[str, Any]:
     """Returns what the C++ needs to know of a geometry; the bottom and right padding follow from the output's shape."""
     (top, _), (left, _) = geometry.padding
-    numbers = {"stride": geometry.stride, "top": top, "left": left} | ({} if window is None else {"size": window})
+    numbers = {"stride": geometry.stride, "pad_top": top, "pad_left": left} | ({} if window is None else {"window": window})
     return {name: np.int64(number) for name, number in numbers.items()}
 
 

@@ -110,7 +110,7 @@ def test_sums_over_nothing(shape, kernels):
 
 def test_groups_that_do_not_divide_the_images_are_refused(kernels):
     for groups in (0, 2):
-        with pytest.raises(Exception, match=f"3 images are no {groups} groups"):
+        with pytest.raises(Exception, match=f"a batch of 3 images cannot be divided into {groups} equal groups"):
             jax.block_until_ready(
                 cpu_native.deferred_norm_gradient(
                     _draw(0, 3, 2, 2, 4), _draw(1, 3, 2, 2, 4), _draw(2, 3, groups, 4), relu=True

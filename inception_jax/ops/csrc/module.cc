@@ -1,220 +1,106 @@
-// Convolutions, max pools and batch norm of float32 maps NHWC on CPUs, as functions that XLA calls; kernels are HWIO.
+// inception_jax.ops._native: convolutions, max pools and batch norm on CPUs, as functions that XLA calls.
+//
+// They take and return float32, activations in NHWC and kernels in HWIO. ops/cpu_native.py registers them as
+// "inception_jax.<call>" by XLA's foreign function interface (FFI) and describes what each computes.
+//
+//   call                    arguments                          results               attributes
+//   conv                    input, kernel, norm, bias          output                windows, relu_input, relu
+//   conv_kernel_gradient    input, output gradient, norm       kernel gradient       windows, relu_input
+//   moments                 activations, origin [C]            means [2, G, C]
+//   deferred_norm_gradient  input, output gradient, norm       gradient, sums        relu
+//   max_pool                input                              output                windows, window
+//   max_pool_with_argmax    input                              output, argmax int8   windows, window
+//   max_pool_gradient       argmax int8, output gradient       gradient              windows, window
+//
+// windows: stride, pad_top and pad_left. norm: a deferred batch norm [3, G, C], the mean, scale and bias for each of G
+// groups of consecutive images; [3, 0, 0] for none. bias: [features], or [0] for none.
+//
+// Where to read on:
+//   conv_operands.h             the padding of an input, as a picture; the deferred norm, as a formula
+//   register_tile.h             the matrix product that everything else is reduced to
+//   direct_conv.h               any kernel size and stride, and the kernel gradient
+//   winograd_tiles.h            3x3 of stride 1: the matrices of Winograd's algorithm
+//   winograd_conv.h, winograd_kernel_gradient.h
+//   max_pool.h, batch_norm.h
+//   parallel_for.h              tasks on XLA's thread pool
+//   vector_isa.h                AVX-512, AVX2 or the compiler's baseline, chosen by the processor that runs a call
+//   operations.h                the calls above, from XLA's buffers to tasks
+//
+// What holds for every call:
+// - An operation is cut into tasks by its shapes alone, and no two tasks write the same value. Sums over tasks are
+//   added up in a fixed order. So results do not depend on the number of threads. They may differ in the last bits
+//   between instruction sets.
+// - A task that cannot allocate its buffers ends the call with RESOURCE_EXHAUSTED, once all other tasks have ended. The
+//   process goes on, and so does XLA.
+// - Infinities and NaN appear where XLA's own operations give them.
+// - Empty arrays give what XLA gives: empty results, zeros for a sum, NaN for a mean.
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include <algorithm>
-#include <limits>
 #include <new>
 #include <stdexcept>
-#include <vector>
 
-#include "direct.h"
-#include "maps.h"
-#include "winograd.h"
+#include "operations.h"
 #include "xla/ffi/api/ffi.h"
 
 #ifndef JAXLIB_VERSION
 #error "JAXLIB_VERSION is not defined: setup.py passes the version of jaxlib whose headers are used"
 #endif
 
-namespace ffi = xla::ffi;
+#define WINDOWS StructMember<int64_t>("stride"), StructMember<int64_t>("pad_top"), StructMember<int64_t>("pad_left")
+XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(native_ops::ConvAttributes, WINDOWS, StructMember<bool>("relu_input"),
+                                      StructMember<bool>("relu"));
+XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(native_ops::KernelGradientAttributes, WINDOWS, StructMember<bool>("relu_input"));
+XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(native_ops::PoolAttributes, WINDOWS, StructMember<int64_t>("window"));
 
-namespace kernels {
+namespace native_ops {
 namespace {
 
-template <size_t kRank>
-using Array = ffi::Buffer<ffi::F32, kRank>;
-template <size_t kRank>
-using Result = ffi::ResultBuffer<ffi::F32, kRank>;
-using Places = ffi::Buffer<ffi::S8, 4>;
-using Dimensions = ffi::Span<const int64_t>;
-
-struct Window {
-  int64_t stride, top, left;
-};
-
-Shape shape_of(Dimensions maps, Dimensions kernel, Dimensions out, Window window) {
-  return {maps[0], maps[1], maps[2],      maps[3],    kernel[0], kernel[1], kernel[3],
-          out[1],  out[2],  window.stride, window.top, window.left};
-}
-
-Shape shape_of_pool(Dimensions maps, Dimensions out, int64_t size, Window window) {
-  int64_t kernel[] = {size, size, 1, maps[3]};
-  return shape_of(maps, Dimensions(kernel, 4), out, window);
-}
-
-float low(bool relu) { return relu ? 0.0f : -std::numeric_limits<float>::infinity(); }
-
-Maps pending(Array<4> maps, Array<3> norm, bool relu) {
-  auto n = norm.dimensions();
-  return {maps.typed_data(), {norm.typed_data(), n[1], n[2], maps.dimensions()[0], low(relu)}};
-}
-
-template <typename Job>
-using Form = void (*)(const Job&, int64_t);
-
-bool any(const std::vector<uint8_t>& flags) {
-  return std::any_of(flags.begin(), flags.end(), [](uint8_t flag) { return flag != 0; });
-}
-
-// Convolves the images that `chosen` [batch] is set for.
-void convolve(ffi::ThreadPool& pool, const Direct& job, const std::vector<uint8_t>& chosen) {
-  auto pack = pick_pack_direct();
-  auto form = pick_direct();
-  run(pool, job.blocks(), [&](int64_t block) { pack(job, block); });
-  run(pool, job.tasks(), [&](int64_t task) {
-    if (chosen[job.image(task)]) form(job, task);
-  });
-}
-
-void convolve(ffi::ThreadPool& pool, const Winograd& job) {
-  auto pack = pick_pack_winograd();
-  auto form = pick_winograd();
-  run(pool, job.blocks(), [&](int64_t block) { pack(job, block); });
-  run(pool, job.tasks(), [&](int64_t task) { form(job, task); });
-}
-
-ffi::Error conv(ffi::ThreadPool pool, Array<4> maps, Array<4> kernel, Array<3> norm, Array<1> bias, Result<4> out,
-                int64_t stride, int64_t top, int64_t left, bool relu_maps, bool relu) {
-  if (out->element_count() == 0) return ffi::Error::Success();
-  Shape s = shape_of(maps.dimensions(), kernel.dimensions(), out->dimensions(), {stride, top, left});
-  Maps read = pending(maps, norm, relu_maps);
-  Finish finish{bias.element_count() == 0 ? nullptr : bias.typed_data(), low(relu)};
-  std::vector<uint8_t> rest(s.batch, 1);  // images for the direct form
-  if (suits_winograd(s)) {
-    rest.assign(s.batch, 0);
-    convolve(pool, Winograd(s, read, kernel.typed_data(), finish, out->typed_data(), rest.data()));
-  }
-  if (any(rest)) convolve(pool, Direct(s, read, kernel.typed_data(), finish, out->typed_data()), rest);
-  return ffi::Error::Success();
-}
-
-// Returns whether the gradient is finite, or is left to no other form.
-template <typename Job>
-bool differentiate(ffi::ThreadPool& pool, const Job& job, Form<Job> form, float* out) {
-  run(pool, job.tasks(), [&](int64_t task) { form(job, task); });
-  std::vector<uint8_t> infinite(job.chunks);
-  run(pool, job.chunks, [&](int64_t chunk) { infinite[chunk] = !job.add_up(out, chunk); });
-  return !any(infinite);
-}
-
-ffi::Error conv_kernel_gradient(ffi::ThreadPool pool, Array<4> maps, Array<4> grads, Array<3> norm, Result<4> out,
-                                int64_t stride, int64_t top, int64_t left, bool relu_maps) {
-  if (grads.element_count() == 0) std::fill_n(out->typed_data(), out->element_count(), 0.0f);
-  if (grads.element_count() == 0 || out->element_count() == 0) return ffi::Error::Success();
-  Shape s = shape_of(maps.dimensions(), out->dimensions(), grads.dimensions(), {stride, top, left});
-  Maps read = pending(maps, norm, relu_maps);
-  const float* given = grads.typed_data();
-  bool is_done = suits_winograd(s) && differentiate(pool, WinogradGradient(s, read, given), pick_winograd_gradient(),
-                                                    out->typed_data());
-  if (!is_done) differentiate(pool, DirectGradient(s, read, given), pick_direct_gradient(), out->typed_data());
-  return ffi::Error::Success();
-}
-
-ffi::Error wrong_groups(int64_t images, int64_t groups) {
-  return ffi::Error::InvalidArgument(std::to_string(images) + " images are no " + std::to_string(groups) + " groups");
-}
-
-ffi::Error moments_of(ffi::ThreadPool pool, Array<4> maps, Array<1> origin, Result<3> out) {
-  auto m = maps.dimensions();
-  if (out->element_count() == 0) return ffi::Error::Success();
-  int64_t groups = out->dimensions()[1], pixels = m[0] / groups * m[1] * m[2];
-  if (m[0] % groups != 0) return wrong_groups(m[0], groups);
-  Sums sums(groups, pixels, m[3]);
-  Moments job{maps.typed_data(), origin.typed_data(), &sums};
-  auto form = pick_moments();
-  run(pool, sums.tasks(), [&](int64_t task) { form(job, task); });
-  sums.add_up(1.0 / static_cast<double>(pixels), out->typed_data());
-  return ffi::Error::Success();
-}
-
-ffi::Error pending_gradient(ffi::ThreadPool pool, Array<4> maps, Array<4> grads, Array<3> norm, Result<4> out,
-                            Result<3> totals, bool relu) {
-  auto m = maps.dimensions();
-  Maps read = pending(maps, norm, relu);
-  if (m[3] == 0) return ffi::Error::Success();
-  if (read.norm.groups == 0 || m[0] % read.norm.groups != 0) return wrong_groups(m[0], read.norm.groups);
-  Sums sums(read.norm.groups, m[0] / read.norm.groups * m[1] * m[2], m[3]);
-  Unsettle job{read, grads.typed_data(), out->typed_data(), &sums};
-  auto form = pick_unsettle();
-  run(pool, sums.tasks(), [&](int64_t task) { form(job, task); });
-  sums.add_up(1.0, totals->typed_data());
-  return ffi::Error::Success();
-}
-
-ffi::Error pool_maps(ffi::ThreadPool& pool, Array<4> maps, Result<4> out, int8_t* winners, int64_t size,
-                     Window window) {
-  Shape s = shape_of_pool(maps.dimensions(), out->dimensions(), size, window);
-  MaxPool job{s, maps.typed_data(), out->typed_data(), winners};
-  auto form = pick_max_pool();
-  run(pool, job.tasks(), [&](int64_t task) { form(job, task); });
-  return ffi::Error::Success();
-}
-
-ffi::Error pool_only(ffi::ThreadPool pool, Array<4> maps, Result<4> out, int64_t size, int64_t stride, int64_t top,
-                     int64_t left) {
-  return pool_maps(pool, maps, out, nullptr, size, {stride, top, left});
-}
-
-ffi::Error pool_with_winners(ffi::ThreadPool pool, Array<4> maps, Result<4> out, ffi::Result<Places> winners,
-                             int64_t size, int64_t stride, int64_t top, int64_t left) {
-  return pool_maps(pool, maps, out, winners->typed_data(), size, {stride, top, left});
-}
-
-ffi::Error pool_gradient(ffi::ThreadPool pool, Places winners, Array<4> grads, Result<4> out, int64_t size,
-                         int64_t stride, int64_t top, int64_t left) {
-  Shape s = shape_of_pool(out->dimensions(), grads.dimensions(), size, {stride, top, left});
-  MaxPoolGradient job{s, winners.typed_data(), grads.typed_data(), out->typed_data()};
-  auto form = pick_max_pool_gradient();
-  run(pool, job.tasks(), [&](int64_t task) { form(job, task); });
-  return ffi::Error::Success();
-}
-
-ffi::Error no_memory() {
+ffi::Error out_of_memory() {
   try {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "inception_jax: no memory for what a kernel copies");
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                      "inception_jax: no memory for the buffers of a native operation");
   } catch (const std::bad_alloc&) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "no memory");  // short: it takes none
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "no memory");  // short enough to need no allocation
   }
 }
 
-// Calls a function above. XLA is handed an error of its own where memory runs out, and nothing is thrown at it.
-template <auto kFunction, typename Type>
+// Calls an operation, and turns a lack of memory into an error: no exception may reach XLA.
+template <auto kOperation, typename Type>
 struct Guarded;
 
-template <auto kFunction, typename... Arguments>
-struct Guarded<kFunction, ffi::Error (*)(Arguments...)> {
+template <auto kOperation, typename... Arguments>
+struct Guarded<kOperation, ffi::Error (*)(Arguments...)> {
   static ffi::Error call(Arguments... arguments) {
     try {
-      return kFunction(arguments...);
+      return kOperation(arguments...);
     } catch (const std::bad_alloc&) {
-    } catch (const std::length_error&) {  // a vector that no memory is large enough for
+    } catch (const std::length_error&) {  // a std::vector larger than any memory
     }
-    return no_memory();
+    return out_of_memory();
   }
 };
 
-#define GUARDED(FUNCTION) (Guarded<FUNCTION, decltype(&FUNCTION)>::call)
-#define CALL ffi::Ffi::Bind().Ctx<ffi::ThreadPool>()
-#define WINDOW Attr<int64_t>("stride").Attr<int64_t>("top").Attr<int64_t>("left")
+#define GUARDED(OPERATION) (Guarded<OPERATION, decltype(&OPERATION)>::call)
+#define BIND ffi::Ffi::Bind().Ctx<ffi::ThreadPool>()
 
 XLA_FFI_DEFINE_HANDLER(kConv, GUARDED(conv),
-                       CALL.Arg<Array<4>>().Arg<Array<4>>().Arg<Array<3>>().Arg<Array<1>>().Ret<Array<4>>().WINDOW
-                           .Attr<bool>("relu_maps").Attr<bool>("relu"));
+                       BIND.Arg<Array<4>>().Arg<Array<4>>().Arg<Array<3>>().Arg<Array<1>>().Ret<Array<4>>()
+                           .Attrs<ConvAttributes>());
 XLA_FFI_DEFINE_HANDLER(kConvKernelGradient, GUARDED(conv_kernel_gradient),
-                       CALL.Arg<Array<4>>().Arg<Array<4>>().Arg<Array<3>>().Ret<Array<4>>().WINDOW
-                           .Attr<bool>("relu_maps"));
-XLA_FFI_DEFINE_HANDLER(kMoments, GUARDED(moments_of), CALL.Arg<Array<4>>().Arg<Array<1>>().Ret<Array<3>>());
-XLA_FFI_DEFINE_HANDLER(kPendingGradient, GUARDED(pending_gradient),
-                       CALL.Arg<Array<4>>().Arg<Array<4>>().Arg<Array<3>>().Ret<Array<4>>().Ret<Array<3>>()
+                       BIND.Arg<Array<4>>().Arg<Array<4>>().Arg<Array<3>>().Ret<Array<4>>()
+                           .Attrs<KernelGradientAttributes>());
+XLA_FFI_DEFINE_HANDLER(kMoments, GUARDED(channel_moments), BIND.Arg<Array<4>>().Arg<Array<1>>().Ret<Array<3>>());
+XLA_FFI_DEFINE_HANDLER(kDeferredNormGradient, GUARDED(norm_gradient),
+                       BIND.Arg<Array<4>>().Arg<Array<4>>().Arg<Array<3>>().Ret<Array<4>>().Ret<Array<3>>()
                            .Attr<bool>("relu"));
-XLA_FFI_DEFINE_HANDLER(kMaxPool, GUARDED(pool_only),
-                       CALL.Arg<Array<4>>().Ret<Array<4>>().Attr<int64_t>("size").WINDOW);
-XLA_FFI_DEFINE_HANDLER(kMaxPoolWinners, GUARDED(pool_with_winners),
-                       CALL.Arg<Array<4>>().Ret<Array<4>>().Ret<Places>().Attr<int64_t>("size").WINDOW);
+XLA_FFI_DEFINE_HANDLER(kMaxPool, GUARDED(pool_without_argmax),
+                       BIND.Arg<Array<4>>().Ret<Array<4>>().Attrs<PoolAttributes>());
+XLA_FFI_DEFINE_HANDLER(kMaxPoolWithArgmax, GUARDED(pool_with_argmax),
+                       BIND.Arg<Array<4>>().Ret<Array<4>>().Ret<ArgmaxArray>().Attrs<PoolAttributes>());
 XLA_FFI_DEFINE_HANDLER(kMaxPoolGradient, GUARDED(pool_gradient),
-                       CALL.Arg<Places>().Arg<Array<4>>().Ret<Array<4>>().Attr<int64_t>("size").WINDOW);
+                       BIND.Arg<ArgmaxArray>().Arg<Array<4>>().Ret<Array<4>>().Attrs<PoolAttributes>());
 
 constexpr struct {
   const char* name;
@@ -223,27 +109,28 @@ constexpr struct {
     {"conv", kConv},
     {"conv_kernel_gradient", kConvKernelGradient},
     {"moments", kMoments},
-    {"pending_gradient", kPendingGradient},
+    {"deferred_norm_gradient", kDeferredNormGradient},
     {"max_pool", kMaxPool},
-    {"max_pool_winners", kMaxPoolWinners},
+    {"max_pool_with_argmax", kMaxPoolWithArgmax},
     {"max_pool_gradient", kMaxPoolGradient},
 };
 
 PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace
-}  // namespace kernels
+}  // namespace native_ops
 
-// The module holds `handlers`, a dict of capsules by name, and `jaxlib`, the version whose headers it was compiled with.
+// The module holds `handlers`, a dict from call to capsule, and `jaxlib`, the version whose headers it was compiled
+// with: XLA refuses handlers whose headers are newer than itself.
 PyMODINIT_FUNC PyInit__native(void) {
   PyObject* handlers = PyDict_New();
   if (handlers == nullptr) return nullptr;
-  for (const auto& each : kernels::kHandlers) {
+  for (const auto& each : native_ops::kHandlers) {
     PyObject* capsule = PyCapsule_New(reinterpret_cast<void*>(each.handler), nullptr, nullptr);
     if (capsule == nullptr || PyDict_SetItemString(handlers, each.name, capsule) < 0) return nullptr;
     Py_DECREF(capsule);
   }
-  PyObject* module = PyModule_Create(&kernels::definition);
+  PyObject* module = PyModule_Create(&native_ops::definition);
   if (module == nullptr || PyModule_AddStringConstant(module, "jaxlib", JAXLIB_VERSION) < 0 ||
       PyModule_AddObject(module, "handlers", handlers) < 0) return nullptr;
   return module;
