@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 MOVED = {  # below inception_jax
     "models.ops": "ops.convolution_and_pool",
@@ -44,6 +45,7 @@ MOVED = {  # below inception_jax
     "training.room": "training.disk_space",
     "training.outputs": "training.run_files",
     "training.report": "training.curves",
+    "data.parts": "data.jpeg_regions",
     "weights.card": "weights.published.card",
     "weights.cards": "weights.published.cards",
     "weights.published_torch": "weights.published.pytorch",
@@ -54,6 +56,16 @@ MOVED = {  # below inception_jax
     "weights.lineages": "weights.naming.lineages",
 }
 
+NAMES = {  # below inception_jax: functions and classes; their old module has `__getattr__ = missing_name(__name__)`
+    "data.loader.Reading": "data.loader.LoaderOptions",
+    "data.transforms.resize_part": "data.transforms.crop_resize",
+    "training.disk_space.check_room": "training.disk_space.check_disk_space",
+    "training.finetune.run_weights": "training.saved.run_weights",
+    "training.finetune.read_classes": "training.provenance.read_classes",
+    "training.finetune.write_classes": "training.provenance.write_classes",
+    "training.finetune.write_record": "training.provenance.write_record",
+}
+
 
 class _Moved:
     """Stands last among Python's finders of modules, so it is asked for modules that are not there alone."""
@@ -62,6 +74,17 @@ class _Moved:
         package, _, below = name.partition(".")
         if package == "inception_jax" and below in MOVED:
             raise ModuleNotFoundError(f"{name} is now inception_jax.{MOVED[below]}.")
+
+
+def missing_name(module: str) -> Callable[[str], NoReturn]:
+    """Returns the `__getattr__` of a module whose old names fail with a message that gives the new ones."""
+
+    def fail(name: str) -> NoReturn:
+        if new := NAMES.get(f"{module}.{name}".partition(".")[2]):
+            raise ImportError(f"{module}.{name} is now inception_jax.{new}.")  # `from` hides an AttributeError's words
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return fail
 
 
 def install() -> None:

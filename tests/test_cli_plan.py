@@ -100,7 +100,10 @@ def test_largest_batch_is_searched_on_request(run, compiler):
         (("--config", DIGITS, "--topology", "v5e:2x2", "--set", "model.aux"), "it must be FIELD=VALUE"),
         (("--config", DIGITS, "--topology", "v5e:2x2", "--set", "model.wdth=1"), "nearest: width"),
         (("--config", DIGITS, "--topology", "v5e:2x2", "--set", "modl.width=1"), "nearest: model"),
-        (("--config", DIGITS, "--topology", "v5e:2x2", "--set", "model.width=wide"), "--set model.width=wide:"),
+        (
+            ("--config", DIGITS, "--topology", "v5e:2x2", "--set", "model.width=wide"),
+            "'wide'; it must be a number.",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(run, arguments, message):

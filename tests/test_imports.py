@@ -218,3 +218,12 @@ def test_an_old_import_names_the_new_one(old):
             exec(line, {})
     with pytest.raises(AttributeError, match=f"is now {new}"):
         getattr(importlib.import_module(f"inception_jax.{package}"), name)
+
+
+@pytest.mark.parametrize("old", moved.NAMES)
+def test_an_old_name_gives_the_new_one(old):
+    module, _, name = old.rpartition(".")
+    new_module, _, new_name = moved.NAMES[old].rpartition(".")
+    assert hasattr(importlib.import_module(f"inception_jax.{new_module}"), new_name)
+    with pytest.raises(ImportError, match=f"inception_jax.{old} is now inception_jax.{moved.NAMES[old]}"):
+        exec(f"from inception_jax.{module} import {name}", {})

@@ -33,7 +33,7 @@ def train(*flags, timeout=120):
         (["--config=configs/digits.py", "--config.batch_size.x=3"], "config.batch_size is no section"),
         (
             ["--config=configs/digits.py", "--config.batch_size=many"],
-            "--config.batch_size is 'many'; it must be an integer",
+            "error: config.batch_size is 'many'; it must be an integer.",
         ),
         (
             ["--config=configs/digits.py", "--config.loss.aux_weights.aux_4a=-1.0"],
@@ -41,7 +41,7 @@ def train(*flags, timeout=120):
         ),
         (
             ["--config=configs/default.py", "--config.loss.aux_weights.aux_4a=0.2"],
-            "'aux_4a'\"; a flag changes the weights of heads that the config file names",
+            "'aux_4a'\"; an override changes the weights of heads that the config file names",
         ),
         (["--config=configs/digits.py", "digits"], "Unknown arguments: digits"),
         (["--config=configs/digits.py", "--config.data.name=mnits", "--dry_run"], "Nearest: mnist"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import json
 import os
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inception_jax.cli.app import Command
 from inception_jax.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -36,28 +36,30 @@ def run_data(workdir: str | os.PathLike[str]) -> DataConfig:
     raise UserError(f"No checkpoint in {printable(workdir)} says what data it is of; --data does.")
 
 
+class ConfigCommand(Command):
+    """A command with --config and --set: it also takes the flags of train.py, `--config.FIELD=VALUE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        from inception_jax.training.overrides import rewrite
+
+        return super().parse_args(ctx, rewrite(args, "--set="))
+
+
 def read_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
-    """Returns the `TrainConfig` of a config file, with fields changed by "FIELD=VALUE", a Python literal or a word.
+    """Returns the `TrainConfig` of a config file, with fields changed by "FIELD=VALUE" (see `training.overrides`).
 
     Raises:
-      UserError: there is no such file, it is no config, or a field or a value is not as needed.
+      UserError: there is no such file, it is no config, or a field or a value is wrong.
     """
-    from inception_jax.training.config import TrainConfig, check_fields
+    from ml_collections import ConfigDict
+
+    from inception_jax.training.config import TrainConfig
+    from inception_jax.training.overrides import apply_overrides
 
     values = _load(path)
-    for change in changes:
-        name, equals, text = change.partition("=")
-        if not equals:
-            raise UserError(f"--set {change}: it must be FIELD=VALUE, such as model.aux=False.")
-        check_fields([name])
-        section, _, field = name.rpartition(".")
-        target = values
-        for part in filter(None, section.split(".")):
-            target = target[part]
-        try:
-            target[field] = _value(text)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"--set {change}: {error}") from error
+    if changes:
+        values = values if isinstance(values, ConfigDict) else ConfigDict(values)
+        apply_overrides(values, changes)
     return TrainConfig.parse(values)
 
 
@@ -80,10 +82,3 @@ def _load(path: Path) -> Any:
         raise UserError(f"--config {path}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(root))
-
-
-def _value(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

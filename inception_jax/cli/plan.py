@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from inception_jax.cli.app import Json, app, table
-from inception_jax.cli.config import read_config
+from inception_jax.cli.config import ConfigCommand, read_config
 from inception_jax.cli.progress import doing
 from inception_jax.errors import UserError, printable
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MEMORY = ("arguments", "outputs", "aliased", "temporaries", "code", "total")
 
 
-@app.command()
+@app.command(cls=ConfigCommand)
 def plan(
     config: Annotated[Path, typer.Option("--config", help="The experiment, such as configs/imagenet_googlenet.py.")],
     topology: Annotated[list[str], typer.Option("--topology", help="A slice, such as v5e:16x16; repeat it.")],
@@ -29,7 +29,8 @@ def plan(
         list[Path] | None, typer.Option("--compare", help="Another experiment, shown beside; repeat it.")
     ] = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", help="FIELD=VALUE changes a field of every config; repeat it.")
+        list[str] | None,
+        typer.Option("--set", help="FIELD=VALUE, or --config.FIELD=VALUE, changes every config."),
     ] = None,
     batch_per_chip: Annotated[
         int | None,

@@ -203,6 +203,13 @@ def check_fields(names: Iterable[str]) -> None:
                 raise UserError(_unknown(path[: depth + 1]))
 
 
+def field_type(name: str) -> Any:
+    """Returns the annotation of a field by its dotted name, such as `bool` of "model.aux"; None if it is no field."""
+    *section, field = name.split(".")
+    found = _section(section).get(field)
+    return None if found is None else found.annotation
+
+
 def changes_that_forbid_resuming(saved: Mapping[str, Any], config: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """Returns {field: (saved value, value now)} where a checkpoint's `model_dump(mode="json")` binds the config."""
     before, now = dict(flatten(_completed(saved))), dict(flatten(config.model_dump(mode="json")))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
 
 from inception_jax.errors import UserError, printable
-from inception_jax.training.config import TrainConfig, check_fields
+from inception_jax.training.config import TrainConfig
+from inception_jax.training.overrides import override_error, rewrite
 
 HELP = ("-h", "--h", "-help", "--help")
 REQUIRED = {
@@ -23,34 +25,41 @@ def parse_flags(argv: Sequence[str], ours: Iterable[str], environment: Mapping[s
     """Gives `flags.FLAGS` the values of the command line; returns False if it asks for help.
 
     Args:
-      argv: the program's name and its arguments.
+      argv: the program's name and its arguments; see `overrides` for those that change the config.
       ours: names of the flags of this program, which are suggested.
-      environment: values by flag that hold where the command line names none.
+      environment: values by flag, used where the command line does not give the flag.
 
     Raises:
-      UserError: a flag, a field, a value or the config file is not as needed.
+      UserError: a flag, a field, a value or the config file is wrong; the message says which and what is allowed.
     """
     if any(arg in HELP for arg in argv[1:]):
         return False
-    _check_names(argv[1:], list(ours))
-    check_fields(arg.split("=")[0].split(".", 1)[1] for arg in argv if arg.startswith(("--config.", "-config.")))
-    given = {_name(arg) for arg in argv[1:] if arg.startswith("-")}
+    arguments = rewrite(argv[1:], "--config.")
+    _check_names(arguments, list(ours))
+    given = {_name(arg) for arg in arguments if arg.startswith("-")}
     more = [f"--{name}={value}" for name, value in environment.items() if value and name not in given]
     try:
-        positional = flags.FLAGS([argv[0], *more, *argv[1:]])
+        positional = _parse([argv[0], *more, *arguments])
         for name, meaning in REQUIRED.items():
             if flags.FLAGS[name].value is None and name not in given:
                 raise UserError(f"--{name} is missing: {meaning}.")
-        flags.FLAGS.config.keys()  # a file that did not load says so at its first use
+        flags.FLAGS.config.keys()  # a file that did not load raises at its first use
     except UserError:
         raise
-    except flags.IllegalFlagValueError as error:
-        raise UserError(_bad_value(str(error))) from error
     except Exception as error:  # of a flag, or of the code of the config file
-        raise UserError(_words(error, argv)) from error
+        raise UserError(_explanation(error, arguments)) from error
     if positional[1:]:
         raise UserError(f"Unknown arguments: {printable(' '.join(positional[1:]))}. Flags start with --; see --help.")
     return True
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parses a command line and returns what is left of it; ml_collections looks for overrides in `sys.argv`."""
+    before, sys.argv = sys.argv, argv
+    try:
+        return flags.FLAGS(argv)
+    finally:
+        sys.argv = before
 
 
 def help_text(description: str, ours: Iterable[str]) -> str:
@@ -78,7 +87,7 @@ def _check_names(arguments: Sequence[str], ours: list[str]) -> None:
         root = name.split(".")[0]
         if root not in known or (root != "config" and name != root):
             near = difflib.get_close_matches(
-                root, [*ours, *(f"config.{each}" for each in TrainConfig.model_fields)], n=2
+                root, [*ours, "set", *(f"config.{each}" for each in TrainConfig.model_fields)], n=2
             )
             hint = f"nearest: {', '.join(f'--{each}' for each in near)}" if near else "see --help"
             raise UserError(f"--{printable(name)} is unknown; {hint}.")
@@ -94,28 +103,12 @@ def _name(arg: str) -> str:
     return arg.lstrip("-").split("=")[0]
 
 
-def _bad_value(text: str) -> str:
-    """Returns absl's words about a value that does not fit as ours, with what is allowed."""
-    found = re.fullmatch(r"flag --([\w.]+)=(.*?): (.*)", text, re.DOTALL)
-    if found is None:
-        return printable(text)
-    name, value, why = found.groups()
-    if name in flags.FLAGS:
-        allowed = flags.FLAGS[name].parser.syntactic_help or "true or false"
-        return f"--{name} is {value!r}; it must be {allowed}."
-    return f"--{name} is {value!r}: {printable(why)}."
-
-
-def _words(error: Exception, argv: Sequence[str]) -> str:
-    text = printable(" ".join(str(error).split())[-300:])
-    if isinstance(error, AttributeError) and any("config.loss.aux_weights." in arg for arg in argv):
-        return f"{type(error).__name__}: {text}; a flag changes the weights of heads that the config file names"
+def _explanation(error: Exception, arguments: Sequence[str]) -> str:
+    """Returns in one line what an error of absl, of ml_collections or of a config file means."""
     if missing := re.search(r"No such file or directory: '(.+)'$", str(error)):
         path = Path(missing.group(1))
         files = [str(each) for each in path.parent.glob("*.py")] if path.parent.is_dir() else []
         near = difflib.get_close_matches(str(path), files, n=2)
         hint = f"nearest: {', '.join(near)}" if near else "configs/ holds some"
         return f"--config: {printable(missing.group(0))}; {hint}."
-    if isinstance(error, flags.Error):
-        return f"{text}; see --help."
-    return f"{type(error).__name__}: {text}"
+    return override_error(error, arguments, flags.FLAGS)

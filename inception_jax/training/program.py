@@ -14,7 +14,9 @@ from ml_collections import config_flags
 from inception_jax.errors import EXPECTED, Interrupted, printable
 from inception_jax.training.flags import help_text, parse_flags
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.FIELD=VALUE changes a field.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The experiment; --config.FIELD=VALUE or --set FIELD=VALUE changes a field."
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, curves.")
 COMPILE_CACHE = flags.DEFINE_string("compile_cache", "~/.cache/inception_jax/xla", "Compiled programs; empty: none.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "Process 0, ADDRESS:PORT ($JAX_COORDINATOR_ADDRESS).")
