@@ -20,7 +20,7 @@ from inception_jax.bench.pipelines import AREA, ASPECT, OTHERS, Engine
 from inception_jax.bench.records import Check, Row, find_flags, find_hardware, find_versions
 from inception_jax.bench.timing import ratio, spread, take_turns, timed
 from inception_jax.data.loader import Batch, Reading, train_batches
-from inception_jax.data.parts import decodes_huffman, decodes_parts, open_image
+from inception_jax.data.parts import decodes_huffman, decodes_parts, open_for_crops
 from inception_jax.data.pixels import decode, open_untrusted
 from inception_jax.data.sources import ImageSource
 from inception_jax.data.transforms import InceptionCrop, resize_part, sample_box
@@ -137,7 +137,7 @@ def _batch(count: int) -> int:
 
 def _ours(source: ImageSource, count: int, size: int) -> Engine:
     def crop(encoded, box):
-        image = open_image(encoded)
+        image = open_for_crops(encoded)
         if isinstance(image, Image.Image):
             return resize_part(image, box, size, "bilinear")
         return image.resize_part(box, size, "bilinear")

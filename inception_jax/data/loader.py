@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from inception_jax.data import exif, jpeg, unguarded
-from inception_jax.data.parts import opened, warn_of_whole_decoding
+from inception_jax.data.parts import opened_for_crops, warn_of_whole_decoding
 from inception_jax.data.pixels import BrokenImage, decoded
 from inception_jax.data.sources import ImageSource, UnreadableRecord
 from inception_jax.data.transforms import InceptionCrop, Transform
@@ -176,7 +176,7 @@ class LoadBatch(grain.transforms.Map):
         if not self.source.exif:
             _say_ignored(encoded)
         # The first needs a part of the image alone.
-        open_it = opened if isinstance(self.transform, InceptionCrop) else decoded
+        open_it = opened_for_crops if isinstance(self.transform, InceptionCrop) else decoded
         with open_it(encoded, self.source.exif) as image:
             return self.transform(image, rng)  # type: ignore[arg-type]
 

@@ -76,7 +76,7 @@ class EncodedJpeg:
         return np.frombuffer(pixels, np.uint8).reshape(size, size, 3)
 
 
-def open_image(encoded: bytes, upright: bool = False) -> Image.Image | EncodedJpeg:
+def open_for_crops(encoded: bytes, upright: bool = False) -> Image.Image | EncodedJpeg:
     """Returns an image to take parts of: decoded, unless it is a JPEG and parts can be decoded.
 
     Args:
@@ -90,8 +90,8 @@ def open_image(encoded: bytes, upright: bool = False) -> Image.Image | EncodedJp
 
 
 @contextlib.contextmanager
-def opened(encoded: bytes, upright: bool = False) -> Iterator[Image.Image | EncodedJpeg]:
-    """Gives what `open_image` returns; a large image that is decoded whole waits for its turn, as `decoded` says."""
+def opened_for_crops(encoded: bytes, upright: bool = False) -> Iterator[Image.Image | EncodedJpeg]:
+    """Gives what `open_for_crops` returns; a large image that is decoded whole waits its turn, as `decoded` says."""
     if (in_parts := _open_jpeg(encoded, upright)) is not None:
         yield in_parts
         return

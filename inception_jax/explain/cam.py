@@ -75,7 +75,7 @@ def grad_cam(
     Raises:
       UserError: an unknown endpoint; and as `cam`, which has the other arguments.
     """
-    where = subnetworks.last_map(predictor.model) if endpoint is None else endpoint
+    where = subnetworks.averaged_endpoint(predictor.model) if endpoint is None else endpoint
     subnetworks.check_endpoint(predictor.model, where)
     program = functools.partial(
         _grad_cam, model=predictor.model, preprocess=predictor.info.preprocess, endpoint=where, k=k
@@ -189,7 +189,7 @@ def _cam(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     output = cast(ModelOutput, model.apply({"params": params}, normalise(pixels, preprocess)))
     chosen = _likeliest(output.logits, k) if classes is None else classes
-    last = output.endpoints[subnetworks.last_map(model)].astype(jnp.float32)
+    last = output.endpoints[subnetworks.averaged_endpoint(model)].astype(jnp.float32)
     kernel = params["classifier"]["linear"]["kernel"].T[chosen]  # [B, K, channels]
     maps = jnp.einsum("bhwc,bkc->bkhw", last, kernel, precision=jax.lax.Precision.HIGHEST)
     return chosen, output.logits, maps

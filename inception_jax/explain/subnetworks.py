@@ -41,7 +41,7 @@ def from_endpoint(model: InceptionNet, name: str, variables: Variables, maps: ja
     return cast(ModelOutput, part.apply(variables, maps)).logits
 
 
-def last_map(model: InceptionNet) -> str:
+def averaged_endpoint(model: InceptionNet) -> str:
     """Returns the endpoint that is averaged for the classifier; the FID's network names the average itself, too."""
     ends = [end.name for end in trace(model.table)]
     while model.table[ends[-1]] == spec.AdaptivePool(1):

@@ -35,7 +35,7 @@ class Start(NamedTuple):
       weights: as their source has them; None from scratch, and where a checkpoint goes on, which holds them.
     """
 
-    info: weights.Info
+    info: weights.WeightsInfo
     weights: weights.Weights | None
 
 
@@ -186,7 +186,7 @@ def _read_classes(workdir: Folder, num_classes: int) -> tuple[str, ...]:
     return class_names
 
 
-def _read_record(workdir: Folder) -> weights.Info:
+def _read_record(workdir: Folder) -> weights.WeightsInfo:
     try:
         record = read_signed(workdir / RECORD)
     except DamagedCheckpoint:
@@ -215,11 +215,11 @@ def _card(config: TrainConfig) -> ModelCard:
         raise UserError(f"config.model: {error}") from error
 
 
-def _card_info(config: TrainConfig, num_classes: int) -> weights.Info:
+def _card_info(config: TrainConfig, num_classes: int) -> weights.WeightsInfo:
     """Returns what holds from scratch."""
     card = _card(config)
     preprocess = dataclasses.replace(card.preprocess, size=config.data.image_size or card.preprocess.size)
-    return weights.Info(
+    return weights.WeightsInfo(
         model=card.name,
         num_classes=num_classes,
         width=config.model.width,

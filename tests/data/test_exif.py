@@ -10,7 +10,7 @@ from PIL import Image, PngImagePlugin, features
 from inception_jax.data import exif, loader, parts, pixels, sources
 from inception_jax.data.loader import Reading
 from inception_jax.data.transforms import Evaluate, InceptionCrop
-from inception_jax.inference.images import open_image
+from inception_jax.inference.images import load_rgb
 from tests.data.images import encode, noise
 
 TURNED = {  # stored [H, W, 3] -> seen
@@ -80,7 +80,7 @@ def test_damaged_exif_data_state_nothing_and_never_raise():
             damaged[place] = rng.integers(256)
         assert 1 <= exif.orientation(bytes(damaged)) <= 8
         exif_of_jpeg = encode(STORED, "JPEG", exif=b"Exif\0\0" + bytes(damaged))
-        assert sorted(parts.open_image(exif_of_jpeg, upright=True).size) == [6, 10]
+        assert sorted(parts.open_for_crops(exif_of_jpeg, upright=True).size) == [6, 10]
 
 
 def test_a_png_may_state_it_behind_its_pixels_or_as_text():
@@ -104,8 +104,8 @@ def test_a_part_of_a_jpeg_is_that_of_the_turned_image(orientation):
     crop = InceptionCrop(8)
     turned = Image.fromarray(TURNED[orientation](np.asarray(pixels.decode(encoded))))
     expected = crop(turned, np.random.default_rng(3))
-    np.testing.assert_array_equal(crop(parts.open_image(encoded, True), np.random.default_rng(3)), expected)
-    assert parts.open_image(encoded).size == (56, 40)
+    np.testing.assert_array_equal(crop(parts.open_for_crops(encoded, True), np.random.default_rng(3)), expected)
+    assert parts.open_for_crops(encoded).size == (56, 40)
 
 
 def source_of(images: list[bytes], exif: bool) -> sources.ImageSource:
@@ -142,9 +142,9 @@ def test_an_image_is_the_same_as_a_path_as_bytes_and_as_pillow_opened_it(tmp_pat
     seen = TURNED[8](STORED if file_format == "TIFF" else np.asarray(pixels.decode(encoded)))
     with Image.open(path) as image:
         for each in (path, str(path), encoded, image, image.convert("RGB")):
-            np.testing.assert_array_equal(open_image(each), seen)
-            again = open_image(open_image(each))  # what was turned is not turned again
+            np.testing.assert_array_equal(load_rgb(each), seen)
+            again = load_rgb(load_rgb(each))  # what was turned is not turned again
             np.testing.assert_array_equal(again, seen)
     if file_format != "TIFF":
-        np.testing.assert_array_equal(open_image(path, exif=False), pixels.decode(encoded))
-        np.testing.assert_array_equal(open_image(pixels.decode(encoded)), pixels.decode(encoded))
+        np.testing.assert_array_equal(load_rgb(path, exif=False), pixels.decode(encoded))
+        np.testing.assert_array_equal(load_rgb(pixels.decode(encoded)), pixels.decode(encoded))

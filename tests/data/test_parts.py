@@ -21,7 +21,7 @@ def smooth(height: int, width: int) -> Image.Image:
 
 
 def assert_parts_agree(encoded: bytes, boxes, sizes=(5, 24, 61)):
-    image, opened = decode(encoded), parts.open_image(encoded)
+    image, opened = decode(encoded), parts.open_for_crops(encoded)
     assert isinstance(opened, parts.EncodedJpeg)
     assert opened.size == image.size
     for i, box in enumerate(boxes):
@@ -124,27 +124,27 @@ def test_grey_and_rotated_jpegs():
 
 def test_cmyk_goes_the_way_of_pillow():
     encoded = encode(smooth(40, 50).convert("CMYK"), "JPEG")
-    assert isinstance(parts.open_image(encoded), Image.Image)
+    assert isinstance(parts.open_for_crops(encoded), Image.Image)
     crop = InceptionCrop(16, photometric=False)
-    first = crop(parts.open_image(encoded), np.random.default_rng(1))
+    first = crop(parts.open_for_crops(encoded), np.random.default_rng(1))
     np.testing.assert_array_equal(first, crop(decode(encoded), np.random.default_rng(1)))
 
 
 @pytest.mark.parametrize("encoded", [encode(noise(8, 8)), encode(noise(8, 8), "JPEG") + b"behind the end"])
 def test_what_does_not_end_as_a_jpeg_is_decoded_by_pillow(encoded):
-    assert isinstance(parts.open_image(encoded), Image.Image)
+    assert isinstance(parts.open_for_crops(encoded), Image.Image)
 
 
 def test_a_jpeg_cut_short_is_broken():
     with pytest.raises(BrokenImage, match="truncated"):
-        parts.open_image(encode(noise(64, 64), "JPEG")[:-1500])
+        parts.open_for_crops(encode(noise(64, 64), "JPEG")[:-1500])
 
 
 @needs_parts
 def test_damage_is_left_to_pillow(monkeypatch):
     encoded = encode(noise(64, 64), "JPEG")
     damaged = encoded[:1000] + b"\xff\xd9"
-    opened = parts.open_image(damaged)
+    opened = parts.open_for_crops(damaged)
     assert isinstance(opened, parts.EncodedJpeg)
     seen = []
     whole = parts.decoded
@@ -238,7 +238,7 @@ def test_a_bomb_is_refused_from_its_header(monkeypatch):
     monkeypatch.setattr(parts, "MAX_PIXELS", 100)
     monkeypatch.setattr(pixels, "MAX_PIXELS", 100)
     with pytest.raises(BrokenImage, match="over the limit"):
-        parts.open_image(encode(noise(11, 11), "JPEG"))
+        parts.open_for_crops(encode(noise(11, 11), "JPEG"))
 
 
 @pytest.mark.parametrize("interpolation", RESAMPLING)
@@ -254,9 +254,9 @@ def test_photographs_give_the_same_crops(image_data):
     crop = InceptionCrop(64)
     for index in range(24):
         encoded = source[index]["image"]
-        seen = [crop(image, np.random.default_rng(index)) for image in (decode(encoded), parts.open_image(encoded))]
+        seen = [crop(image, np.random.default_rng(index)) for image in (decode(encoded), parts.open_for_crops(encoded))]
         np.testing.assert_array_equal(*seen)
-        assert Image.open(io.BytesIO(encoded)).size == parts.open_image(encoded).size
+        assert Image.open(io.BytesIO(encoded)).size == parts.open_for_crops(encoded).size
 
 
 def test_the_extension_is_found_where_it_was_built():

@@ -76,7 +76,7 @@ def test_only_the_formats_that_are_expected_are_opened():
 
 
 @pytest.mark.parametrize("scans", [jpeg.MAX_SCANS, jpeg.MAX_SCANS + 1, 12_000])
-@pytest.mark.parametrize("read", [decode, parts.open_image, pixels.size_of])
+@pytest.mark.parametrize("read", [decode, parts.open_for_crops, pixels.size_of])
 def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(scans, read):
     encoded = many_scans(16, scans)
     if scans <= jpeg.MAX_SCANS:
@@ -177,7 +177,7 @@ def test_what_is_decoded_is_counted(monkeypatch):
     assert counted[:2] == [512**2 * 30 // 20 * 4] * 2  # as small as that, the enlarged image is what counts
     assert counted[3] == 4 * pixels.MAX_PIXELS
     counted.clear()
-    image = parts.open_image(encode(noise(64, 64), "JPEG", progressive=True))
+    image = parts.open_for_crops(encode(noise(64, 64), "JPEG", progressive=True))
     image.resize_part((0, 0, 8, 8), 8, "bilinear")
     assert counted == ([6 * 64 * 64] if parts.decodes_parts() else [])
 

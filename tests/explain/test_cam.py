@@ -117,7 +117,7 @@ def test_what_is_refused(small, call, message):
 @pytest.mark.parametrize("name", ["googlenet_gap", "inception_v3_fid", "inception_resnet_v1"])
 def test_the_last_map_is_what_is_averaged(name):
     model = zoo.create_model(name)
-    last = subnetworks.last_map(model)
+    last = subnetworks.averaged_endpoint(model)
     rest = list(model.table)[list(model.table).index(last) + 1 :]
     assert rest == (["pool3"] if name == "inception_v3_fid" else [])
 
