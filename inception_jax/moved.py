@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
-from typing import Any
+from typing import NoReturn
 
-MOVED = {  # dotted names below inception_jax, of modules and of what they define: old -> new
+MOVED = {  # modules, below inception_jax: old -> new
     "models.ops": "ops.convolution_and_pool",
     "models.xla": "ops.xla",
     "models.cpu": "ops.cpu_xla",
@@ -47,6 +47,7 @@ MOVED = {  # dotted names below inception_jax, of modules and of what they defin
     "training.room": "training.disk_space",
     "training.outputs": "training.run_files",
     "training.report": "training.curves",
+    "data.parts": "data.jpeg_regions",
     "weights.card": "weights.published.card",
     "weights.cards": "weights.published.cards",
     "weights.published_torch": "weights.published.pytorch",
@@ -55,6 +56,16 @@ MOVED = {  # dotted names below inception_jax, of modules and of what they defin
     "weights.tf_names": "weights.naming.tf_names",
     "weights.layouts": "weights.naming.layouts",
     "weights.lineages": "weights.naming.lineages",
+}
+
+NAMES = {  # functions and classes, below inception_jax: old -> new
+    "data.loader.Reading": "data.loader.LoaderOptions",
+    "data.transforms.resize_part": "data.transforms.crop_resize",
+    "training.disk_space.check_room": "training.disk_space.check_disk_space",
+    "training.finetune.run_weights": "training.saved.run_weights",
+    "training.finetune.read_classes": "training.provenance.read_classes",
+    "training.finetune.write_classes": "training.provenance.write_classes",
+    "training.finetune.write_record": "training.provenance.write_record",
     "weights.Info": "weights.WeightsInfo",
     "weights.files.Info": "weights.files.WeightsInfo",
     "weights.naming.names.Path": "weights.naming.names.ParamPath",
@@ -63,8 +74,6 @@ MOVED = {  # dotted names below inception_jax, of modules and of what they defin
     "inference.images.opened": "inference.images.loaded_rgb",
     "inference.multi_crop.check_kind": "inference.multi_crop.check_crops",
     "inference.export_onnx.Maps": "inference.export_onnx.Value",
-    "data.parts.open_image": "data.parts.open_for_crops",
-    "data.parts.opened": "data.parts.opened_for_crops",
     "explain.subnetworks.last_map": "explain.subnetworks.averaged_endpoint",
     "explain.heatmaps.Placed": "explain.heatmaps.PlacedHeatmap",
     "explain.plots.Shown": "explain.plots.DisplayImage",
@@ -76,55 +85,60 @@ MOVED = {  # dotted names below inception_jax, of modules and of what they defin
 }
 
 
+def message(old: str) -> str | None:
+    """Returns what to say of an old name, such as "inception_jax.models.ops"; None if it is none."""
+    below = old.partition(".")[2]
+    new = MOVED.get(below) or NAMES.get(below)
+    return f"{old} is now inception_jax.{new}." if new else None
+
+
+def missing_name(module: str) -> Callable[[str], NoReturn]:
+    """Returns a `__getattr__` for a module that refuses its old names with `message`.
+
+    It raises ImportError for them: `from module import name` would replace the words of an AttributeError.
+    """
+
+    def fail(name: str) -> NoReturn:
+        if said := message(f"{module}.{name}"):
+            raise ImportError(said)
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return fail
+
+
 class _OldModules:
     """Stands last among Python's finders, so it is asked only for modules that no other finder knows."""
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> None:
-        package, _, below = name.partition(".")
-        if package == "inception_jax" and below in MOVED:
-            raise ModuleNotFoundError(_message(below))
+        if said := message(name):
+            raise ModuleNotFoundError(said)
 
 
-class _OldNames:
-    """Stands first, and has the modules that once defined an old name loaded by `_Loader`."""
+class _HomesOfOldNames:
+    """Stands first among Python's finders, and has the modules that once defined an old name loaded by `_Loader`."""
+
+    modules = frozenset(f"inception_jax.{old.rpartition('.')[0]}" for old in NAMES)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        package, _, below = name.partition(".")
-        if package != "inception_jax" or not any(old.rpartition(".")[0] == below for old in MOVED):
-            return None
-        spec = PathFinder.find_spec(name, path, target)
+        spec = PathFinder.find_spec(name, path, target) if name in self.modules else None
         if spec is None or spec.submodule_search_locations is not None or type(spec.loader) is not SourceFileLoader:
-            return None  # packages look into MOVED by themselves: see `lazy.submodule`
+            return None  # a package asks `message` by itself: see `lazy.submodule`
         spec.loader = _Loader(spec.loader.name, spec.loader.path)
         return spec
 
 
 class _Loader(SourceFileLoader):
-    """Gives a module a `__getattr__` that refuses its old names.
-
-    It raises ImportError: `from module import name` would replace an AttributeError by a message of Python's own.
-    """
+    """Gives a module `missing_name` as its `__getattr__`."""
 
     def exec_module(self, module: ModuleType) -> None:
-        below = module.__name__.partition(".")[2]
-
-        def refuse(name: str) -> Any:
-            if f"{below}.{name}" in MOVED:
-                raise ImportError(_message(f"{below}.{name}"))
-            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
-
         super().exec_module(module)
-        vars(module).setdefault("__getattr__", refuse)
-
-
-def _message(old: str) -> str:
-    return f"inception_jax.{old} is now inception_jax.{MOVED[old]}."
+        vars(module).setdefault("__getattr__", missing_name(module.__name__))
 
 
 def install() -> None:
     """Adds the messages to Python's search for modules, once."""
     if not any(isinstance(finder, _OldModules) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _OldNames())
+        sys.meta_path.insert(0, _HomesOfOldNames())
         sys.meta_path.append(_OldModules())

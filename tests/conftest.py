@@ -14,7 +14,7 @@ import jax
 import pytest
 
 from inception_jax import cli
-from inception_jax.data import parts
+from inception_jax.data import jpeg_regions
 from inception_jax.data.sources import open_source
 from inception_jax.models import zoo
 from inception_jax.ops import cpu_native
@@ -59,7 +59,7 @@ def kernels_built() -> None:
 @pytest.fixture
 def jpeg_built() -> None:
     """Needs the decoder of parts of JPEGs, in C."""
-    need_native(parts.decodes_parts(), "inception_jax.data._jpeg")
+    need_native(jpeg_regions.decodes_regions(), "inception_jax.data._jpeg")
 
 
 @pytest.fixture(scope="session")

@@ -210,18 +210,22 @@ def test_public_names_come_from_where_they_live():
         _ = inception_jax.creat_model
 
 
-@pytest.mark.parametrize("old", moved.MOVED)
+@pytest.mark.parametrize("old", [*moved.MOVED, *moved.NAMES])
 def test_an_old_import_names_the_new_one(old):
     package, _, name = old.rpartition(".")
-    new = f"inception_jax.{moved.MOVED[old]}"
+    new = f"inception_jax.{(moved.MOVED | moved.NAMES)[old]}"
     assert pkgutil.resolve_name(new)
-    message = f"inception_jax.{old} is now {new}"
     lines = [f"from inception_jax.{package} import {name}"]
-    home = importlib.import_module(f"inception_jax.{package}")
-    if hasattr(home, "__path__"):  # a package, whose old name may have been a module
-        lines.append(f"import inception_jax.{old}")
+    lines += [f"import inception_jax.{old}"] if old in moved.MOVED else []
     for line in lines:
-        with pytest.raises(ImportError, match=message):
+        with pytest.raises(ImportError, match=f"inception_jax.{old} is now {new}"):
             exec(line, {})
     with pytest.raises((AttributeError, ImportError), match=f"is now {new}"):
-        getattr(home, name)
+        getattr(importlib.import_module(f"inception_jax.{package}"), name)
+
+
+def test_a_name_that_never_was_is_none_of_these():
+    from inception_jax.inference import predictor
+
+    with pytest.raises(AttributeError, match=r"'inception_jax.inference.predictor' has no attribute 'Classes'"):
+        _ = predictor.Classes

@@ -19,11 +19,11 @@ from PIL import Image
 from inception_jax.bench.pipelines import AREA, ASPECT, OTHERS, Engine
 from inception_jax.bench.records import Check, Row, find_flags, find_hardware, find_versions
 from inception_jax.bench.timing import ratio, spread, take_turns, timed
-from inception_jax.data.loader import Batch, Reading, train_batches
-from inception_jax.data.parts import decodes_huffman, decodes_parts, open_for_crops
+from inception_jax.data.jpeg_regions import decodes_huffman, decodes_regions, open_for_crop
+from inception_jax.data.loader import Batch, LoaderOptions, train_batches
 from inception_jax.data.pixels import decode, open_untrusted
 from inception_jax.data.sources import ImageSource
-from inception_jax.data.transforms import InceptionCrop, resize_part, sample_box
+from inception_jax.data.transforms import InceptionCrop, crop_resize, sample_box
 from inception_jax.errors import UserError, first_line
 
 OURS, DECODE = "inception-jax", "decode only"
@@ -93,7 +93,7 @@ def measure(
         hardware=find_hardware([]),
         date=datetime.date.today(),
         versions=find_versions(*PACKAGES),
-        flags=find_flags() | {"core": core, "decodes_parts": decodes_parts(), "decodes_huffman": decodes_huffman()},
+        flags=find_flags() | {"core": core, "decodes_parts": decodes_regions(), "decodes_huffman": decodes_huffman()},
         figures={
             "case": {"data": source.name, "images": count, "size": size},
             "engines": figures,
@@ -117,7 +117,7 @@ def _engines(source: ImageSource, images: list[bytes], size: int) -> tuple[dict[
             missing[name] = first_line(error)
 
     def crop(encoded, box):
-        return resize_part(decode(encoded), box, size, "bilinear")
+        return crop_resize(decode(encoded), box, size, "bilinear")
 
     return engines | {DECODE: Engine(lambda: [decode(each) for each in images], crop, 0.0)}, missing
 
@@ -128,7 +128,7 @@ def _transform(size: int) -> InceptionCrop:
 
 def _read(source: ImageSource, count: int, size: int) -> Generator[Batch, None, None]:
     batch = _batch(count)
-    return train_batches(source, _transform(size), batch, 0, range(count // batch), Reading(threads=1, buffer=1))
+    return train_batches(source, _transform(size), batch, 0, range(count // batch), LoaderOptions(threads=1, buffer=1))
 
 
 def _batch(count: int) -> int:
@@ -137,10 +137,10 @@ def _batch(count: int) -> int:
 
 def _ours(source: ImageSource, count: int, size: int) -> Engine:
     def crop(encoded, box):
-        image = open_for_crops(encoded)
+        image = open_for_crop(encoded)
         if isinstance(image, Image.Image):
-            return resize_part(image, box, size, "bilinear")
-        return image.resize_part(box, size, "bilinear")
+            return crop_resize(image, box, size, "bilinear")
+        return image.crop_resize(box, size, "bilinear")
 
     def read():
         batches = _read(source, count, size)
@@ -173,7 +173,7 @@ def _check(name: str, engine: Engine, ours: Engine, images: list[bytes]) -> Chec
 def _images_per_second(source: ImageSource, size: int, workers: int, seconds: float) -> float:
     """Returns the speed of our loader once its buffers are full, on all cores."""
     batch = 64
-    reading = Reading(workers=workers, threads=1, buffer=1)
+    reading = LoaderOptions(workers=workers, threads=1, buffer=1)
     with contextlib.closing(train_batches(source, _transform(size), batch, 0, range(10**6), reading)) as batches:
         for _ in range(2 * workers + 2):
             next(batches)

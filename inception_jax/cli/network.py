@@ -60,8 +60,7 @@ def load_weights(
       UserError: not exactly one of them is named, or it cannot be loaded.
     """
     from inception_jax import weights as ours
-    from inception_jax.training.finetune import run_weights
-    from inception_jax.training.saved import is_run
+    from inception_jax.training.saved import is_run, run_weights
     from inception_jax.weights.classes import read_class_names
 
     if (weights is None) == (workdir is None):

@@ -102,8 +102,7 @@ def convert(
 ) -> None:
     """Convert weights to a file of ours, or ours to the names of others."""
     from inception_jax import weights
-    from inception_jax.training.finetune import run_weights
-    from inception_jax.training.saved import is_run
+    from inception_jax.training.saved import is_run, run_weights
     from inception_jax.weights.classes import read_class_names
 
     _check_destination(destination, target, overwrite)

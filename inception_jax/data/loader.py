@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from inception_jax.data import exif, jpeg, unguarded
-from inception_jax.data.parts import opened_for_crops, warn_of_whole_decoding
+from inception_jax.data.jpeg_regions import opened_for_crop, warn_of_whole_decoding
 from inception_jax.data.pixels import BrokenImage, decoded
 from inception_jax.data.sources import ImageSource, UnreadableRecord
 from inception_jax.data.transforms import InceptionCrop, Transform
@@ -40,7 +40,7 @@ ON_ERROR = ("raise", "skip")
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class LoaderOptions:
     """How a process reads: its place among the processes, and its workers.
 
     Attributes:
@@ -80,7 +80,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     steps: range,
-    reading: Reading,
+    reading: LoaderOptions,
 ) -> Generator[Batch, None, None]:
     """Returns this process's part of each global batch of `steps`.
 
@@ -104,7 +104,7 @@ def train_batches(
 
 
 def eval_batches(
-    source: ImageSource, transform: Transform, batch_size: int, reading: Reading
+    source: ImageSource, transform: Transform, batch_size: int, reading: LoaderOptions
 ) -> Generator[Batch, None, None]:
     """Returns this process's part of batches that hold every image of `source` once; the last ones are padded."""
     steps = range(-(-len(source) // batch_size))
@@ -176,7 +176,7 @@ class LoadBatch(grain.transforms.Map):
         if not self.source.exif:
             _say_ignored(encoded)
         # The first needs a part of the image alone.
-        open_it = opened_for_crops if isinstance(self.transform, InceptionCrop) else decoded
+        open_it = opened_for_crop if isinstance(self.transform, InceptionCrop) else decoded
         with open_it(encoded, self.source.exif) as image:
             return self.transform(image, rng)  # type: ignore[arg-type]
 
@@ -190,7 +190,7 @@ def _say_ignored(encoded: bytes) -> None:
         logger.warning("Images state an EXIF orientation, which is ignored; data.exif=True turns them.")
 
 
-def _read(load: LoadBatch, steps: range, reading: Reading) -> Generator[Batch, None, None]:
+def _read(load: LoadBatch, steps: range, reading: LoaderOptions) -> Generator[Batch, None, None]:
     # Local batches of all processes in turn; a worker reads whole ones, so that their number changes nothing.
     first, last = steps.start * reading.processes + reading.process, steps.stop * reading.processes
     batches = grain.MapDataset.range(first, last, reading.processes).map(load)

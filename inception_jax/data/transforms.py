@@ -38,7 +38,7 @@ class Encoded(Protocol):
     @property
     def size(self) -> tuple[int, int]: ...
 
-    def resize_part(self, box: Box, size: int, interpolation: str, mirror: bool = False) -> np.ndarray: ...
+    def crop_resize(self, box: Box, size: int, interpolation: str, mirror: bool = False) -> np.ndarray: ...
 
 
 class Transform(Protocol):
@@ -170,14 +170,14 @@ class InceptionCrop:
     def __call__(self, image: Image.Image | Encoded, rng: np.random.Generator) -> np.ndarray:
         box = sample_box(*image.size, rng, self.area, self.aspect)
         interpolation = self.interpolations[rng.integers(len(self.interpolations))]
-        resize = functools.partial(resize_part, image) if isinstance(image, Image.Image) else image.resize_part
+        resize = functools.partial(crop_resize, image) if isinstance(image, Image.Image) else image.crop_resize
         if not self.photometric:
             return resize(box, self.size, interpolation, mirror=self.flip and rng.random() < 0.5)
         pixels = np.asarray(distort_colours(Image.fromarray(resize(box, self.size, interpolation)), rng))
         return random_flip(pixels, rng) if self.flip else pixels
 
 
-def resize_part(image: Image.Image, box: Box, size: int, interpolation: str, mirror: bool = False) -> np.ndarray:
+def crop_resize(image: Image.Image, box: Box, size: int, interpolation: str, mirror: bool = False) -> np.ndarray:
     """Returns a part of an image as uint8 [size, size, 3]: resampled along x, then along y, mirrored left to right."""
     resampling = RESAMPLING[interpolation]
     part = image.crop(box)

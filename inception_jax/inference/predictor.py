@@ -103,7 +103,7 @@ class Predictor:
     @classmethod
     def from_checkpoint(cls, workdir: str | os.PathLike, average: bool | None = None, **settings: Any) -> Predictor:
         """Returns the predictor of the best checkpoint of a run; of the averaged parameters, if it kept some."""
-        from inception_jax.training.finetune import run_weights
+        from inception_jax.training.saved import run_weights
 
         return cls(run_weights(os.fspath(workdir), average), **settings)
 

@@ -14,7 +14,7 @@ from inception_jax.parallel.processes import is_main
 from inception_jax.training.workdir import Folder
 
 
-def check_room(workdir: Folder, keep_checkpoints: int, abstract_state: Any) -> None:
+def check_disk_space(workdir: Folder, keep_checkpoints: int, abstract_state: Any) -> None:
     """Creates a local folder, and checks it; of a bucket, whether it can be written.
 
     Raises:

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from inception_jax.classes import check_same_classes
-from inception_jax.data.loader import Batch, Reading, eval_batches, train_batches
+from inception_jax.data.loader import Batch, LoaderOptions, eval_batches, train_batches
 from inception_jax.data.sources import ImageSource, open_source
 from inception_jax.data.transforms import CropFlip, InceptionCrop, Transform, eval_transform
 from inception_jax.errors import UserError, printable
@@ -22,7 +22,7 @@ from inception_jax.models.zoo import Preprocess, create_model, model_card
 from inception_jax.parallel.devices import start_devices
 from inception_jax.parallel.mesh import create_mesh, place, state_shardings
 from inception_jax.training.config import DataConfig, TrainConfig, steps
-from inception_jax.training.disk_space import check_room
+from inception_jax.training.disk_space import check_disk_space
 from inception_jax.training.finetune import Start, check_classes, check_frozen, starting_point
 from inception_jax.training.limits import check_durations, check_sizes, named
 from inception_jax.training.optimizers import frozen_parameters, make_optimizer, make_schedule
@@ -126,7 +126,7 @@ def prepare(config: TrainConfig, workdir: Folder) -> Experiment:
     check_classes(config, start, train_source.class_names, workdir)
     mesh = create_mesh(config.mesh.data, config.mesh.fsdp)
     setup = build(config, start, len(train_source.class_names), len(train_source), mesh)
-    check_room(workdir, config.keep_checkpoints, setup.abstract_state)
+    check_disk_space(workdir, config.keep_checkpoints, setup.abstract_state)
     return Experiment(**vars(setup), train_source=train_source, eval_source=eval_source)
 
 
@@ -214,8 +214,8 @@ def train_transform(config: DataConfig, preprocess: Preprocess) -> Transform:
             return eval_transform(preprocess)
 
 
-def _reading(config: DataConfig) -> Reading:
-    return Reading(
+def _reading(config: DataConfig) -> LoaderOptions:
+    return LoaderOptions(
         process=jax.process_index(),
         processes=jax.process_count(),
         workers=config.workers,

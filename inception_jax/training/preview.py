@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import jax
 
-from inception_jax.data.parts import open_for_crops
+from inception_jax.data.jpeg_regions import open_for_crop
 from inception_jax.data.sources import ImageSource
 from inception_jax.errors import UserError, printable
 from inception_jax.training.experiment import Experiment
@@ -90,7 +90,7 @@ def _typical_side(source: ImageSource) -> int:
     sides = []
     for index in range(0, len(source), max(len(source) // SAMPLE, 1)):
         try:
-            sides.append(min(open_for_crops(source[index]["image"]).size))
+            sides.append(min(open_for_crop(source[index]["image"]).size))
         except UserError:  # a broken image is the loader's to name or to skip
             continue
     return int(statistics.median(sides)) if sides else 0

@@ -21,8 +21,8 @@ from inception_jax.training.curves import (
     summarise,
 )
 from inception_jax.training.experiment import Experiment
-from inception_jax.training.finetune import write_classes, write_record
 from inception_jax.training.preview import describe, devices
+from inception_jax.training.provenance import write_classes, write_record
 from inception_jax.training.records import Metrics
 from inception_jax.training.workdir import Folder, LocalCopy
 from inception_jax.training.writers import Console, MetricsFile, TensorBoard, Writer, read_metrics

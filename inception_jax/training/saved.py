@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from typing import Any, NamedTuple
@@ -11,10 +12,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
+from inception_jax import weights
 from inception_jax.errors import UserError, printable
 from inception_jax.parallel.devices import start_devices
 from inception_jax.training.checkpoints import host_checksum
 from inception_jax.training.config import TrainConfig
+from inception_jax.training.provenance import CLASSES, card_info, read_classes, read_start_info
 from inception_jax.training.records import DamagedCheckpoint, best_step, read_error, read_evaluation, read_record
 from inception_jax.training.workdir import Folder, resolve_workdir, saved_steps
 
@@ -83,6 +86,25 @@ def read_variables(workdir: str | os.PathLike[str], average: bool | None = None,
     raise UserError(f"{words} Other steps: {others or 'none'}.") from damages[first]
 
 
+def run_weights(workdir: str | os.PathLike[str], average: bool | None = None) -> weights.Weights:
+    """Returns the variables of the best checkpoint of a run of ours; the averaged ones if asked, or if it kept some.
+
+    Raises:
+      UserError: see `read_variables`; the run itself started from weights and its record is not there; or it has
+        another number of class names than of classes.
+    """
+    variables, config, step, averaged = read_variables(workdir, average)
+    num_classes = len(variables["params"]["classifier"]["linear"]["bias"])
+    workdir = resolve_workdir(workdir)
+    scratch = config.finetune.weights is None
+    info = card_info(config, num_classes) if scratch else read_start_info(workdir)
+    source = f"the run {workdir}, step {step:,}, {'averaged' if averaged else 'not averaged'}"
+    class_names = _read_classes(workdir, num_classes)
+    info = dataclasses.replace(info, source=source, sha256="", num_classes=num_classes, class_names=class_names)
+    loaded = weights.Weights(info, variables)
+    return dataclasses.replace(loaded, report=weights.Report(loaded=tuple(loaded.flat()), notes=(f"from {source}",)))
+
+
 def _folder(workdir: Folder, step: int) -> Folder:
     return workdir / "checkpoints" / str(step)
 
@@ -137,3 +159,12 @@ def _read_arrays(path: Folder, checksums: dict[str, int], root: str) -> dict[str
     if wrong:
         raise DamagedCheckpoint(f"{len(wrong)} arrays read back changed, the first is {wrong[0]}")
     return {"params": {}, "batch_stats": {}} | (tree["ema"] if root else tree)
+
+
+def _read_classes(workdir: Folder, num_classes: int) -> tuple[str, ...]:
+    class_names = read_classes(workdir)
+    if class_names and len(class_names) != num_classes:
+        raise UserError(
+            f"{workdir / CLASSES} holds {len(class_names)} class names, and the run in {workdir} has {num_classes}."
+        )
+    return class_names

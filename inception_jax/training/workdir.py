@@ -43,7 +43,7 @@ def resolve_workdir(workdir: str | os.PathLike[str]) -> Folder:
     folder = paths.user_path(text).absolute()
     try:
         mode = folder.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):  # `check_room` creates it, or says why it cannot
+    except (FileNotFoundError, NotADirectoryError):  # `check_disk_space` creates it, or says why it cannot
         return folder
     except OSError as error:
         raise UserError(f"workdir {shown} cannot be used: {error.strerror}.") from error

@@ -31,7 +31,7 @@ def evaluate(network, devices: int, batch_size: int) -> dict[str, float]:
         out_shardings=replicated,
     )
     source = noise_source(IMAGES, size=16, classes=10)
-    batches = loader.eval_batches(source, transforms.Evaluate(16, 16), batch_size, loader.Reading())
+    batches = loader.eval_batches(source, transforms.Evaluate(16, 16), batch_size, loader.LoaderOptions())
     sums = [jax.device_get(eval_step(variables, meshes.shard_batch(batch, sharding))) for batch in batches]
     return metrics.means(sums)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin, features
 
-from inception_jax.data import exif, loader, parts, pixels, sources
-from inception_jax.data.loader import Reading
+from inception_jax.data import exif, jpeg_regions, loader, pixels, sources
+from inception_jax.data.loader import LoaderOptions
 from inception_jax.data.transforms import Evaluate, InceptionCrop
 from inception_jax.inference.images import load_rgb
 from tests.data.images import encode, noise
@@ -80,7 +80,7 @@ def test_damaged_exif_data_state_nothing_and_never_raise():
             damaged[place] = rng.integers(256)
         assert 1 <= exif.orientation(bytes(damaged)) <= 8
         exif_of_jpeg = encode(STORED, "JPEG", exif=b"Exif\0\0" + bytes(damaged))
-        assert sorted(parts.open_for_crops(exif_of_jpeg, upright=True).size) == [6, 10]
+        assert sorted(jpeg_regions.open_for_crop(exif_of_jpeg, upright=True).size) == [6, 10]
 
 
 def test_a_png_may_state_it_behind_its_pixels_or_as_text():
@@ -104,8 +104,8 @@ def test_a_part_of_a_jpeg_is_that_of_the_turned_image(orientation):
     crop = InceptionCrop(8)
     turned = Image.fromarray(TURNED[orientation](np.asarray(pixels.decode(encoded))))
     expected = crop(turned, np.random.default_rng(3))
-    np.testing.assert_array_equal(crop(parts.open_for_crops(encoded, True), np.random.default_rng(3)), expected)
-    assert parts.open_for_crops(encoded).size == (56, 40)
+    np.testing.assert_array_equal(crop(jpeg_regions.open_for_crop(encoded, True), np.random.default_rng(3)), expected)
+    assert jpeg_regions.open_for_crop(encoded).size == (56, 40)
 
 
 def source_of(images: list[bytes], exif: bool) -> sources.ImageSource:
@@ -118,17 +118,17 @@ def test_a_source_says_whether_its_images_are_turned(crop):
     turned = [encode(TURNED[6](np.asarray(pixels.decode(each)))) for each in stored]
     flat = [encode(np.asarray(pixels.decode(each))) for each in stored]
     for exif_asked, expected in ((True, turned), (False, flat)):
-        seen = next(loader.train_batches(source_of(stored, exif_asked), crop, 3, 0, range(1), Reading()))
-        same = next(loader.train_batches(source_of(expected, False), crop, 3, 0, range(1), Reading()))
+        seen = next(loader.train_batches(source_of(stored, exif_asked), crop, 3, 0, range(1), LoaderOptions()))
+        same = next(loader.train_batches(source_of(expected, False), crop, 3, 0, range(1), LoaderOptions()))
         np.testing.assert_array_equal(seen["image"], same["image"])
 
 
 def test_that_it_is_ignored_is_said_once(caplog, monkeypatch):
     loader._said_ignored.clear()
     photos = [with_orientation(6, "JPEG", noise(8, 8, seed)) for seed in range(4)]
-    list(loader.eval_batches(source_of(photos, True), Evaluate(4, 4), 2, Reading()))
+    list(loader.eval_batches(source_of(photos, True), Evaluate(4, 4), 2, LoaderOptions()))
     assert not caplog.records
-    list(loader.eval_batches(source_of(photos, False), Evaluate(4, 4), 2, Reading()))
+    list(loader.eval_batches(source_of(photos, False), Evaluate(4, 4), 2, LoaderOptions()))
     assert [each.getMessage() for each in caplog.records] == [
         "Images state an EXIF orientation, which is ignored; data.exif=True turns them."
     ]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inception_jax.data import loader, pixels, sources, transforms
-from inception_jax.data.loader import Reading
+from inception_jax.data.loader import LoaderOptions
 from inception_jax.errors import UserError
 from tests.data.images import noise_source, truncated_jpeg
 
@@ -31,7 +31,7 @@ def join(parts) -> dict[str, np.ndarray]:
 def train(source, steps=STEPS, processes=1, seed=3, **reading) -> dict[str, np.ndarray]:
     """Returns the images of `steps` in order, as `processes` read them together."""
     streams = [
-        loader.train_batches(source, CROP, BATCH, seed, steps, Reading(process, processes, **reading))
+        loader.train_batches(source, CROP, BATCH, seed, steps, LoaderOptions(process, processes, **reading))
         for process in range(processes)
     ]
     return join(list(itertools.chain.from_iterable(zip(*streams, strict=True))))
@@ -40,7 +40,7 @@ def train(source, steps=STEPS, processes=1, seed=3, **reading) -> dict[str, np.n
 def evaluate(source, batch_size=BATCH, processes=1, transform=CROP, **reading) -> list[dict[str, np.ndarray]]:
     """Returns the global batches."""
     streams = [
-        loader.eval_batches(source, transform, batch_size, Reading(process, processes, **reading))
+        loader.eval_batches(source, transform, batch_size, LoaderOptions(process, processes, **reading))
         for process in range(processes)
     ]
     return [join(parts) for parts in zip(*streams, strict=True)]
@@ -58,7 +58,7 @@ def straight(source):
 
 
 def test_batches_have_the_shapes_and_dtypes_of_the_interface(source):
-    batch = next(loader.train_batches(source, CROP, BATCH, 0, STEPS, Reading()))
+    batch = next(loader.train_batches(source, CROP, BATCH, 0, STEPS, LoaderOptions()))
     assert {key: (array.shape, array.dtype.name) for key, array in batch.items()} == {
         "image": ((BATCH, 8, 8, 3), "uint8"),
         "label": ((BATCH,), "int32"),
@@ -71,7 +71,7 @@ def test_batches_have_the_shapes_and_dtypes_of_the_interface(source):
 
 @pytest.mark.parametrize("steps", [range(0), range(5, 5)])
 def test_no_steps_give_no_batches(source, steps):
-    assert list(loader.train_batches(source, CROP, BATCH, 0, steps, Reading())) == []
+    assert list(loader.train_batches(source, CROP, BATCH, 0, steps, LoaderOptions())) == []
 
 
 @pytest.mark.parametrize("processes", [2, 4, 8])
@@ -117,7 +117,7 @@ def test_an_image_is_augmented_differently_in_every_epoch(source):
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_read_disjoint_parts_of_a_step(source, processes):
     parts = [
-        next(loader.train_batches(source, CROP, BATCH, 0, STEPS, Reading(process, processes)))["index"]
+        next(loader.train_batches(source, CROP, BATCH, 0, STEPS, LoaderOptions(process, processes)))["index"]
         for process in range(processes)
     ]
     assert [len(part) for part in parts] == [BATCH // processes] * processes
@@ -127,7 +127,7 @@ def test_processes_read_disjoint_parts_of_a_step(source, processes):
 def test_a_split_never_gives_images_of_another(image_folder):
     folder = f"folder:{image_folder}"
     plain = transforms.CropFlip(size=8, pad=0)
-    reading = Reading()
+    reading = LoaderOptions()
     batches = list(loader.train_batches(sources.open_source(folder, "train"), plain, 4, 0, range(9), reading))
     assert set(join(batches)["image"].flatten()) == set(range(6))
     batches = list(loader.eval_batches(sources.open_source(folder, "val"), plain, 3, reading))
@@ -214,18 +214,18 @@ def test_a_file_that_changed_after_the_start_is_skipped_or_named(image_folder, f
 
 def test_bad_arguments_are_named(source):
     with pytest.raises(UserError, match=r"batch_size is 10; it must be a multiple of the 4 processes"):
-        loader.train_batches(source, CROP, 10, 0, STEPS, Reading(0, 4))
+        loader.train_batches(source, CROP, 10, 0, STEPS, LoaderOptions(0, 4))
     with pytest.raises(UserError, match=r"process is 2; it must be in 0 \.\.\. 1"):
-        Reading(2, 2)
+        LoaderOptions(2, 2)
     with pytest.raises(UserError, match=r"on_error is 'ignore'; allowed: raise, skip"):
-        Reading(on_error="ignore")
+        LoaderOptions(on_error="ignore")
 
 
 NO_TENSORFLOW = """
 import sys
 from inception_jax.data import loader, pixels, sources, transforms
 source = sources.open_source("digits", "train", {data_dir!r})
-next(loader.train_batches(source, transforms.InceptionCrop(8), 8, 0, range(1), loader.Reading()))
+next(loader.train_batches(source, transforms.InceptionCrop(8), 8, 0, range(1), loader.LoaderOptions()))
 for name in ("imagenet2012", "no_such_data"):
     try:
         sources.open_source(name, "train", {data_dir!r})

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from inception_jax.data import jpeg, memory, parts, pixels
+from inception_jax.data import jpeg, jpeg_regions, memory, pixels
 from inception_jax.data.pixels import BrokenImage, decode, open_untrusted
 from tests.data.images import bomb, encode, many_scans, many_strips, noise, vast_webp
 
@@ -76,7 +76,7 @@ def test_only_the_formats_that_are_expected_are_opened():
 
 
 @pytest.mark.parametrize("scans", [jpeg.MAX_SCANS, jpeg.MAX_SCANS + 1, 12_000])
-@pytest.mark.parametrize("read", [decode, parts.open_for_crops, pixels.size_of])
+@pytest.mark.parametrize("read", [decode, jpeg_regions.open_for_crop, pixels.size_of])
 def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(scans, read):
     encoded = many_scans(16, scans)
     if scans <= jpeg.MAX_SCANS:
@@ -177,9 +177,9 @@ def test_what_is_decoded_is_counted(monkeypatch):
     assert counted[:2] == [512**2 * 30 // 20 * 4] * 2  # as small as that, the enlarged image is what counts
     assert counted[3] == 4 * pixels.MAX_PIXELS
     counted.clear()
-    image = parts.open_for_crops(encode(noise(64, 64), "JPEG", progressive=True))
-    image.resize_part((0, 0, 8, 8), 8, "bilinear")
-    assert counted == ([6 * 64 * 64] if parts.decodes_parts() else [])
+    image = jpeg_regions.open_for_crop(encode(noise(64, 64), "JPEG", progressive=True))
+    image.crop_resize((0, 0, 8, 8), 8, "bilinear")
+    assert counted == ([6 * 64 * 64] if jpeg_regions.decodes_regions() else [])
 
 
 def test_16_bit_pixels_are_read_without_wide_copies():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from inception_jax.data import loader
-from inception_jax.data.loader import Reading
+from inception_jax.data.loader import LoaderOptions
 from inception_jax.data.transforms import CropFlip
 from inception_jax.errors import UserError
 from tests.data.images import noise_source
@@ -36,7 +36,7 @@ class Probe:
 
 
 def evaluate_probe(source, workers: int) -> int:
-    batches = loader.eval_batches(source, Probe(), 8, Reading(workers=workers))
+    batches = loader.eval_batches(source, Probe(), 8, LoaderOptions(workers=workers))
     return max(batch["image"].max() for batch in batches)
 
 
@@ -48,7 +48,7 @@ def test_workers_are_not_forked_and_start_no_jax_backend(source, monkeypatch):
 
 
 def test_a_killed_worker_ends_the_run_with_an_error_and_sigterm_does_not_touch_it(source):
-    batches = loader.train_batches(source, CropFlip(8), 8, 0, range(10**6), Reading(workers=2, buffer=1))
+    batches = loader.train_batches(source, CropFlip(8), 8, 0, range(10**6), LoaderOptions(workers=2, buffer=1))
     for _ in range(4):  # from both, so that both are up
         next(batches)
     workers = multiprocessing.active_children()
@@ -67,7 +67,7 @@ def test_a_killed_worker_ends_the_run_with_an_error_and_sigterm_does_not_touch_i
 
 
 def test_closing_the_batches_stops_their_workers(source):
-    batches = loader.train_batches(source, CropFlip(8), 8, 0, range(10**6), Reading(workers=1))
+    batches = loader.train_batches(source, CropFlip(8), 8, 0, range(10**6), LoaderOptions(workers=1))
     next(batches)
     assert multiprocessing.active_children()
     batches.close()
@@ -78,7 +78,7 @@ KILLED_PARENT = """
 import multiprocessing, os
 from inception_jax.data import loader, sources, transforms
 source = sources.open_source("digits", "train", {data_dir!r})
-batches = loader.train_batches(source, transforms.CropFlip(8), 8, 0, range(10**6), loader.Reading(workers=1))
+batches = loader.train_batches(source, transforms.CropFlip(8), 8, 0, range(10**6), loader.LoaderOptions(workers=1))
 next(batches)
 print(multiprocessing.active_children()[0].pid, flush=True)
 os.kill(os.getpid(), 9)

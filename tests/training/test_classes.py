@@ -10,8 +10,8 @@ from PIL import Image
 from inception_jax import weights
 from inception_jax.classes import check_same_classes
 from inception_jax.errors import UserError
-from inception_jax.training import finetune, prepare
-from inception_jax.training.finetune import CLASSES, read_classes, write_classes
+from inception_jax.training import prepare, saved
+from inception_jax.training.provenance import CLASSES, read_classes, write_classes
 
 DIGITS = tuple("0123456789")
 
@@ -75,7 +75,7 @@ def started(source, monkeypatch):
     """Returns a function that makes a run start from the weights of `source` with these class names."""
 
     def start(names):
-        given = finetune.run_weights(source)
+        given = saved.run_weights(source)
         named = dataclasses.replace(given, info=dataclasses.replace(given.info, class_names=tuple(names)))
         monkeypatch.setattr(weights, "load", lambda file, name, unverified: named)
         return {"weights": "a.safetensors", "unverified": True}

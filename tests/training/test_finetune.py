@@ -13,7 +13,7 @@ from inception_jax import weights
 from inception_jax.errors import UserError
 from inception_jax.models import zoo
 from inception_jax.parallel import mesh
-from inception_jax.training import finetune, prepare, train_and_evaluate
+from inception_jax.training import prepare, provenance, saved, train_and_evaluate
 from inception_jax.training.compilation import CompilationLog
 from inception_jax.training.config import TrainConfig
 from inception_jax.training.saved import read_variables
@@ -50,7 +50,7 @@ HIDDEN |= {f"batch_stats/aux_4a/rows_1/bn/{leaf}" for leaf in ("mean", "var")}
 )
 def test_heads_that_do_not_fit_are_drawn(source, changes, drawn, dropped):
     filled = ("inception_5b/branch1_0/bn/scale", "aux_4a/rows_1/bn/scale")
-    run = finetune.run_weights(source)
+    run = saved.run_weights(source)
     given = dataclasses.replace(run, info=dataclasses.replace(run.info, filled=filled))
     adapted = weights.adapt(given, seed=3, **changes)
     assert set(adapted.report.reinitialised) == drawn
@@ -105,7 +105,7 @@ def test_loaded_state_is_sharded_from_birth(short, source, tmp_path, monkeypatch
 
 
 def test_preprocessing_and_numerics_are_those_of_the_weights(short, source, tmp_path, monkeypatch):
-    given = finetune.run_weights(source)
+    given = saved.run_weights(source)
     numerics = given.info.numerics._replace(count_padding=False)
     preprocess = zoo.Preprocess(299, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), interpolation="bicubic")
     filled = ("conv1/bn/scale", "aux_4a/rows_1/bn/scale")
@@ -125,13 +125,13 @@ def test_preprocessing_and_numerics_are_those_of_the_weights(short, source, tmp_
              for path, _ in jax.tree_util.tree_leaves_with_path(experiment.abstract_state.opt_state)}  # fmt: skip
     assert not any(name.endswith("conv1/bn/scale") for name in state), "what its source lacks does not train"
     assert any(name.endswith("aux_4a/rows_1/bn/scale") for name in state), "unless it is drawn"
-    finetune.write_record(tmp_path, experiment.weights)
+    provenance.write_record(tmp_path, experiment.weights)
     (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     again = prepare(config, tmp_path)
     assert again.weights is None, "the checkpoint holds them"
     assert (again.model, again.preprocess) == (experiment.model, experiment.preprocess)
     assert jax.tree.structure(again.abstract_state) == jax.tree.structure(experiment.abstract_state)
-    (tmp_path / finetune.RECORD).write_text("{}")
+    (tmp_path / provenance.RECORD).write_text("{}")
     with pytest.raises(UserError, match=r"finetune\.json, which says what weights .* is missing or damaged"):
         prepare(config, tmp_path)
 
@@ -158,13 +158,13 @@ def test_a_frozen_run_trains_its_heads_alone(frozen_run, source):
             assert backbone(variables[collection]) == backbone(given[collection])
     for head in HEADS:
         assert bits(state.params[head]) != bits(given["params"][head])
-    fresh = weights.adapt(finetune.run_weights(source), reset_head=True)
+    fresh = weights.adapt(saved.run_weights(source), reset_head=True)
     for name, array in flat(fresh.variables["params"]).items():
         if name.split("/")[0] in HEADS and name.endswith("kernel"):
             assert (array != flat(state.params)[name]).any(), name
     held = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim)
     assert held == sum(leaf.size for head in HEADS for leaf in jax.tree.leaves(state.params[head]))
-    record = json.loads((workdir / finetune.RECORD).read_text())
+    record = json.loads((workdir / provenance.RECORD).read_text())
     assert record["report"][1] == f"from the run {source}, step 2, averaged"
     assert record["report"][2].startswith("re-initialised 4: params/aux_4a/classifier/linear/bias, ")
 
@@ -195,7 +195,7 @@ def test_a_frozen_run_resumes_bit_for_bit_without_its_source(frozen_run, short, 
 
 def test_a_run_from_a_run_from_weights_reads_its_record(frozen_run, tmp_path):
     _, workdir, state, _ = frozen_run
-    given = finetune.run_weights(workdir)
+    given = saved.run_weights(workdir)
     assert given.info.source == f"the run {workdir}, step 4, averaged"
     assert bits(given.variables) == bits(state.ema)
     assert given.info.numerics == SHORT.numerics
@@ -205,11 +205,11 @@ def test_a_run_from_a_run_from_weights_reads_its_record(frozen_run, tmp_path):
 def test_a_damaged_record_of_the_start_is_read_from_a_checkpoint(frozen_run, tmp_path, damage, caplog):
     workdir = frozen_run[1]
     moved = shutil.copytree(workdir, tmp_path / "moved")
-    path = moved / finetune.RECORD
+    path = moved / provenance.RECORD
     text = path.read_text()
     path.unlink()
     if damage == "flipped":
         path.write_text(text.replace('"size": 12', '"size": 13'))
         assert path.read_text() != text
-    assert finetune.run_weights(moved).info.preprocess == finetune.run_weights(workdir).info.preprocess
+    assert saved.run_weights(moved).info.preprocess == saved.run_weights(workdir).info.preprocess
     assert "finetune.json is missing or damaged; a checkpoint says the same" in caplog.text

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inception_jax.data import loader, parts, pixels
+from inception_jax.data import jpeg_regions, loader, pixels
 from inception_jax.data.sources import open_source
-from inception_jax.data.transforms import RESAMPLING, BrokenImage, InceptionCrop, decode, resize_part, sample_box
+from inception_jax.data.transforms import RESAMPLING, BrokenImage, InceptionCrop, crop_resize, decode, sample_box
 from tests.data.images import encode, noise, noise_source
 
 needs_parts = pytest.mark.usefixtures("jpeg_built")
@@ -21,16 +21,16 @@ def smooth(height: int, width: int) -> Image.Image:
 
 
 def assert_parts_agree(encoded: bytes, boxes, sizes=(5, 24, 61)):
-    image, opened = decode(encoded), parts.open_for_crops(encoded)
-    assert isinstance(opened, parts.EncodedJpeg)
+    image, opened = decode(encoded), jpeg_regions.open_for_crop(encoded)
+    assert isinstance(opened, jpeg_regions.EncodedJpeg)
     assert opened.size == image.size
     for i, box in enumerate(boxes):
-        assert parts._jpeg.crop_resize(encoded, box, 8, 2, False) is not None, "left to Pillow"
+        assert jpeg_regions._jpeg.crop_resize(encoded, box, 8, 2, False) is not None, "left to Pillow"
         for interpolation in RESAMPLING:
             size = sizes[i % len(sizes)]
-            expected = resize_part(image, box, size, interpolation)
-            np.testing.assert_array_equal(opened.resize_part(box, size, interpolation), expected, f"{box} {size}")
-            mirrored = opened.resize_part(box, size, interpolation, mirror=True)
+            expected = crop_resize(image, box, size, interpolation)
+            np.testing.assert_array_equal(opened.crop_resize(box, size, interpolation), expected, f"{box} {size}")
+            mirrored = opened.crop_resize(box, size, interpolation, mirror=True)
             np.testing.assert_array_equal(mirrored, expected[:, ::-1], f"{box} {size}")
 
 
@@ -95,8 +95,8 @@ def test_patterns_pass_over_many_places_and_end_at_the_last(quality):
 def test_restart_markers_out_of_order_are_damage():
     encoded = encode(smooth(64, 64), "JPEG", restart_marker_blocks=2)
     damaged = encoded.replace(b"\xff\xd1", b"\xff\xd2", 1)
-    assert parts._jpeg.crop_resize(encoded, (0, 0, 64, 64), 8, 2, False) is not None
-    assert parts._jpeg.crop_resize(damaged, (0, 0, 64, 64), 8, 2, False) is None
+    assert jpeg_regions._jpeg.crop_resize(encoded, (0, 0, 64, 64), 8, 2, False) is not None
+    assert jpeg_regions._jpeg.crop_resize(damaged, (0, 0, 64, 64), 8, 2, False) is None
 
 
 @needs_parts
@@ -104,8 +104,8 @@ def test_restart_markers_out_of_order_are_damage():
 def test_what_stands_before_a_restart_marker_is_passed_over_as_by_pillow(between):
     encoded, box = encode(smooth(64, 64), "JPEG", restart_marker_blocks=2), (0, 0, 64, 64)
     damaged = encoded.replace(b"\xff\xd1", between + b"\xff\xd1", 1)
-    expected = resize_part(decode(damaged), box, 8, "bilinear")
-    np.testing.assert_array_equal(parts.EncodedJpeg(damaged, (64, 64)).resize_part(box, 8, "bilinear"), expected)
+    expected = crop_resize(decode(damaged), box, 8, "bilinear")
+    np.testing.assert_array_equal(jpeg_regions.EncodedJpeg(damaged, (64, 64)).crop_resize(box, 8, "bilinear"), expected)
 
 
 @needs_parts
@@ -124,32 +124,32 @@ def test_grey_and_rotated_jpegs():
 
 def test_cmyk_goes_the_way_of_pillow():
     encoded = encode(smooth(40, 50).convert("CMYK"), "JPEG")
-    assert isinstance(parts.open_for_crops(encoded), Image.Image)
+    assert isinstance(jpeg_regions.open_for_crop(encoded), Image.Image)
     crop = InceptionCrop(16, photometric=False)
-    first = crop(parts.open_for_crops(encoded), np.random.default_rng(1))
+    first = crop(jpeg_regions.open_for_crop(encoded), np.random.default_rng(1))
     np.testing.assert_array_equal(first, crop(decode(encoded), np.random.default_rng(1)))
 
 
 @pytest.mark.parametrize("encoded", [encode(noise(8, 8)), encode(noise(8, 8), "JPEG") + b"behind the end"])
 def test_what_does_not_end_as_a_jpeg_is_decoded_by_pillow(encoded):
-    assert isinstance(parts.open_for_crops(encoded), Image.Image)
+    assert isinstance(jpeg_regions.open_for_crop(encoded), Image.Image)
 
 
 def test_a_jpeg_cut_short_is_broken():
     with pytest.raises(BrokenImage, match="truncated"):
-        parts.open_for_crops(encode(noise(64, 64), "JPEG")[:-1500])
+        jpeg_regions.open_for_crop(encode(noise(64, 64), "JPEG")[:-1500])
 
 
 @needs_parts
 def test_damage_is_left_to_pillow(monkeypatch):
     encoded = encode(noise(64, 64), "JPEG")
     damaged = encoded[:1000] + b"\xff\xd9"
-    opened = parts.open_for_crops(damaged)
-    assert isinstance(opened, parts.EncodedJpeg)
+    opened = jpeg_regions.open_for_crop(damaged)
+    assert isinstance(opened, jpeg_regions.EncodedJpeg)
     seen = []
-    whole = parts.decoded
-    monkeypatch.setattr(parts, "decoded", lambda encoded: seen.append(encoded) or whole(encode(smooth(64, 64))))
-    opened.resize_part((0, 0, 64, 64), 8, "bilinear")
+    whole = jpeg_regions.decoded
+    monkeypatch.setattr(jpeg_regions, "decoded", lambda encoded: seen.append(encoded) or whole(encode(smooth(64, 64))))
+    opened.crop_resize((0, 0, 64, 64), 8, "bilinear")
     assert seen == [damaged]
 
 
@@ -172,12 +172,12 @@ def test_any_damage_is_declined_or_gives_the_pixels_of_pillow(options):
         damaged = bytearray(encoded)
         for place in rng.integers(len(damaged), size=rng.integers(1, 4)):
             damaged[place] = rng.choice([0, 1, 255, rng.integers(256)])
-        pixels = parts._jpeg.crop_resize(bytes(damaged), box, 8, 2, False)
+        pixels = jpeg_regions._jpeg.crop_resize(bytes(damaged), box, 8, 2, False)
         if pixels is None:
             continue
         assert len(pixels) == 192
         try:
-            expected = resize_part(decode(bytes(damaged)), box, 8, "bilinear")
+            expected = crop_resize(decode(bytes(damaged)), box, 8, "bilinear")
         except BrokenImage:  # behind the box, or of what Pillow alone reads
             continue
         np.testing.assert_array_equal(np.frombuffer(pixels, np.uint8).reshape(8, 8, 3), expected)
@@ -192,7 +192,7 @@ def test_data_that_end_early_are_damage(name):
     start = encoded.index(b"\xff\xda") + 14
     for end in range(start, len(encoded) - 4):
         for tail in (b"\xff\xd9", b"", b"\xff", b"\xff\xff\xd9"):
-            assert parts._jpeg.crop_resize(encoded[:end] + tail, (0, 0, 60, 50), 8, 2, False) is None
+            assert jpeg_regions._jpeg.crop_resize(encoded[:end] + tail, (0, 0, 60, 50), 8, 2, False) is None
 
 
 def coded(bits: str) -> bytes:
@@ -216,16 +216,16 @@ def test_blocks_end_where_they_should_or_are_left_to_pillow(options):
     ]:
         for count, whole in [(64, True), (63, False)]:
             damaged = head + coded(block * count)
-            pixels = parts._jpeg.crop_resize(damaged, box, 8, 2, False)
+            pixels = jpeg_regions._jpeg.crop_resize(damaged, box, 8, 2, False)
             assert pixels is not None or not (fine and whole)
             if pixels is not None:  # versions of libjpeg repair without a warning
-                expected = resize_part(decode(damaged), box, 8, "bilinear")
+                expected = crop_resize(decode(damaged), box, 8, "bilinear")
                 np.testing.assert_array_equal(np.frombuffer(pixels, np.uint8).reshape(8, 8, 3), expected)
 
 
 @needs_parts
 def test_a_box_outside_the_image_is_refused():
-    jpeg = parts._jpeg
+    jpeg = jpeg_regions._jpeg
     encoded = encode(noise(8, 8), "JPEG")
     for box in [(-1, 0, 4, 4), (0, 0, 0, 4), (0, 5, 4, 4)]:
         with pytest.raises(ValueError, match="bad box"):
@@ -235,17 +235,17 @@ def test_a_box_outside_the_image_is_refused():
 
 
 def test_a_bomb_is_refused_from_its_header(monkeypatch):
-    monkeypatch.setattr(parts, "MAX_PIXELS", 100)
+    monkeypatch.setattr(jpeg_regions, "MAX_PIXELS", 100)
     monkeypatch.setattr(pixels, "MAX_PIXELS", 100)
     with pytest.raises(BrokenImage, match="over the limit"):
-        parts.open_for_crops(encode(noise(11, 11), "JPEG"))
+        jpeg_regions.open_for_crop(encode(noise(11, 11), "JPEG"))
 
 
 @pytest.mark.parametrize("interpolation", RESAMPLING)
 def test_resizing_along_one_axis_after_the_other_is_resizing(interpolation):
     image = smooth(120, 90)
     whole = np.asarray(image.crop((3, 5, 80, 110)).resize((24, 24), RESAMPLING[interpolation])).astype(int)
-    assert np.abs(resize_part(image, (3, 5, 80, 110), 24, interpolation) - whole).max() <= 2
+    assert np.abs(crop_resize(image, (3, 5, 80, 110), 24, interpolation) - whole).max() <= 2
 
 
 @needs_parts
@@ -254,29 +254,32 @@ def test_photographs_give_the_same_crops(image_data):
     crop = InceptionCrop(64)
     for index in range(24):
         encoded = source[index]["image"]
-        seen = [crop(image, np.random.default_rng(index)) for image in (decode(encoded), parts.open_for_crops(encoded))]
+        seen = [
+            crop(image, np.random.default_rng(index))
+            for image in (decode(encoded), jpeg_regions.open_for_crop(encoded))
+        ]
         np.testing.assert_array_equal(*seen)
-        assert Image.open(io.BytesIO(encoded)).size == parts.open_for_crops(encoded).size
+        assert Image.open(io.BytesIO(encoded)).size == jpeg_regions.open_for_crop(encoded).size
 
 
 def test_the_extension_is_found_where_it_was_built():
-    assert parts.decodes_parts() == (importlib.util.find_spec("inception_jax.data._jpeg") is not None)
+    assert jpeg_regions.decodes_regions() == (importlib.util.find_spec("inception_jax.data._jpeg") is not None)
 
 
 @needs_parts
 def test_the_function_for_huffman_codes_takes_over_where_it_is_built():
     """It leaves fill bytes to Pillow; libjpeg-turbo itself passes over them."""
     encoded = encode(smooth(64, 64), "JPEG", restart_marker_blocks=2).replace(b"\xff\xd1", b"\xff\xff\xd1", 1)
-    declined = parts._jpeg.crop_resize(encoded, (0, 0, 64, 64), 8, 2, False) is None
-    assert declined == parts.decodes_huffman()
+    declined = jpeg_regions._jpeg.crop_resize(encoded, (0, 0, 64, 64), 8, 2, False) is None
+    assert declined == jpeg_regions.decodes_huffman()
 
 
 def test_whole_decoding_is_warned_of_once(monkeypatch, caplog):
     source, crop = noise_source(4), InceptionCrop(8)
     for built, warnings in ((True, 0), (False, 1)):
-        parts.warn_of_whole_decoding.cache_clear()
-        monkeypatch.setattr(parts, "decodes_parts", lambda built=built: built)
+        jpeg_regions.warn_of_whole_decoding.cache_clear()
+        monkeypatch.setattr(jpeg_regions, "decodes_regions", lambda built=built: built)
         for _ in range(2):
-            loader.train_batches(source, crop, 4, 0, range(1), loader.Reading())
+            loader.train_batches(source, crop, 4, 0, range(1), loader.LoaderOptions())
         assert caplog.text.count("JPEGs are decoded whole") == warnings
-    parts.warn_of_whole_decoding.cache_clear()
+    jpeg_regions.warn_of_whole_decoding.cache_clear()

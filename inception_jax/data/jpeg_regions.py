@@ -13,7 +13,7 @@ from PIL import Image
 
 from inception_jax.data import exif, jpeg, memory
 from inception_jax.data.pixels import MAX_PIXELS, check_scans, cost_of_scans, decode, decoded
-from inception_jax.data.transforms import Box, resize_part
+from inception_jax.data.transforms import Box, crop_resize
 
 try:
     from inception_jax.data import _jpeg
@@ -26,7 +26,7 @@ FILTERS = {"nearest": 0, "area": 1, "bilinear": 2, "bicubic": 3}  # of native/re
 END_OF_JPEG = b"\xff\xd9"
 
 
-def decodes_parts() -> bool:
+def decodes_regions() -> bool:
     """Returns whether JPEGs are decoded in part; otherwise Pillow decodes them in full, to the same pixels."""
     return _jpeg is not None
 
@@ -34,7 +34,7 @@ def decodes_parts() -> bool:
 @functools.cache
 def warn_of_whole_decoding() -> None:
     """Says, once in a process, that JPEGs are decoded whole, if they are."""
-    if not decodes_parts():
+    if not decodes_regions():
         logger.warning(
             "JPEGs are decoded whole, which takes longer: this package was installed without a C compiler or without "
             "the headers of libjpeg-turbo (libjpeg-dev)."
@@ -43,7 +43,7 @@ def warn_of_whole_decoding() -> None:
 
 def decodes_huffman() -> bool:
     """Returns whether parts are decoded with our function for Huffman codes; it suits versions of libjpeg-turbo."""
-    return decodes_parts() and bool(_jpeg.SPEEDS_UP)
+    return decodes_regions() and bool(_jpeg.SPEEDS_UP)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +62,8 @@ class EncodedJpeg:
     size: tuple[int, int]
     scans: int = 1
 
-    def resize_part(self, box: Box, size: int, interpolation: str, mirror: bool = False) -> np.ndarray:
-        """Returns what `transforms.resize_part` does of the decoded image, to the last bit.
+    def crop_resize(self, box: Box, size: int, interpolation: str, mirror: bool = False) -> np.ndarray:
+        """Returns what `transforms.crop_resize` does of the decoded image, to the last bit.
 
         Raises:
           BrokenImage: the data are damaged.
@@ -72,11 +72,11 @@ class EncodedJpeg:
             pixels = _jpeg.crop_resize(self.encoded, box, size, FILTERS[interpolation], mirror)
         if pixels is None:  # damaged: Pillow decides
             with decoded(self.encoded) as image:
-                return resize_part(image, box, size, interpolation, mirror)
+                return crop_resize(image, box, size, interpolation, mirror)
         return np.frombuffer(pixels, np.uint8).reshape(size, size, 3)
 
 
-def open_for_crops(encoded: bytes, upright: bool = False) -> Image.Image | EncodedJpeg:
+def open_for_crop(encoded: bytes, upright: bool = False) -> Image.Image | EncodedJpeg:
     """Returns an image to take parts of: decoded, unless it is a JPEG and parts can be decoded.
 
     Args:
@@ -90,8 +90,8 @@ def open_for_crops(encoded: bytes, upright: bool = False) -> Image.Image | Encod
 
 
 @contextlib.contextmanager
-def opened_for_crops(encoded: bytes, upright: bool = False) -> Iterator[Image.Image | EncodedJpeg]:
-    """Gives what `open_for_crops` returns; a large image that is decoded whole waits its turn, as `decoded` says."""
+def opened_for_crop(encoded: bytes, upright: bool = False) -> Iterator[Image.Image | EncodedJpeg]:
+    """Gives what `open_for_crop` returns; a large image that is decoded whole waits for its turn, as `decoded` says."""
     if (in_parts := _open_jpeg(encoded, upright)) is not None:
         yield in_parts
         return
