@@ -22,7 +22,7 @@ from inception_jax import Predictor
 from inception_jax.inference.files import find_images
 from inception_jax.models import zoo
 from inception_jax.version import __version__
-from inception_jax.weights import Info, Weights
+from inception_jax.weights import Weights, WeightsInfo
 from inception_jax.weights.fitting import initial_values
 from inception_jax.weights.naming.lineages import variable_shapes
 
@@ -30,7 +30,7 @@ from inception_jax.weights.naming.lineages import variable_shapes
 def random_weights(name: str) -> Weights:
     """Returns a model of the zoo as its `init` draws it."""
     card = zoo.model_card(name)
-    info = Info(name, num_classes=1000, aux=False, preprocess=card.preprocess, numerics=card.numerics)
+    info = WeightsInfo(name, num_classes=1000, aux=False, preprocess=card.preprocess, numerics=card.numerics)
     model = info.create_model()
     return Weights.of(info, initial_values(model, variable_shapes(model), seed=0))
 

@@ -7,7 +7,7 @@ import pkgutil
 import sys
 from types import ModuleType
 
-from inception_jax.moved import MOVED
+from inception_jax import moved
 
 
 def submodule(package: str, name: str) -> ModuleType:
@@ -18,8 +18,8 @@ def submodule(package: str, name: str) -> ModuleType:
     """
     if name in submodules(package):
         return importlib.import_module(f"{package}.{name}")
-    if new := MOVED.get(f"{package}.{name}".partition(".")[2]):
-        raise AttributeError(f"{package}.{name} is now inception_jax.{new}.")
+    if said := moved.message(f"{package}.{name}"):
+        raise AttributeError(said)
     raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
 

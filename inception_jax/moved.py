@@ -1,12 +1,14 @@
-"""Where modules are that had another name once: importing the old one fails with a message that names the new one."""
+"""The new names of what was moved or renamed: importing an old name fails with a message that gives the new one."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import ModuleType
 from typing import NoReturn
 
-MOVED = {  # below inception_jax
+MOVED = {  # modules, below inception_jax: old -> new
     "models.ops": "ops.convolution_and_pool",
     "models.xla": "ops.xla",
     "models.cpu": "ops.cpu_xla",
@@ -56,7 +58,7 @@ MOVED = {  # below inception_jax
     "weights.lineages": "weights.naming.lineages",
 }
 
-NAMES = {  # below inception_jax: functions and classes; their old module has `__getattr__ = missing_name(__name__)`
+NAMES = {  # functions and classes, below inception_jax: old -> new
     "data.loader.Reading": "data.loader.LoaderOptions",
     "data.transforms.resize_part": "data.transforms.crop_resize",
     "training.disk_space.check_room": "training.disk_space.check_disk_space",
@@ -64,30 +66,79 @@ NAMES = {  # below inception_jax: functions and classes; their old module has `_
     "training.finetune.read_classes": "training.provenance.read_classes",
     "training.finetune.write_classes": "training.provenance.write_classes",
     "training.finetune.write_record": "training.provenance.write_record",
+    "weights.Info": "weights.WeightsInfo",
+    "weights.files.Info": "weights.files.WeightsInfo",
+    "weights.naming.names.Path": "weights.naming.names.ParamPath",
+    "inference.predictor.Class": "inference.predictor.ClassScore",
+    "inference.images.open_image": "inference.images.load_rgb",
+    "inference.images.opened": "inference.images.loaded_rgb",
+    "inference.multi_crop.check_kind": "inference.multi_crop.check_crops",
+    "inference.export_onnx.Maps": "inference.export_onnx.Value",
+    "explain.subnetworks.last_map": "explain.subnetworks.averaged_endpoint",
+    "explain.heatmaps.Placed": "explain.heatmaps.PlacedHeatmap",
+    "explain.plots.Shown": "explain.plots.DisplayImage",
+    "explain.plots.Found": "explain.plots.ClassHeatmap",
+    "explain.plots.check_picture": "explain.plots.check_figure",
+    "explain.wsol.Located": "explain.wsol.ImageLocalisation",
+    "explain.evaluation_plots.draw_located": "explain.evaluation_plots.draw_localisations",
+    "explain.feature_visualization.Maximised": "explain.feature_visualization.MaximisedChannel",
 }
 
 
-class _Moved:
-    """Stands last among Python's finders of modules, so it is asked for modules that are not there alone."""
-
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> None:
-        package, _, below = name.partition(".")
-        if package == "inception_jax" and below in MOVED:
-            raise ModuleNotFoundError(f"{name} is now inception_jax.{MOVED[below]}.")
+def message(old: str) -> str | None:
+    """Returns what to say of an old name, such as "inception_jax.models.ops"; None if it is none."""
+    below = old.partition(".")[2]
+    new = MOVED.get(below) or NAMES.get(below)
+    return f"{old} is now inception_jax.{new}." if new else None
 
 
 def missing_name(module: str) -> Callable[[str], NoReturn]:
-    """Returns the `__getattr__` of a module whose old names fail with a message that gives the new ones."""
+    """Returns a `__getattr__` for a module that refuses its old names with `message`.
+
+    It raises ImportError for them: `from module import name` would replace the words of an AttributeError.
+    """
 
     def fail(name: str) -> NoReturn:
-        if new := NAMES.get(f"{module}.{name}".partition(".")[2]):
-            raise ImportError(f"{module}.{name} is now inception_jax.{new}.")  # `from` hides an AttributeError's words
+        if said := message(f"{module}.{name}"):
+            raise ImportError(said)
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
     return fail
 
 
+class _OldModules:
+    """Stands last among Python's finders, so it is asked only for modules that no other finder knows."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> None:
+        if said := message(name):
+            raise ModuleNotFoundError(said)
+
+
+class _HomesOfOldNames:
+    """Stands first among Python's finders, and has the modules that once defined an old name loaded by `_Loader`."""
+
+    modules = frozenset(f"inception_jax.{old.rpartition('.')[0]}" for old in NAMES)
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path, target) if name in self.modules else None
+        if spec is None or spec.submodule_search_locations is not None or type(spec.loader) is not SourceFileLoader:
+            return None  # a package asks `message` by itself: see `lazy.submodule`
+        spec.loader = _Loader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+class _Loader(SourceFileLoader):
+    """Gives a module `missing_name` as its `__getattr__`."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        vars(module).setdefault("__getattr__", missing_name(module.__name__))
+
+
 def install() -> None:
     """Adds the messages to Python's search for modules, once."""
-    if not any(isinstance(finder, _Moved) for finder in sys.meta_path):
-        sys.meta_path.append(_Moved())
+    if not any(isinstance(finder, _OldModules) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _HomesOfOldNames())
+        sys.meta_path.append(_OldModules())

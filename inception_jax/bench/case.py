@@ -11,7 +11,7 @@ from inception_jax.describe import summary
 from inception_jax.errors import UserError
 from inception_jax.models import zoo
 from inception_jax.ops import IMPLEMENTATIONS, Implementation
-from inception_jax.weights import Info, Weights
+from inception_jax.weights import Weights, WeightsInfo
 from inception_jax.weights.naming.lineages import variable_shapes
 
 Mode = Literal["inference", "train"]
@@ -105,7 +105,7 @@ def random_weights(case: Case, gains: bool = True) -> Weights:
     """
     card = zoo.model_card(case.model)
     preprocess = dataclasses.replace(card.preprocess, size=case.size)
-    info = Info(case.model, case.num_classes, case.heads, preprocess, card.numerics)
+    info = WeightsInfo(case.model, case.num_classes, case.heads, preprocess, card.numerics)
     rng = np.random.default_rng((case.seed, 0))
     flat = {path: _draw(rng, path, shape) for path, shape in variable_shapes(info.create_model(), case.size).items()}
     if not gains:

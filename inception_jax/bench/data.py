@@ -24,7 +24,7 @@ from inception_jax.data.loader import Batch, LoaderOptions, train_batches
 from inception_jax.data.pixels import decode, open_untrusted
 from inception_jax.data.sources import ImageSource
 from inception_jax.data.transforms import InceptionCrop, crop_resize, sample_box
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, first_line
 
 OURS, DECODE = "inception-jax", "decode only"
 EPOCH = 1_281_167
@@ -114,7 +114,7 @@ def _engines(source: ImageSource, images: list[bytes], size: int) -> tuple[dict[
         try:
             engines[name] = build(images, size)
         except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises the second
-            missing[name] = str(error).splitlines()[0]
+            missing[name] = first_line(error)
 
     def crop(encoded, box):
         return crop_resize(decode(encoded), box, size, "bilinear")

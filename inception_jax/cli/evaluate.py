@@ -97,9 +97,9 @@ def evaluate(
     from inception_jax.data.sources import open_source
     from inception_jax.explain.localisation import check_threshold
     from inception_jax.inference import evaluation
-    from inception_jax.inference.multi_crop import check_kind
+    from inception_jax.inference.multi_crop import check_crops
 
-    check_kind(crops)
+    check_crops(crops)
     data, split, data_dir, exif = _which_data(
         _Data(data, split, data_dir, exif), workdir if weights is None else weights
     )
@@ -235,7 +235,7 @@ def _write(
     plots.save(evaluation_plots.draw_confusion(found, title), output / "confusion.png", overwrite, dpi=100)
     plots.save(evaluation_plots.draw_mistakes(found, source, title), output / "mistakes.png", overwrite, dpi=90)
     if localiser is not None:
-        located = evaluation_plots.draw_located(localiser.located, found.class_names, source, title)
+        located = evaluation_plots.draw_localisations(localiser.located, found.class_names, source, title)
         plots.save(located, output / "located.png", overwrite, dpi=90)
         boxes = {each.name: each.guesses for each in localiser.located}
         write_boxes(output / "boxes.csv", boxes, source.class_names, overwrite)

@@ -49,22 +49,22 @@ def show_cam(
 ) -> None:
     """Draw where a network looks: heat and a box for a class over the image, and the likeliest classes."""
     from inception_jax.explain import heatmaps, localisation, plots
-    from inception_jax.inference.images import open_image
+    from inception_jax.inference.images import load_rgb
 
     if endpoint is not None and method != "gradcam":
         raise UserError(f"--endpoint is {endpoint!r}; it goes with --method gradcam, not with {method}.")
     localisation.check_threshold(threshold)
-    plots.check_picture(output, overwrite)
+    plots.check_figure(output, overwrite)
     if masks is not None:
         plots.check_mask(masks, overwrite)
     predictor = load_predictor(
         weights, workdir, model, unverified, preprocess=preprocess, classes=class_file, exif=exif
     )
-    shown = plots.Shown(open_image(image, exif))  # the pixels of a photograph are let go, only the copy stays
+    shown = plots.DisplayImage(load_rgb(image, exif))  # the pixels of a photograph are let go, only the copy stays
     found = _explain(predictor, image, classes, method, endpoint)
-    placed = heatmaps.Placed(heatmaps.heat(found.maps[0]), predictor.transform.box(*shown.size), *shown.size)
+    placed = heatmaps.PlacedHeatmap(heatmaps.heat(found.maps[0]), predictor.transform.box(*shown.size), *shown.size)
     heats = [
-        plots.Found(i, plots.short_name(predictor.class_names[i]) or f"class {i}", each, box)
+        plots.ClassHeatmap(i, plots.short_name(predictor.class_names[i]) or f"class {i}", each, box)
         for i, each in zip(found.classes[0].tolist(), placed.each(), strict=True)
         for box in [localisation.largest_box(each, threshold)]
     ]
@@ -103,7 +103,7 @@ def show_views(
     """Draw the filters of the first layer, the channels of an endpoint, or images that excite them most."""
     from inception_jax.explain import plots
 
-    plots.check_picture(output, overwrite)
+    plots.check_figure(output, overwrite)
     predictor = load_predictor(weights, workdir, model, unverified, preprocess=preprocess, exif=exif)
     figure = _draw(predictor, what, image, endpoint, channels, steps, seed)
     plots.save(figure, output, overwrite)

@@ -14,13 +14,11 @@ import os
 import signal
 import threading
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING
 
 import grain
 import numpy as np
 from absl import flags
 
-from inception_jax import moved
 from inception_jax.data import exif, jpeg, unguarded
 from inception_jax.data.jpeg_regions import opened_for_crop, warn_of_whole_decoding
 from inception_jax.data.pixels import BrokenImage, decoded
@@ -235,7 +233,3 @@ def _follow_parent(worker: int, workers: int) -> None:
         os._exit(1)
 
     threading.Thread(target=exit_after_parent, name=f"worker-{worker}-of-{workers}-follows-parent", daemon=True).start()
-
-
-if not TYPE_CHECKING:  # a type checker would take any name for one of this module
-    __getattr__ = moved.missing_name(__name__)

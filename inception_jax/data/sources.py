@@ -7,7 +7,6 @@ pickles, so that worker processes can open it again, and it never imports Tensor
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import logging
 import os
 import unicodedata
@@ -21,6 +20,7 @@ from inception_jax.data.pixels import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from inception_jax.data.pixels import MAX_FILE, BrokenImage
 from inception_jax.errors import UserError, first_line, printable
 from inception_jax.paths import read_bytes, user_path
+from inception_jax.suggestions import hint
 
 logger = logging.getLogger(__name__)
 
@@ -269,8 +269,7 @@ def _find_builder(name: str, data_dir: str | None):
     except tfds.core.DatasetNotFoundError as error:
         # The others are listed on the network, by TensorFlow.
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
-        nearest = difflib.get_close_matches(name, known, n=5)
-        hint = f" Nearest: {', '.join(nearest)}." if nearest else ""
-        raise UserError(f"No data set {name!r}: expected digits, a TFDS name or folder:PATH.{hint}") from error
+        near = hint(name, known, limit=5, cutoff=0.6)
+        raise UserError(f"No data set {name!r}: expected digits, a TFDS name or folder:PATH.{near}") from error
     except (AssertionError, ImportError, ValueError) as error:
         raise UserError(f"TFDS cannot open {name!r}: {first_line(error)}") from error

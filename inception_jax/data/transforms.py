@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from inception_jax import moved
 from inception_jax.data.pixels import MAX_PIXELS
 from inception_jax.data.pixels import BrokenImage as BrokenImage  # also known from here, as are the next two
 from inception_jax.data.pixels import decode as decode
@@ -238,7 +237,3 @@ def distort_colours(image: Image.Image, rng: np.random.Generator) -> Image.Image
 def random_flip(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Mirrors [H, W, C] left to right, half of the time."""
     return pixels[:, ::-1] if rng.random() < 0.5 else pixels
-
-
-if not TYPE_CHECKING:  # a type checker would take any name for one of this module
-    __getattr__ = moved.missing_name(__name__)

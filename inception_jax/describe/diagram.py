@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from inception_jax.describe import diagram_layout, diagram_pieces, summary
 from inception_jax.describe.diagram_layout import PAD, Box, Line, Mark, Piece, Text
 from inception_jax.models import spec, zoo
 from inception_jax.models.network import InceptionNet
+from inception_jax.suggestions import hint
 
 FORMATS: dict[str, dict[str, Any]] = {  # by suffix: what keeps dates and versions out of the file
     ".svg": {"Date": None, "Creator": None},
@@ -102,9 +102,7 @@ def draw(name: str, block: str | None = None) -> Figure:
         heads = "\nAuxiliary heads (aux) run in training only." if model.aux_heads else ""
         return _figure(rows, name, _network_facts(name, size) + heads, 1.0)
     if block not in model.table:
-        nearest = difflib.get_close_matches(block, model.table, n=3, cutoff=0.4)
-        hint = f" Nearest: {', '.join(nearest)}." if nearest else ""
-        raise ValueError(f"{name} has no row {block!r}.{hint} Rows: {', '.join(model.table)}.")
+        raise ValueError(f"{name} has no row {block!r}.{hint(block, model.table)} Rows: {', '.join(model.table)}.")
     i = list(model.table).index(block)
     before = (body[i - 1] if i else image).shape
     rows = [_Row(diagram_layout.box("input", "image"), (), before), body[i]._replace(head=None)]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import difflib
 import functools
 from collections.abc import Callable
 from typing import Any, cast
@@ -23,6 +22,7 @@ from inception_jax.inference.images import Images, as_images
 from inception_jax.inference.predictor import Predictor
 from inception_jax.models.inputs import Preprocess, normalise
 from inception_jax.models.network import InceptionNet, ModelOutput
+from inception_jax.suggestions import hint
 
 Program = Callable[[Any, jax.Array, jax.Array | None], tuple[Any, Any, Any]]
 
@@ -75,7 +75,7 @@ def grad_cam(
     Raises:
       UserError: an unknown endpoint; and as `cam`, which has the other arguments.
     """
-    where = subnetworks.last_map(predictor.model) if endpoint is None else endpoint
+    where = subnetworks.averaged_endpoint(predictor.model) if endpoint is None else endpoint
     subnetworks.check_endpoint(predictor.model, where)
     program = functools.partial(
         _grad_cam, model=predictor.model, preprocess=predictor.info.preprocess, endpoint=where, k=k
@@ -140,9 +140,8 @@ def class_index(predictor: Predictor, which: int | str) -> int:
             return found[0]
     if text.isdecimal() and int(text) < count:
         return int(text)
-    nearest = difflib.get_close_matches(str(which), names, cutoff=0.5)
-    hint = f"nearest: {', '.join(nearest)}; " if nearest and text else ""
-    raise UserError(f"There is no class {which!r}; {hint}indices are 0 ... {count - 1}.")
+    near = hint(which, names, cutoff=0.5) if isinstance(which, str) else ""
+    raise UserError(f"There is no class {which!r}.{near} Indices are 0 ... {count - 1}.")
 
 
 def _explain(predictor: Predictor, images: Images, classes: ArrayLike | None, k: int, program: Program) -> Explanation:
@@ -189,7 +188,7 @@ def _cam(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     output = cast(ModelOutput, model.apply({"params": params}, normalise(pixels, preprocess)))
     chosen = _likeliest(output.logits, k) if classes is None else classes
-    last = output.endpoints[subnetworks.last_map(model)].astype(jnp.float32)
+    last = output.endpoints[subnetworks.averaged_endpoint(model)].astype(jnp.float32)
     kernel = params["classifier"]["linear"]["kernel"].T[chosen]  # [B, K, channels]
     maps = jnp.einsum("bhwc,bkc->bkhw", last, kernel, precision=jax.lax.Precision.HIGHEST)
     return chosen, output.logits, maps

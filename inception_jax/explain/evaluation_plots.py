@@ -9,9 +9,9 @@ from matplotlib.figure import Figure  # not pyplot, which would choose a backend
 
 from inception_jax.data.pixels import decode
 from inception_jax.data.sources import ImageSource
-from inception_jax.explain.heatmaps import Placed, heat
-from inception_jax.explain.plots import Shown, draw_box, overlay
-from inception_jax.explain.wsol import Located
+from inception_jax.explain.heatmaps import PlacedHeatmap, heat
+from inception_jax.explain.plots import DisplayImage, draw_box, overlay
+from inception_jax.explain.wsol import ImageLocalisation
 from inception_jax.inference.evaluation import Evaluation
 from inception_jax.labels import label, labels
 
@@ -57,7 +57,7 @@ def draw_mistakes(evaluation: Evaluation, source: ImageSource, title: str) -> Fi
     text, style = label(title if len(places) else f"{title}: no mistakes")
     figure.suptitle(text, **style)
     for axes, place in zip(figure.subplots(rows, COLUMNS, squeeze=False).flat, places, strict=False):
-        axes.imshow(Shown(decode(source[int(place)]["image"], source.exif), TILE).image, interpolation="nearest")
+        axes.imshow(DisplayImage(decode(source[int(place)]["image"], source.exif), TILE).image, interpolation="nearest")
         pair = evaluation.labels[place], evaluation.predicted[place]
         names = [_shortened(evaluation.class_names[each], 22) for each in pair]
         (true, predicted), style = labels(names, [f"class {each}" for each in pair])
@@ -68,7 +68,9 @@ def draw_mistakes(evaluation: Evaluation, source: ImageSource, title: str) -> Fi
     return figure
 
 
-def draw_located(located: Sequence[Located], class_names: Sequence[str], source: ImageSource, title: str) -> Figure:
+def draw_localisations(
+    located: Sequence[ImageLocalisation], class_names: Sequence[str], source: ImageSource, title: str
+) -> Figure:
     """Returns some images of a set under the heat of their class, with the box that was found and the true boxes."""
     places = np.unique(np.linspace(0, len(located) - 1, COLUMNS * ROWS).round().astype(int))
     rows = -(-len(places) // COLUMNS)
@@ -78,8 +80,8 @@ def draw_located(located: Sequence[Located], class_names: Sequence[str], source:
     for axes, each in zip(
         figure.subplots(rows, COLUMNS, squeeze=False).flat, (located[i] for i in places), strict=False
     ):
-        image = Shown(decode(source[each.index]["image"], source.exif), TILE)
-        found = image.heat(Placed(heat(each.map), each.place, *image.size))
+        image = DisplayImage(decode(source[each.index]["image"], source.exif), TILE)
+        found = image.heat(PlacedHeatmap(heat(each.map), each.place, *image.size))
         axes.imshow(overlay(image.image, found), interpolation="nearest")
         for truth in each.truths:
             draw_box(axes, image.box(truth), "white")

@@ -20,7 +20,7 @@ from inception_jax.models.network import InceptionNet
 MOST = 64  # channels of a grid, where none are named
 
 
-class Maximised(NamedTuple):
+class MaximisedChannel(NamedTuple):
     """An image [size, size, 3] in 0 ... 1, and the mean of the channel before each step and at the end."""
 
     image: np.ndarray
@@ -70,7 +70,7 @@ def maximise(
     seed: int = 0,
     rate: float = 0.05,
     jitter: int | None = None,
-) -> Maximised:
+) -> MaximisedChannel:
     """Returns an image that makes the mean of a channel large: gradient ascent from grey noise.
 
     Each step moves the image by up to `jitter` pixels, so that no pattern gets its force from one place, and adds the
@@ -105,7 +105,7 @@ def maximise(
         latent, value = run(predictor.params, latent, offset, channel, rate)
         objectives.append(value)
     _, value = run(predictor.params, latent, np.zeros(2, int), channel, rate)
-    return Maximised(np.asarray(jax.nn.sigmoid(latent[0])), np.array([*objectives, value]))
+    return MaximisedChannel(np.asarray(jax.nn.sigmoid(latent[0])), np.array([*objectives, value]))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "preprocess", "endpoint"))

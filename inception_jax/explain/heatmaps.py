@@ -21,11 +21,11 @@ def heat(maps: np.ndarray) -> np.ndarray:
 
 def on_image(maps: np.ndarray, box: Box, width: int, height: int) -> np.ndarray:
     """Returns maps [..., h, w] that cover `box` of an image as [..., height, width]: bilinear, 0 outside of the box."""
-    return Placed(maps, box, width, height).rows(0, height)
+    return PlacedHeatmap(maps, box, width, height).rows(0, height)
 
 
 @dataclasses.dataclass(frozen=True)
-class Placed:
+class PlacedHeatmap:
     """Maps [..., h, w] that cover `box` of an image of width x height pixels, computed for some of its rows at a time.
 
     As an array, heat of a photograph of 48 million pixels takes 190 MB for each class, and its computation more.
@@ -55,7 +55,7 @@ class Placed:
             stop = min(start + count, self.height)
             yield slice(start, stop), self.rows(start, stop)
 
-    def each(self) -> list[Placed]:
+    def each(self) -> list[PlacedHeatmap]:
         """Returns the maps [h, w] of maps [K, h, w] one by one."""
         return [dataclasses.replace(self, maps=each) for each in self.maps]
 

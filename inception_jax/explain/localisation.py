@@ -11,17 +11,17 @@ import numpy as np
 import scipy.ndimage
 
 from inception_jax.errors import UserError
-from inception_jax.explain.heatmaps import STRIP, Box, Placed
+from inception_jax.explain.heatmaps import STRIP, Box, PlacedHeatmap
 
 THRESHOLD = 0.2  # of the largest value (1512.04150, section 3.2)
 HIT = 0.5  # the intersection over union at which ILSVRC counts a box as right
 
 
-def largest_box(heat: np.ndarray | Placed, threshold: float = THRESHOLD) -> Box | None:
+def largest_box(heat: np.ndarray | PlacedHeatmap, threshold: float = THRESHOLD) -> Box | None:
     """Returns the box of the largest connected part of heat [H, W] above a share of its maximum (1512.04150).
 
-    Pixels that touch at corners are not connected; None: nothing is positive. Of an image of any size, `Placed` heat
-    takes no more memory than five bytes a pixel.
+    Pixels that touch at corners are not connected. None: no pixel is positive. A `PlacedHeatmap` is read in strips, so
+    that it takes at most five bytes a pixel.
 
     Raises:
       UserError: the threshold is out of range.
@@ -87,7 +87,7 @@ def localisation_error(
     return float(np.mean(misses))
 
 
-def pseudo_mask(heats: np.ndarray | Placed, classes: Sequence[int], threshold: float = THRESHOLD) -> np.ndarray:
+def pseudo_mask(heats: np.ndarray | PlacedHeatmap, classes: Sequence[int], threshold: float = THRESHOLD) -> np.ndarray:
     """Returns labels [H, W]: 1 + the class whose heat is largest where it passes its threshold, else 0, background.
 
     Args:
@@ -141,7 +141,7 @@ def check_threshold(threshold: float) -> None:
         raise UserError(f"threshold is {threshold}; it must be at least 0 and below 1.")
 
 
-def _above(heat: np.ndarray | Placed, threshold: float) -> np.ndarray:
+def _above(heat: np.ndarray | PlacedHeatmap, threshold: float) -> np.ndarray:
     check_threshold(threshold)
     limit = threshold * _largest(heat)
     hot = np.empty(heat.shape, bool)
@@ -150,13 +150,13 @@ def _above(heat: np.ndarray | Placed, threshold: float) -> np.ndarray:
     return hot
 
 
-def _largest(heat: np.ndarray | Placed) -> np.ndarray:
+def _largest(heat: np.ndarray | PlacedHeatmap) -> np.ndarray:
     """Returns the largest value of each [H, W] of heat [..., H, W]."""
     return np.max([strip.max((-2, -1)) for _, strip in _strips(heat)], axis=0)
 
 
-def _strips(heat: np.ndarray | Placed) -> Iterator[tuple[slice, np.ndarray]]:
-    if isinstance(heat, Placed):
+def _strips(heat: np.ndarray | PlacedHeatmap) -> Iterator[tuple[slice, np.ndarray]]:
+    if isinstance(heat, PlacedHeatmap):
         yield from heat.strips()
     else:
         yield slice(None), heat

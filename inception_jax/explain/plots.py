@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from inception_jax.errors import UserError
-from inception_jax.explain.heatmaps import Box, Placed
+from inception_jax.explain.heatmaps import Box, PlacedHeatmap
 from inception_jax.inference.images import as_names
 from inception_jax.inference.predictor import Prediction
 from inception_jax.labels import label, labels
@@ -26,7 +26,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".svg", ".pdf")
 NO_DATES: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
-class Shown:
+class DisplayImage:
     """An image as it is drawn: a copy of few pixels, and how boxes and heat of the whole image lie on it.
 
     Args:
@@ -46,21 +46,21 @@ class Shown:
         x, y = self._scale
         return box[0] * x, box[1] * y, box[2] * x, box[3] * y
 
-    def heat(self, heat: Placed) -> np.ndarray:
+    def heat(self, heat: PlacedHeatmap) -> np.ndarray:
         """Returns heat of the image as [..., H, W] of the copy."""
-        return Placed(heat.maps, self.box(heat.box), *self.image.size).rows(0, self.image.height)
+        return PlacedHeatmap(heat.maps, self.box(heat.box), *self.image.size).rows(0, self.image.height)
 
 
-class Found(NamedTuple):
+class ClassHeatmap(NamedTuple):
     """A class, its heat [H, W] in 0 ... 1, and the box of it if there is one."""
 
     class_index: int
     name: str
-    heat: Placed
+    heat: PlacedHeatmap
     box: Box | None
 
 
-def draw_heat(shown: Shown, heats: Sequence[Found], prediction: Prediction, title: str) -> Figure:
+def draw_heat(shown: DisplayImage, heats: Sequence[ClassHeatmap], prediction: Prediction, title: str) -> Figure:
     """Returns a figure: the image, the heat and box of each class over it, and the likeliest classes as bars."""
     count, image = len(heats) + 1, shown.image
     wide = image.width / image.height
@@ -115,7 +115,7 @@ def draw_grid(tiles: Iterable[np.ndarray], title: str, names: Sequence[str] = ()
     return figure
 
 
-def check_picture(path: Path, overwrite: bool) -> Path:
+def check_figure(path: Path, overwrite: bool) -> Path:
     """Returns the path of a picture to be drawn; raises the `UserError` of `check_output`, also for other suffixes."""
     return check_output(path, overwrite, SUFFIXES)
 
@@ -126,7 +126,7 @@ def save(figure: Figure, path: Path, overwrite: bool = False, dpi: int = 110) ->
     Raises:
       UserError: another suffix than `SUFFIXES`, the file exists, or it cannot be written.
     """
-    suffix = check_picture(path, overwrite).suffix.lower()
+    suffix = check_figure(path, overwrite).suffix.lower()
     with writing(path, overwrite) as file:
         figure.savefig(file, format=suffix[1:], dpi=dpi, metadata=NO_DATES.get(suffix))
 

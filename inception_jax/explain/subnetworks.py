@@ -5,7 +5,6 @@ The parts are networks themselves, of some of the rows, and run with the paramet
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ from inception_jax.errors import UserError
 from inception_jax.models import spec
 from inception_jax.models.endpoints import trace
 from inception_jax.models.network import InceptionNet, ModelOutput
+from inception_jax.suggestions import hint
 
 Variables = Mapping[str, Any]
 
@@ -41,7 +41,7 @@ def from_endpoint(model: InceptionNet, name: str, variables: Variables, maps: ja
     return cast(ModelOutput, part.apply(variables, maps)).logits
 
 
-def last_map(model: InceptionNet) -> str:
+def averaged_endpoint(model: InceptionNet) -> str:
     """Returns the endpoint that is averaged for the classifier; the FID's network names the average itself, too."""
     ends = [end.name for end in trace(model.table)]
     while model.table[ends[-1]] == spec.AdaptivePool(1):
@@ -52,10 +52,8 @@ def last_map(model: InceptionNet) -> str:
 def check_endpoint(model: InceptionNet, name: str) -> None:
     """Raises a `UserError` that offers the nearest, if the model has no such endpoint."""
     if name not in model.table:
-        nearest = ", ".join(difflib.get_close_matches(name, model.table, cutoff=0.4)) or "none"
-        raise UserError(
-            f"{model.name_in_zoo} has no endpoint {name!r}. Nearest: {nearest}. All: {', '.join(model.table)}."
-        )
+        near = hint(name, model.table)
+        raise UserError(f"{model.name_in_zoo} has no endpoint {name!r}.{near} All: {', '.join(model.table)}.")
 
 
 def _tables(model: InceptionNet, name: str) -> tuple[spec.Table, spec.Table]:

@@ -12,12 +12,12 @@ from inception_jax.data.pixels import size_of
 from inception_jax.errors import UserError
 from inception_jax.explain import localisation, subnetworks
 from inception_jax.explain.annotations import VOID, Boxes, read_mask
-from inception_jax.explain.heatmaps import Box, Placed, heat
+from inception_jax.explain.heatmaps import Box, PlacedHeatmap, heat
 from inception_jax.inference.predictor import Predictor
 
 
 @dataclasses.dataclass(frozen=True)
-class Located:
+class ImageLocalisation:
     """Where an image was thought to show its classes.
 
     Attributes:
@@ -66,9 +66,9 @@ class Localiser:
         localisation.check_threshold(threshold)
         self.boxes, self.masks, self.threshold = boxes, masks, threshold
         self.transform = predictor.transform
-        self.endpoint = subnetworks.last_map(predictor.model)
+        self.endpoint = subnetworks.averaged_endpoint(predictor.model)
         self.kernel = np.asarray(predictor.params["classifier"]["linear"]["kernel"], np.float32)
-        self.located: list[Located] = []
+        self.located: list[ImageLocalisation] = []
         self.counts = np.zeros((2, predictor.info.num_classes + 1), np.int64)
         self.masked = 0
 
@@ -84,14 +84,14 @@ class Localiser:
         place = self.transform.box(*size)
         chosen = [*top.tolist(), label]
         maps = np.einsum("hwc,ck->khw", last, self.kernel[:, chosen], optimize=True)
-        heats = Placed(heat(maps), place, *size).each()
+        heats = PlacedHeatmap(heat(maps), place, *size).each()
         *guessed, box = (localisation.largest_box(each, self.threshold) for each in heats)
         guesses = tuple(zip(chosen, guessed, strict=False))
         objects = (self.boxes or {}).get(name, [])
         truths = tuple(each for index, each in objects if index == label)
-        self.located.append(Located(record["index"], name, label, guesses, box, truths, maps[-1], place))
+        self.located.append(ImageLocalisation(record["index"], name, label, guesses, box, truths, maps[-1], place))
         if self.masks is not None and (truth := read_mask(self.masks, name, size)) is not None:
-            mask = localisation.pseudo_mask(Placed(heat(maps[-1:]), place, *size), [label], self.threshold)
+            mask = localisation.pseudo_mask(PlacedHeatmap(heat(maps[-1:]), place, *size), [label], self.threshold)
             labels = self.counts.shape[1]
             self.counts += localisation.overlaps(mask, truth, labels, VOID if labels <= VOID else None)
             self.masked += 1

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OPSET, IR_VERSION = 17, 8  # of 2022: every operator is there, and old runtimes read it
 
 
-class Maps(NamedTuple):
+class Value(NamedTuple):
     """A value [B, C, height, width] of the graph."""
 
     name: str
@@ -45,7 +45,7 @@ def export_onnx(path: str | os.PathLike, weights: Weights, overwrite: bool = Fal
 def onnx_model(weights: Weights) -> onnx.ModelProto:
     """Returns the graph: `images` [batch, size, size, 3] uint8 -> `logits` and `probabilities` [batch, K] float32.
 
-    Its metadata are those of our weights files: `weights.Info`, each field in JSON.
+    Its metadata are those of our weights files: `weights.WeightsInfo`, each field in JSON.
 
     Raises:
       UserError: `onnx` is not installed, or the weights have no classifier.
@@ -91,7 +91,7 @@ class Graph:
         mean, std = (self.constant(field, np.array(getattr(preprocess, field))) for field in ("mean", "std"))
         self.node("Sub", "pixels", mean, name="centred")
         self.node("Div", "centred", std, name="normalised")
-        maps = Maps(self.node("Transpose", "normalised", name="NCHW", perm=[0, 3, 1, 2]), *2 * (preprocess.size,))
+        maps = Value(self.node("Transpose", "normalised", name="NCHW", perm=[0, 3, 1, 2]), *2 * (preprocess.size,))
         for name, row in model.table.items():
             module = spec.module_name(name, row)
             maps = self.row(row, maps, params.get(module, {}), module)
@@ -102,7 +102,7 @@ class Graph:
         self.node("Gemm", "pooled", weight, bias, name="logits")
         self.node("Softmax", "logits", name="probabilities", axis=-1)
 
-    def row(self, row: spec.Row | spec.Block, maps: Maps, params: Params, path: str) -> Maps:
+    def row(self, row: spec.Row | spec.Block, maps: Value, params: Params, path: str) -> Value:
         """Writes one row of a table, as `layers.run_row` runs it."""
         match row:
             case spec.Conv():
@@ -130,14 +130,14 @@ class Graph:
                 ends = [self.rows(rows, maps, params, path, f"branch{i}") for i, rows in enumerate(branches, start=1)]
                 return ends[0]._replace(name=self.node("Concat", *(end.name for end in ends), name=path, axis=1))
 
-    def rows(self, rows: spec.Branch, maps: Maps, params: Params, path: str, prefix: str) -> Maps:
+    def rows(self, rows: spec.Branch, maps: Value, params: Params, path: str, prefix: str) -> Value:
         """Writes a chain of rows."""
         for j, row in enumerate(rows):
             name = f"{prefix}_{j}"
             maps = self.row(row, maps, params.get(name, {}), f"{path}/{name}")
         return maps
 
-    def convolution(self, row: spec.Conv | spec.SeparableConv, maps: Maps, params: Params, path: str) -> Maps:
+    def convolution(self, row: spec.Conv | spec.SeparableConv, maps: Value, params: Params, path: str) -> Value:
         """Writes the convolution alone: a depthwise one of a separable row."""
         kernel = params["kernel"].transpose(3, 2, 0, 1)
         group = len(kernel) // row.multiplier if isinstance(row, spec.SeparableConv) else 1
@@ -146,7 +146,7 @@ class Graph:
         windows = self.windows(maps, row.kernel, row.stride, row.padding, self.numerics.conv_same)
         return self.windowed("Conv", maps, windows, *leaves, name=f"{path}/conv", group=group)
 
-    def pool(self, row: spec.Pool, maps: Maps, path: str) -> Maps:
+    def pool(self, row: spec.Pool, maps: Value, path: str) -> Value:
         """Writes a max or average pool."""
         windows = self.windows(maps, 2 * (row.window,), row.stride, row.padding, self.numerics.pool_same)
         if row.kind == "max":
@@ -155,14 +155,14 @@ class Graph:
             "AveragePool", maps, windows, name=path, count_include_pad=int(self.numerics.count_padding)
         )
 
-    def adaptive_pool(self, output: int, maps: Maps, path: str) -> Maps:
+    def adaptive_pool(self, output: int, maps: Value, path: str) -> Value:
         """Writes the averages as products with matrices, of columns and then of rows."""
         columns = self.constant(f"{path}/columns", layers.averages(maps.width, output).T)
         rows = self.constant(f"{path}/rows", layers.averages(maps.height, output))
         narrow = self.node("MatMul", maps.name, columns, name=f"{path}/narrow")
-        return Maps(self.node("MatMul", rows, narrow, name=path), output, output)
+        return Value(self.node("MatMul", rows, narrow, name=path), output, output)
 
-    def residual(self, row: spec.Residual, maps: Maps, params: Params, path: str) -> Maps:
+    def residual(self, row: spec.Residual, maps: Value, params: Params, path: str) -> Value:
         """Writes ReLU(shortcut + scale * up(rows))."""
         end = self.rows(row.rows, maps, params, path, "rows")
         if row.up:
@@ -177,15 +177,17 @@ class Graph:
         total = maps._replace(name=self.node("Add", maps.name, scaled, name=f"{path}/sum"))
         return self.relu(total, path) if row.relu else total
 
-    def relu(self, maps: Maps, path: str) -> Maps:
+    def relu(self, maps: Value, path: str) -> Value:
         return maps._replace(name=self.node("Relu", maps.name, name=path))
 
-    def windowed(self, operator: str, maps: Maps, windows: Windows, *inputs: str, name: str, **attributes: Any) -> Maps:
+    def windowed(
+        self, operator: str, maps: Value, windows: Windows, *inputs: str, name: str, **attributes: Any
+    ) -> Value:
         """Writes an operator that slides a window; returns its maps, of the size that it gives them."""
         placed = windows.attributes()
-        return Maps(self.node(operator, maps.name, *inputs, name=name, **placed, **attributes), *windows.sizes(maps))
+        return Value(self.node(operator, maps.name, *inputs, name=name, **placed, **attributes), *windows.sizes(maps))
 
-    def windows(self, maps: Maps, window: tuple[int, int], stride: int, padding: spec.Padding, rule: str) -> Windows:
+    def windows(self, maps: Value, window: tuple[int, int], stride: int, padding: spec.Padding, rule: str) -> Windows:
         pads = (spec.explicit_padding(n, k, stride, padding, rule) for n, k in zip(maps[1:], window, strict=True))
         return Windows(window, stride, *pads)
 
@@ -221,7 +223,7 @@ class Windows(NamedTuple):
         strides = [self.stride, self.stride]
         return {"kernel_shape": list(self.window), "strides": strides, "pads": [top, left, bottom, right]}
 
-    def sizes(self, maps: Maps) -> tuple[int, int]:
+    def sizes(self, maps: Value) -> tuple[int, int]:
         """Returns height and width of what comes out."""
         height, width = (
             (size + sum(border) - window) // self.stride + 1

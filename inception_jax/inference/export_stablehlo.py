@@ -1,7 +1,7 @@
 """A trained network in one file that runs without the code of this package: StableHLO, and what it is.
 
 The file is a zip archive, stored without compression, of two members: `program.bin`, the network as `jax.export`
-serialises it, parameters included; and `info.json`, all of `weights.Info`. The archive's checksums guard both.
+serialises it, parameters included; and `info.json`, all of `weights.WeightsInfo`. The archive's checksums guard both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from inception_jax.inference.fold_and_fuse import for_inference
 from inception_jax.models.inputs import normalise
 from inception_jax.models.network import ModelOutput
 from inception_jax.paths import check_output, open_regular, write_bytes
-from inception_jax.weights.files import Info, Weights, from_json, to_json
+from inception_jax.weights.files import Weights, WeightsInfo, from_json, to_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM, INFO = "program.bin", "info.json"
@@ -36,7 +36,7 @@ class Exported:
       platforms: where it runs, in the words of JAX.
     """
 
-    def __init__(self, program: export.Exported, info: Info):
+    def __init__(self, program: export.Exported, info: WeightsInfo):
         self.info, self.platforms = info, program.platforms
         self._run = jax.jit(program.call)
 

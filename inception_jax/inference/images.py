@@ -63,7 +63,7 @@ def as_names(given: str | Iterable[str]) -> tuple[str, ...]:
     raise UserError(f"Names are a string or a list of strings, not {printable(repr(given)[:80])}.")
 
 
-def open_image(source: Input, exif: bool = True) -> Image.Image:
+def load_rgb(source: Input, exif: bool = True) -> Image.Image:
     """Returns an RGB image from a path, encoded bytes, a Pillow image, or an array [H, W, 3] or [H, W].
 
     Arrays are uint8, or floats in 0 ... 1. Networks normalise by themselves: what is normalised already is refused.
@@ -86,10 +86,10 @@ def open_image(source: Input, exif: bool = True) -> Image.Image:
 
 
 @contextlib.contextmanager
-def opened(source: Input, exif: bool = True) -> Iterator[Image.Image]:
-    """Gives what `open_image` returns; a large file waits until the threads of this process have room for it."""
+def loaded_rgb(source: Input, exif: bool = True) -> Iterator[Image.Image]:
+    """Gives what `load_rgb` returns; a large file waits until the threads of this process have room for it."""
     if not isinstance(source, bytes | bytearray | str | os.PathLike):
-        yield open_image(source, exif)
+        yield load_rgb(source, exif)
         return
     encoded = _encoded(source)
     with contextlib.ExitStack() as stack:

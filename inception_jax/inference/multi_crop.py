@@ -15,7 +15,7 @@ Kind = Literal[1, 10, 144]
 SCALES = (256, 288, 320, 352)  # short sides for views of 224 pixels (1409.4842, section 7)
 
 
-def check_kind(kind: int) -> None:
+def check_crops(kind: int) -> None:
     """Raises a `UserError` if there is no such set of crops."""
     if kind not in get_args(Kind):
         raise UserError(f"crops is {kind}; it must be {', '.join(map(str, get_args(Kind)))}.")
@@ -31,7 +31,7 @@ def crops(image: Image.Image, kind: int, preprocess: Preprocess) -> np.ndarray:
     Raises:
       UserError: another kind.
     """
-    check_kind(kind)
+    check_crops(kind)
     if kind == 1:
         return eval_transform(preprocess)(image)[None]
     if kind == 10:

@@ -21,8 +21,8 @@ from inception_jax.data.transforms import BrokenImage, eval_transform
 from inception_jax.errors import UserError
 from inception_jax.inference.fold_and_fuse import for_inference
 from inception_jax.inference.forward import Outputs, log_mean, log_softmax, trace_forward
-from inception_jax.inference.images import Encoded, Images, Input, as_images, as_names, opened
-from inception_jax.inference.multi_crop import check_kind, crops
+from inception_jax.inference.images import Encoded, Images, Input, as_images, as_names, loaded_rgb
+from inception_jax.inference.multi_crop import check_crops, crops
 from inception_jax.ops import Implementation
 from inception_jax.ops.platforms import tracing_for, without_garbage_collection
 
@@ -31,7 +31,7 @@ Started = list[tuple[int, Outputs]]  # of each batch, how many of its rows are v
 
 
 @dataclasses.dataclass(frozen=True)
-class Class:
+class ClassScore:
     """A class, and how likely it is; the name is empty where none is known."""
 
     index: int
@@ -43,7 +43,7 @@ class Class:
 class Prediction:
     """The likeliest classes of an image, the first first."""
 
-    classes: tuple[Class, ...]
+    classes: tuple[ClassScore, ...]
 
 
 class Predictor:
@@ -232,7 +232,7 @@ class Predictor:
 
     def prepare(self, image: Input) -> np.ndarray:
         """Returns the uint8 pixels [size, size, 3] that the network normalises and reads."""
-        with opened(image, self.exif) as rgb:
+        with loaded_rgb(image, self.exif) as rgb:
             return self.transform(rgb)
 
     @property
@@ -263,7 +263,7 @@ class Predictor:
         log_probabilities = log_softmax(logits)
         probabilities = np.exp(log_probabilities)
         order = np.argsort(-log_probabilities, kind="stable")[:k]
-        return Prediction(tuple(Class(int(i), self.class_names[i], float(probabilities[i])) for i in order))
+        return Prediction(tuple(ClassScore(int(i), self.class_names[i], float(probabilities[i])) for i in order))
 
     def _known(self, names: str | Sequence[str]) -> tuple[str, ...]:
         """Returns names of outputs; raises a `UserError` for those that the network has not."""
@@ -286,11 +286,11 @@ class Predictor:
 
     def _decoded(self, images: Images, kind: int, exif: bool) -> Iterator[list[Views | BrokenImage]]:
         """Yields chunks of images whose views fill a bucket; a pool of threads is a chunk or more ahead."""
-        check_kind(kind)
+        check_crops(kind)
 
         def read(image: Input) -> Views | BrokenImage:
             try:
-                with opened(image, exif) as rgb:
+                with loaded_rgb(image, exif) as rgb:
                     return crops(rgb, kind, self.info.preprocess)
             except BrokenImage as error:
                 return error

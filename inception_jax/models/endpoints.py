@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 from typing import NamedTuple
 
 from inception_jax.models import spec
+from inception_jax.suggestions import hint
 
 
 class Endpoint(NamedTuple):
@@ -58,8 +58,7 @@ def cut(
     names = list(table)
     for name in asked:
         if name not in table:
-            nearest = ", ".join(difflib.get_close_matches(name, names, cutoff=0.4)) or "none"
-            raise ValueError(f"{model} has no endpoint {name!r}. Nearest: {nearest}. All: {', '.join(names)}.")
+            raise ValueError(f"{model} has no endpoint {name!r}.{hint(name, names)} All: {', '.join(names)}.")
     if not asked:
         raise ValueError(f"features_only names no endpoint. {model} has: {', '.join(names)}.")
     last = max(map(names.index, asked))

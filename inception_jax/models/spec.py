@@ -7,10 +7,11 @@ them. `Numerics` says how the rows are read: two lineages of one network share t
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
+
+from inception_jax.suggestions import hint
 
 Padding = Literal["SAME", "VALID"]
 SAME: Padding = "SAME"
@@ -189,10 +190,9 @@ def last_frozen(table: Table, freeze: str) -> str | None:
     if form != "up_to":
         raise ValueError(f"freeze is {freeze!r}; it must be none, backbone or up_to:ENDPOINT.")
     if endpoint not in table:
-        nearest = ", ".join(difflib.get_close_matches(endpoint, table, n=3, cutoff=0.4)) or "none"
+        near = hint(endpoint, table)
         raise ValueError(
-            f"freeze is {freeze!r}; the model has no endpoint {endpoint!r}. "
-            f"Nearest: {nearest}. All: {', '.join(table)}."
+            f"freeze is {freeze!r}; the model has no endpoint {endpoint!r}.{near} All: {', '.join(table)}."
         )
     return endpoint
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -24,6 +23,7 @@ from inception_jax.models import (
 from inception_jax.models.endpoints import Endpoint, cut, trace
 from inception_jax.models.inputs import Preprocess as Preprocess
 from inception_jax.models.network import InceptionNet
+from inception_jax.suggestions import hint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,8 +232,8 @@ def model_card(name: str) -> ModelCard:
       ValueError: no model has this name; the message offers the nearest.
     """
     if name not in MODELS:
-        nearest = difflib.get_close_matches(name, MODELS, n=3, cutoff=0.4) or list(MODELS)
-        raise ValueError(f"No model is called {name!r}. Nearest: {', '.join(nearest)}. All: inception-jax models.")
+        near = hint(name, MODELS) or f" Models: {', '.join(MODELS)}."
+        raise ValueError(f"No model is called {name!r}.{near} `inception-jax models` lists all.")
     return MODELS[name]
 
 

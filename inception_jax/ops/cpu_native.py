@@ -175,7 +175,9 @@ def _or_empty(norm: jax.Array | None) -> jax.Array:
 def _attributes(geometry: Geometry, window: int | None = None) -> dict[str, Any]:
     """Returns what the C++ needs to know of a geometry; the bottom and right padding follow from the output's shape."""
     (top, _), (left, _) = geometry.padding
-    numbers = {"stride": geometry.stride, "pad_top": top, "pad_left": left} | ({} if window is None else {"window": window})
+    numbers = {"stride": geometry.stride, "pad_top": top, "pad_left": left} | (
+        {} if window is None else {"window": window}
+    )
     return {name: np.int64(number) for name, number in numbers.items()}
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import jax
 from jax.experimental import topologies
 
-from inception_jax.errors import UserError
+from inception_jax.errors import UserError, first_line
 from inception_jax.plan.chips import Slice
 
 # Compiling uses no chip: no metadata server is asked, no lock of a running job stands in the way, no notes on stderr.
@@ -69,7 +69,7 @@ def devices(part: Slice) -> list[jax.Device]:
     try:
         return list(topologies.get_topology_desc(part.name, "tpu", **options).devices)
     except jax.errors.JaxRuntimeError as error:
-        raise UserError(f"libtpu refuses the topology {part.name!r}: {_first_line(error)}") from error
+        raise UserError(f"libtpu refuses the topology {part.name!r}: {first_line(error)}.") from error
 
 
 def compile_for_tpu(traced: jax.stages.Traced, options: Mapping[str, str] | None = None) -> Program:
@@ -85,9 +85,9 @@ def compile_for_tpu(traced: jax.stages.Traced, options: Mapping[str, str] | None
         compiled = lowered.compile(compiler_options=dict(options or {}))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
-            raise TooLarge(_first_line(error)) from error
+            raise TooLarge(first_line(error)) from error
         if "INVALID_ARGUMENT" in str(error) and options:
-            raise UserError(f"libtpu refuses the options {dict(options)}: {_first_line(error)}") from error
+            raise UserError(f"libtpu refuses the options {dict(options)}: {first_line(error)}.") from error
         raise
     seconds = time.monotonic() - start
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
@@ -104,7 +104,3 @@ def compile_for_tpu(traced: jax.stages.Traced, options: Mapping[str, str] | None
         text=compiled.as_text(),
         seconds=seconds,
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

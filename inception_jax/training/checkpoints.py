@@ -31,10 +31,10 @@ from inception_jax.training.records import (
     DamagedCheckpoint,
     Metrics,
     best_step,
-    first_line,
     read_error,
     read_evaluation,
     read_record,
+    root_cause,
     sign,
     write_evaluation,
 )
@@ -247,7 +247,7 @@ class Checkpoints:
             whole = saved_steps(self.folder.parent)
             free = f" ({shutil.disk_usage(self.folder).free / 2**20:,.0f} MiB free)" if is_local(self.folder) else ""
             raise UserError(
-                f"Checkpoint ({what}) not written to {self.folder}: {first_line(error)}{free}. "
+                f"Checkpoint ({what}) not written to {self.folder}: {root_cause(error)}{free}. "
                 f"Whole checkpoints: {whole or 'none'}; the same command resumes from the last."
             ) from error
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from inception_jax.errors import UserError
+from inception_jax.suggestions import nearest
 
 MAX_STEPS = 2**31 - 1  # the step is an int32
 MAX_COUNT = 2**20  # of images in a step, processes, threads: far above what runs, far below what overflows
@@ -269,8 +269,8 @@ def _fault(error: Mapping[str, Any]) -> str:
 def _unknown(path: Sequence[str | int]) -> str:
     """Returns one line about a path whose last name is no field."""
     siblings = list(_section(path[:-1]))
-    nearest = difflib.get_close_matches(str(path[-1]), siblings, n=3, cutoff=0.4) or siblings
-    hint = f"nearest: {', '.join(nearest)}" if nearest else f"config.{'.'.join(map(str, path[:-1]))} is no section"
+    near = ", ".join(nearest(str(path[-1]), siblings) or siblings)
+    hint = f"nearest: {near}" if near else f"config.{'.'.join(map(str, path[:-1]))} is no section"
     return f"config.{'.'.join(map(str, path))} is unknown; {hint}"
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 
-from inception_jax import moved
 from inception_jax.errors import UserError
 from inception_jax.parallel.processes import is_main
 from inception_jax.training.workdir import Folder
@@ -55,7 +54,3 @@ def _check_bucket(workdir: Folder) -> None:
         raise UserError(f"workdir {workdir} needs `pip install inception-jax[gcs]`: {error}.") from error
     except Exception as error:  # of the network, of credentials, of the bucket: each library has its own
         raise UserError(f"workdir {workdir} cannot be written: {type(error).__name__}: {str(error)[:200]}") from error
-
-
-if not TYPE_CHECKING:  # a type checker would take any name for one of this module
-    __getattr__ = moved.missing_name(__name__)

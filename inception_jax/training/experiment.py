@@ -28,7 +28,7 @@ from inception_jax.training.limits import check_durations, check_sizes, named
 from inception_jax.training.optimizers import frozen_parameters, make_optimizer, make_schedule
 from inception_jax.training.state import TrainState, create_state, init_variables
 from inception_jax.training.workdir import Folder
-from inception_jax.weights import Info, Weights, adapt
+from inception_jax.weights import Weights, WeightsInfo, adapt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Setup:
     steps_per_epoch: float
     total_steps: int
     abstract_state: TrainState
-    info: Info
+    info: WeightsInfo
     weights: Weights | None
 
     def init_state(self) -> TrainState:
@@ -235,7 +235,7 @@ def _draw_state(
     return draw
 
 
-def _build_model(config: TrainConfig, num_classes: int, info: Info) -> InceptionNet:
+def _build_model(config: TrainConfig, num_classes: int, info: WeightsInfo) -> InceptionNet:
     settings, numerics = config.model, info.numerics
     if settings.bn_decay is not None and numerics.norm is not None:
         numerics = numerics._replace(norm=numerics.norm._replace(decay=settings.bn_decay))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from inception_jax import moved, weights
+from inception_jax import weights
 from inception_jax.classes import check_same_classes
 from inception_jax.errors import UserError
 from inception_jax.models.network import InceptionNet
@@ -25,7 +25,7 @@ class Start(NamedTuple):
       weights: as their source has them; None from scratch, and where a checkpoint goes on, which holds them.
     """
 
-    info: weights.Info
+    info: weights.WeightsInfo
     weights: weights.Weights | None
 
 
@@ -126,7 +126,3 @@ def _check_resumed(config: TrainConfig, class_names: Sequence[str], workdir: Fol
         before,
         f"Give the class folders the names that {workdir / provenance.CLASSES} holds, or use another workdir.",
     )
-
-
-if not TYPE_CHECKING:  # a type checker would take any name for one of this module
-    __getattr__ = moved.missing_name(__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from absl import flags
 
 from inception_jax.errors import UserError, printable
+from inception_jax.suggestions import nearest
 from inception_jax.training.config import TrainConfig
 from inception_jax.training.overrides import override_error, rewrite
 
@@ -86,9 +86,8 @@ def _check_names(arguments: Sequence[str], ours: list[str]) -> None:
         name = _name(arg)
         root = name.split(".")[0]
         if root not in known or (root != "config" and name != root):
-            near = difflib.get_close_matches(
-                root, [*ours, "set", *(f"config.{each}" for each in TrainConfig.model_fields)], n=2
-            )
+            flag_names = [*ours, "set", *(f"config.{each}" for each in TrainConfig.model_fields)]
+            near = nearest(root, flag_names, limit=2, cutoff=0.6)
             hint = f"nearest: {', '.join(f'--{each}' for each in near)}" if near else "see --help"
             raise UserError(f"--{printable(name)} is unknown; {hint}.")
         takes_value = name.startswith("config.") or not (name in known and _is_boolean(name))
@@ -108,7 +107,7 @@ def _explanation(error: Exception, arguments: Sequence[str]) -> str:
     if missing := re.search(r"No such file or directory: '(.+)'$", str(error)):
         path = Path(missing.group(1))
         files = [str(each) for each in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(str(path), files, n=2)
+        near = nearest(str(path), files, limit=2, cutoff=0.6)
         hint = f"nearest: {', '.join(near)}" if near else "configs/ holds some"
         return f"--config: {printable(missing.group(0))}; {hint}."
     return override_error(error, arguments, flags.FLAGS)

@@ -37,7 +37,7 @@ def write_record(workdir: Path, started: weights.Weights) -> None:
     write_bytes(workdir / RECORD, (json.dumps(sign(record), indent=2) + "\n").encode())
 
 
-def read_start_info(workdir: Folder) -> weights.Info:
+def read_start_info(workdir: Folder) -> weights.WeightsInfo:
     """Returns what is on record of the weights that a run started from, from its file or from a checkpoint.
 
     Raises:
@@ -83,11 +83,11 @@ def config_card(config: TrainConfig) -> ModelCard:
         return model_card(config.model.name)
 
 
-def card_info(config: TrainConfig, num_classes: int) -> weights.Info:
+def card_info(config: TrainConfig, num_classes: int) -> weights.WeightsInfo:
     """Returns the network of a run from scratch: what the model's card and the config say."""
     card = config_card(config)
     preprocess = dataclasses.replace(card.preprocess, size=config.data.image_size or card.preprocess.size)
-    return weights.Info(
+    return weights.WeightsInfo(
         model=card.name,
         num_classes=num_classes,
         width=config.model.width,

@@ -19,8 +19,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from inception_jax.errors import UserError, printable
-from inception_jax.errors import first_line as words_of
+from inception_jax.errors import UserError, first_line, printable
 from inception_jax.training.workdir import Folder, saved_steps, write_whole
 
 FORMAT_VERSION = 2
@@ -161,15 +160,15 @@ def read_error(error: Exception, path: Folder) -> Exception:
     outside += [each for each in causes if any(code in str(each) for code in _ENVIRONMENT_CODES)]
     if outside:
         last = outside[-1]
-        why = last.strerror if isinstance(last, OSError) and last.strerror else words_of(last)
+        why = last.strerror if isinstance(last, OSError) and last.strerror else first_line(last)
         return UserError(f"Checkpoint {printable(path)} cannot be read: {why}.")
-    return DamagedCheckpoint(first_line(error))
+    return DamagedCheckpoint(root_cause(error))
 
 
-def first_line(error: BaseException) -> str:
-    """Returns the first line of the error that started it all; a full disk in plain words."""
+def root_cause(error: BaseException) -> str:
+    """Returns the first line of the error at the start of a chain of causes; a full disk in plain words."""
     first = list(_causes(error))[-1]
-    text = words_of(first)
+    text = first_line(first)
     if "No space left" in text or (isinstance(first, OSError) and first.errno == errno.ENOSPC):
         return "no space left on the disk"
     return text[:200].rstrip(".")

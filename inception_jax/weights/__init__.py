@@ -13,7 +13,7 @@ from inception_jax.lazy import submodule, submodules
 if TYPE_CHECKING:
     from inception_jax.weights.comparison import compare
     from inception_jax.weights.convert import export, origins
-    from inception_jax.weights.files import Info, Report, Weights, save, save_tensors
+    from inception_jax.weights.files import Report, Weights, WeightsInfo, save, save_tensors
     from inception_jax.weights.fitting import adapt, transfer
     from inception_jax.weights.folding import fold_preprocess
     from inception_jax.weights.loading import load, weights_folder
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 _HOME = {
     "CARDS": "published.cards",
-    "Info": "files",
     "Report": "files",
     "WeightCard": "published.cards",
     "Weights": "files",
+    "WeightsInfo": "files",
     "adapt": "fitting",
     "compare": "comparison",
     "export": "convert",
@@ -41,10 +41,10 @@ _HOME = {
 
 __all__ = [
     "CARDS",
-    "Info",
     "Report",
     "WeightCard",
     "Weights",
+    "WeightsInfo",
     "adapt",
     "compare",
     "export",

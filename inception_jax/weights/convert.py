@@ -12,7 +12,7 @@ from inception_jax import imagenet
 from inception_jax.errors import UserError, printable
 from inception_jax.models import zoo
 from inception_jax.models.network import InceptionNet
-from inception_jax.weights.files import Info, Report, Weights
+from inception_jax.weights.files import Report, Weights, WeightsInfo
 from inception_jax.weights.naming.layouts import TORCH, Shape, Slot
 from inception_jax.weights.naming.lineages import LINEAGES, Lineage, Tensors
 
@@ -89,7 +89,7 @@ def convert(
     num_classes = max(outputs - label_offset, 0)
     class_names = imagenet.class_names() if num_classes == IMAGENET_CLASSES else ()
     filled_names = tuple("/".join(slot.path[1:]) for slot in filled)
-    info = Info(
+    info = WeightsInfo(
         model=lineage.model,
         num_classes=num_classes,
         aux=bool(model.aux_heads),
@@ -124,7 +124,7 @@ def export(weights: Weights, origin: str) -> dict[str, np.ndarray]:
     slots = [
         slot
         for slot in lineages[0].slots(weights.create_model())
-        if not (lineages[0].layout.no_gains and _is_filled(slot.path, weights))
+        if not (lineages[0].layout.may_lack_scale and _is_filled(slot.path, weights))
     ]
     taken = {slot.path for slot in slots}
     homeless = sorted({path[1] for path in flat if path not in taken and not _is_filled(path, weights)})
@@ -157,7 +157,7 @@ def _model_of(tensors: Tensors, lineage: Lineage, outputs: int) -> InceptionNet:
 
 def _gains_to_fill(slots: list[Slot], tensors: Tensors, lineage: Lineage) -> set[Slot]:
     """Returns the gains, if these files may lack them and lack every one."""
-    gains = {slot for slot in slots if slot.path[-1] == "scale"} if lineage.layout.no_gains else set()
+    gains = {slot for slot in slots if slot.path[-1] == "scale"} if lineage.layout.may_lack_scale else set()
     return set() if any(slot.name in tensors for slot in gains) else gains
 
 

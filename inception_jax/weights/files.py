@@ -32,7 +32,7 @@ CHECKSUM = "sha256"  # the one key of the metadata that the files of earlier ver
 
 
 @dataclasses.dataclass(frozen=True)
-class Info:
+class WeightsInfo:
     """What a set of weights is.
 
     Attributes:
@@ -63,7 +63,7 @@ class Info:
         return zoo.create_model(self.model, self.num_classes, dtype, **settings)
 
 
-_INFO = pydantic.TypeAdapter(Info)
+_INFO = pydantic.TypeAdapter(WeightsInfo)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,17 +93,17 @@ class Report:
 class Weights:
     """Variables of a model ({"params", "batch_stats"}, NumPy float32), what they are, and how they were loaded."""
 
-    info: Info
+    info: WeightsInfo
     variables: dict[str, Any]
     report: Report = Report()
 
     @classmethod
-    def of(cls, info: Info, flat: Mapping[tuple[str, ...], np.ndarray], report: Report | None = None) -> Weights:
+    def of(cls, info: WeightsInfo, flat: Mapping[tuple[str, ...], np.ndarray], report: Report | None = None) -> Weights:
         """Returns weights of arrays by path: ("params", "inception_3a", "branch1_0", "conv", "kernel")."""
         return cls(info, traverse_util.unflatten_dict(flat), report or Report())
 
     def create_model(self, dtype: Any = jnp.float32, **overrides: Any) -> InceptionNet:
-        """Returns the network that reads them: see `Info.create_model`."""
+        """Returns the network that reads them: see `WeightsInfo.create_model`."""
         return self.info.create_model(dtype, **overrides)
 
     def flat(self) -> dict[str, np.ndarray]:
@@ -228,7 +228,7 @@ def _verify(shown: str, metadata: Mapping[str, str], arrays: Mapping[str, np.nda
 
 
 def _check_arrays(
-    shown: str, info: Info, arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+    shown: str, info: WeightsInfo, arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
     """Raises a `UserError` unless the arrays are those of the model, in float32."""
     found = {name: array.shape for name, array in arrays.items()}
@@ -262,8 +262,8 @@ def _open(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     return content.metadata, content.arrays
 
 
-def to_json(info: Info) -> str:
-    """Returns an `Info` as JSON; `Numerics` by name, so that a later version can read it if they have grown."""
+def to_json(info: WeightsInfo) -> str:
+    """Returns a `WeightsInfo` as JSON; `Numerics` by name, so that a later version can read it if they have grown."""
     numerics = info.numerics._asdict()
     numerics |= {
         "norm": numerics["norm"] and numerics["norm"]._asdict(),
@@ -272,8 +272,8 @@ def to_json(info: Info) -> str:
     return json.dumps(dataclasses.asdict(info) | {"numerics": numerics})
 
 
-def from_json(text: str) -> Info:
-    """Returns the `Info` that `to_json` wrote.
+def from_json(text: str) -> WeightsInfo:
+    """Returns the `WeightsInfo` that `to_json` wrote.
 
     Raises:
       UserError: it is not that, or a value is of another type or out of range.

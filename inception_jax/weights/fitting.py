@@ -15,7 +15,7 @@ from inception_jax.errors import UserError
 from inception_jax.models import spec, zoo
 from inception_jax.models.network import InceptionNet
 from inception_jax.weights.convert import is_classifier
-from inception_jax.weights.files import Info, Weights
+from inception_jax.weights.files import Weights, WeightsInfo
 from inception_jax.weights.naming.lineages import init_size, variable_shapes
 
 
@@ -120,7 +120,7 @@ def transfer(weights: Weights, name: str, *, seed: int = 0) -> Weights:
 
 
 def _check_rows(
-    flat: Mapping[tuple[str, ...], Any], shapes: Mapping[tuple[str, ...], tuple[int, ...]], info: Info
+    flat: Mapping[tuple[str, ...], Any], shapes: Mapping[tuple[str, ...], tuple[int, ...]], info: WeightsInfo
 ) -> set[str]:
     """Returns the auxiliary heads of which something, but for the classifier, is missing or has another shape.
 

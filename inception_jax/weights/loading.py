@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import hashlib
 import os
 import tempfile
@@ -16,6 +15,7 @@ from inception_jax.errors import UserError, printable
 from inception_jax.models import zoo
 from inception_jax.models.inputs import IMAGENET, Preprocess
 from inception_jax.paths import check_regular, open_regular, user_path
+from inception_jax.suggestions import hint
 from inception_jax.weights import files
 from inception_jax.weights.classes import with_class_names
 from inception_jax.weights.convert import convert, find_lineage
@@ -185,8 +185,7 @@ def _check_exists(path: Path, card: WeightCard | None) -> None:
         return check_regular(path)
     if card:
         raise UserError(f"{card.id} needs {_describe(card)} as {shown}: fetch it from {card.url}.")
-    nearest = ", ".join(difflib.get_close_matches(str(path), CARDS, n=3, cutoff=0.5))
-    raise UserError(f"{shown} is no file and no id of published weights{f' (nearest: {nearest})' if nearest else ''}.")
+    raise UserError(f"{shown} is no file and no id of published weights.{hint(str(path), CARDS, cutoff=0.5)}")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from PIL import Image, PngImagePlugin, features
 from inception_jax.data import exif, jpeg_regions, loader, pixels, sources
 from inception_jax.data.loader import LoaderOptions
 from inception_jax.data.transforms import Evaluate, InceptionCrop
-from inception_jax.inference.images import open_image
+from inception_jax.inference.images import load_rgb
 from tests.data.images import encode, noise
 
 TURNED = {  # stored [H, W, 3] -> seen
@@ -142,9 +142,9 @@ def test_an_image_is_the_same_as_a_path_as_bytes_and_as_pillow_opened_it(tmp_pat
     seen = TURNED[8](STORED if file_format == "TIFF" else np.asarray(pixels.decode(encoded)))
     with Image.open(path) as image:
         for each in (path, str(path), encoded, image, image.convert("RGB")):
-            np.testing.assert_array_equal(open_image(each), seen)
-            again = open_image(open_image(each))  # what was turned is not turned again
+            np.testing.assert_array_equal(load_rgb(each), seen)
+            again = load_rgb(load_rgb(each))  # what was turned is not turned again
             np.testing.assert_array_equal(again, seen)
     if file_format != "TIFF":
-        np.testing.assert_array_equal(open_image(path, exif=False), pixels.decode(encoded))
-        np.testing.assert_array_equal(open_image(pixels.decode(encoded)), pixels.decode(encoded))
+        np.testing.assert_array_equal(load_rgb(path, exif=False), pixels.decode(encoded))
+        np.testing.assert_array_equal(load_rgb(pixels.decode(encoded)), pixels.decode(encoded))

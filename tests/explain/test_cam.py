@@ -91,9 +91,9 @@ def test_classes_by_name(small):
     [
         (
             lambda p, x: cam.cam(p, x, "clas 5"),
-            r"There is no class 'clas 5'; nearest: class 5.*; indices are 0 \.\.\. 9",
+            r"There is no class 'clas 5'\. Nearest: class 5.*\. Indices are 0 \.\.\. 9",
         ),
-        (lambda p, x: cam.cam(p, x, 10), r"There is no class 10; .*indices are 0 \.\.\. 9"),
+        (lambda p, x: cam.cam(p, x, 10), r"There is no class 10\. Indices are 0 \.\.\. 9"),
         (lambda p, x: cam.cam(p, x, -1), r"There is no class -1"),
         (lambda p, x: cam.cam(p, x, "crane"), r"Several classes are called 'crane': give one of the indices \[1, 2\]"),
         (
@@ -117,7 +117,7 @@ def test_what_is_refused(small, call, message):
 @pytest.mark.parametrize("name", ["googlenet_gap", "inception_v3_fid", "inception_resnet_v1"])
 def test_the_last_map_is_what_is_averaged(name):
     model = zoo.create_model(name)
-    last = subnetworks.last_map(model)
+    last = subnetworks.averaged_endpoint(model)
     rest = list(model.table)[list(model.table).index(last) + 1 :]
     assert rest == (["pool3"] if name == "inception_v3_fid" else [])
 

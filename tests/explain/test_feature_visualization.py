@@ -200,16 +200,16 @@ def _full(*_, **__):
 def test_a_large_image_is_drawn_from_a_small_copy_and_its_box_is_of_the_whole(small):
     image = Image.fromarray(PICTURE).resize((3000, 2400), Image.Resampling.NEAREST)
     maps = np.abs(cam.cam(small, image).maps[0])
-    placed = heatmaps.Placed(heatmaps.heat(maps), small.transform.box(*image.size), *image.size)
+    placed = heatmaps.PlacedHeatmap(heatmaps.heat(maps), small.transform.box(*image.size), *image.size)
     whole = heatmaps.on_image(placed.maps, placed.box, *image.size)[0]
-    shown = plots.Shown(image)
+    shown = plots.DisplayImage(image)
     assert (shown.size, shown.image.size) == ((3000, 2400), (1600, 1280))
     box = localisation.largest_box(placed.each()[0], 0.6)
     assert box == localisation.largest_box(whole, 0.6)
     np.testing.assert_array_equal(
         localisation.pseudo_mask(placed, [7], 0.6), np.where(whole > np.float32(0.6) * whole.max(), 8, 0)
     )
-    found = plots.Found(7, "a", placed.each()[0], box)
+    found = plots.ClassHeatmap(7, "a", placed.each()[0], box)
     figure = plots.draw_heat(shown, [found], small(image), "title")
     drawn = [axis.images[0].get_array().shape for axis in figure.axes[:2]]
     assert drawn == [(1280, 1600, 3)] * 2
@@ -226,9 +226,9 @@ def test_names_in_pictures_are_no_tex_and_have_no_letters_without_a_font(small, 
     made = copy.copy(small)
     made.class_names = names
     scores = made.top(np.arange(10.0)[::-1], 4)
-    placed = heatmaps.Placed(np.ones((1, 2, 2)), (0, 0, 30, 24), 30, 24)
-    found = [plots.Found(i, names[i], placed.each()[0], None) for i in (0, 2)]
-    figure = plots.draw_heat(plots.Shown(Image.fromarray(PICTURE)), found, scores, "$ \u732b $")
+    placed = heatmaps.PlacedHeatmap(np.ones((1, 2, 2)), (0, 0, 30, 24), 30, 24)
+    found = [plots.ClassHeatmap(i, names[i], placed.each()[0], None) for i in (0, 2)]
+    figure = plots.draw_heat(plots.DisplayImage(Image.fromarray(PICTURE)), found, scores, "$ \u732b $")
     plots.save(figure, tmp_path / "out.png")  # warnings are errors
     texts = [text for text in figure.findobj(Text) if "$" in text.get_text() or "frac" in text.get_text()]
     assert {text.get_parse_math() for text in texts} == {False}

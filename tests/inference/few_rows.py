@@ -3,7 +3,7 @@
 import dataclasses
 
 from inception_jax.models import inputs, zoo
-from inception_jax.weights.files import Info, Weights
+from inception_jax.weights.files import Weights, WeightsInfo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,9 @@ def info(size, class_names, crop_fraction=1.0):
     card = zoo.model_card("googlenet_cifar")
     preprocess = dataclasses.replace(inputs.CIFAR, size=size, crop_fraction=crop_fraction)
     names = tuple(class_names)
-    return Info(card.name, len(names), False, preprocess, card.numerics, 0.05, source="a test", class_names=names)
+    return WeightsInfo(
+        card.name, len(names), False, preprocess, card.numerics, 0.05, source="a test", class_names=names
+    )
 
 
 def fresh(*_):

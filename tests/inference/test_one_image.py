@@ -12,7 +12,7 @@ from inception_jax.data.sources import open_source
 from inception_jax.errors import UserError
 from inception_jax.explain import cam, feature_visualization
 from inception_jax.inference.files import find_images
-from inception_jax.inference.images import as_images, as_names, open_image
+from inception_jax.inference.images import as_images, as_names, load_rgb
 from inception_jax.inference.predictor import Predictor
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (24, 30, 3), np.uint8)
@@ -84,7 +84,7 @@ def test_paths_in_an_array_are_many_images():
 
 def test_ragged_lists_are_refused():
     with pytest.raises(UserError, match="A list is no image: "):
-        open_image([[1], [1, 2]])
+        load_rgb([[1], [1, 2]])
 
 
 def test_names():

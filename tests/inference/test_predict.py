@@ -12,7 +12,7 @@ from PIL import Image
 from inception_jax.data.pixels import BrokenImage
 from inception_jax.errors import UserError
 from inception_jax.inference.files import find_images
-from inception_jax.inference.images import open_image
+from inception_jax.inference.images import load_rgb
 from inception_jax.weights import files
 from tests.inference.conftest import NAMES
 
@@ -73,7 +73,7 @@ def test_what_is_no_regular_file_is_said_at_once(tmp_path, kind):
         "secret": lambda: path.symlink_to("a.png"),
     }[kind]()
     with pytest.raises(BrokenImage, match=r"a\.png is no regular file but a|Too many levels of symbolic links"):
-        open_image(path)
+        load_rgb(path)
 
 
 def test_json_of_a_folder_in_order_with_a_broken_image(run, folder, source, predictor, tmp_path):

@@ -14,7 +14,7 @@ from inception_jax.data.transforms import BrokenImage
 from inception_jax.errors import UserError
 from inception_jax.inference import predictor as predictors
 from inception_jax.inference.evaluation import evaluate
-from inception_jax.inference.images import open_image
+from inception_jax.inference.images import load_rgb
 from inception_jax.inference.predictor import Predictor, log_softmax
 from inception_jax.training.compilation import CompilationLog
 from tests.inference.conftest import NAMES
@@ -136,10 +136,10 @@ def test_arrays_that_are_no_images(predictor, image, message):
 
 def test_grey_images_become_rgb():
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
-    assert np.array_equal(np.asarray(open_image(grey)), np.stack([grey] * 3, -1))
+    assert np.array_equal(np.asarray(load_rgb(grey)), np.stack([grey] * 3, -1))
     buffer = io.BytesIO()
     Image.fromarray(grey).save(buffer, "PNG")
-    assert open_image(buffer.getvalue()).mode == "RGB"
+    assert load_rgb(buffer.getvalue()).mode == "RGB"
 
 
 def test_what_is_refused(predictor, source):

@@ -64,12 +64,16 @@ def test_evaluation_geometry():
         ("inceptionv3", "inception_v3,"),
         ("inception_resnet", "inception_resnet_v"),
         ("legacy_xception", "xception"),
-        ("zzz", ", ".join(NAMES)),
     ],
 )
 def test_unknown_names_are_answered_with_the_nearest(name, nearest):
     with pytest.raises(ValueError, match=rf"No model is called '{name}'\. Nearest: .*{nearest}"):
         zoo.create_model(name)
+
+
+def test_a_name_like_no_other_is_answered_with_all():
+    with pytest.raises(ValueError, match=rf"No model is called 'zzz'\. Models: {', '.join(NAMES)}\."):
+        zoo.create_model("zzz")
 
 
 @pytest.mark.parametrize(

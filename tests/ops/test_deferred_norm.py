@@ -16,7 +16,14 @@ from inception_jax.ops.deferred_norm import DeferredNorm, apply_norm
 
 TOLERANCE = {"float64": 1e-11, "float32": 2e-4, "bfloat16": 0.1}
 PADDING = ((1, 1), (0, 1))
-KERNELS = {"conv", "conv_kernel_gradient", "moments", "deferred_norm_gradient", "max_pool_with_argmax", "max_pool_gradient"}
+KERNELS = {
+    "conv",
+    "conv_kernel_gradient",
+    "moments",
+    "deferred_norm_gradient",
+    "max_pool_with_argmax",
+    "max_pool_gradient",
+}
 
 
 def _plain_conv(x, kernel, bias, stride):

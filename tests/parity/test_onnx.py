@@ -12,7 +12,7 @@ import pytest
 
 from inception_jax import weights
 from inception_jax.explain import cam
-from inception_jax.inference.export_onnx import Graph, Maps, onnx_model
+from inception_jax.inference.export_onnx import Graph, Value, onnx_model
 from inception_jax.inference.predictor import Predictor
 from inception_jax.models import layers, spec, zoo
 from tests.weights.test_files import tiny
@@ -68,7 +68,7 @@ def test_full_size(record, name):
 def test_adaptive_pools(size, output):
     """Of an output larger than one, which only auxiliary heads have in the zoo."""
     graph = Graph(spec.TORCH)
-    maps = graph.row(spec.AdaptivePool(output), Maps("maps", size, size), {}, "pool")
+    maps = graph.row(spec.AdaptivePool(output), Value("maps", size, size), {}, "pool")
     values = [
         onnx.helper.make_tensor_value_info(name, 1, ["b", 5, n, n]) for name, n in (("maps", size), ("pool", output))
     ]
@@ -79,4 +79,4 @@ def test_adaptive_pools(size, output):
     (found,) = session.run(None, {"maps": x})
     expected = layers.adaptive_avg_pool(x.transpose(0, 2, 3, 1), output).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
-    assert maps == Maps("pool", output, output)
+    assert maps == Value("pool", output, output)

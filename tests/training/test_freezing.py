@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("short_network")
     ("freeze", "message"),
     [
         ("backbon", "freeze is 'backbon'; it must be none, backbone or up_to:ENDPOINT"),
-        ("up_to:", "the model has no endpoint ''. Nearest: none. All: conv1, "),
+        ("up_to:", "the model has no endpoint ''. All: conv1, "),
         ("up_to:4f", "freeze is 'up_to:4f'; the model has no endpoint '4f'. Nearest: 4e, 4d, 4c. All: conv1, "),
     ],
 )

@@ -11,7 +11,7 @@ import safetensors.numpy
 from inception_jax.errors import UserError
 from inception_jax.models import zoo
 from inception_jax.weights import files
-from inception_jax.weights.files import Info, Weights
+from inception_jax.weights.files import Weights, WeightsInfo
 from inception_jax.weights.fitting import initial_values
 from inception_jax.weights.naming.lineages import variable_shapes
 
@@ -19,7 +19,7 @@ from inception_jax.weights.naming.lineages import variable_shapes
 def tiny(name="googlenet_cifar", num_classes=10, width=0.1, **settings) -> Weights:
     """Weights of a narrow network, random but for what its initialisation makes constant."""
     card = zoo.model_card(name)
-    info = Info(
+    info = WeightsInfo(
         model=name,
         num_classes=num_classes,
         aux=True,
@@ -61,7 +61,7 @@ def test_round_trip_is_bit_exact(path):
 
 @pytest.mark.parametrize("name", zoo.MODELS)
 def test_numerics_survive(name, tmp_path):
-    info = Info(name, 3, False, zoo.model_card(name).preprocess, zoo.model_card(name).numerics, width=0.1)
+    info = WeightsInfo(name, 3, False, zoo.model_card(name).preprocess, zoo.model_card(name).numerics, width=0.1)
     assert files.from_json(files.to_json(info)) == info
 
 
@@ -100,7 +100,7 @@ def _rewritten(path, change):
 
 
 def _info(**changes):
-    """Returns a change of the `Info` in the metadata; "a__b" is b in a."""
+    """Returns a change of the `WeightsInfo` in the metadata; "a__b" is b in a."""
 
     def change(metadata, arrays):
         info = json.loads(metadata["info"])

@@ -168,7 +168,7 @@ def test_our_own_files_and_weights_in_memory(tmp_path):
     ("source", "message"),
     [
         ("missing.pth", r"missing.pth is no file and no id of published weights\.$"),
-        ("timm/inception_v3.tf_in1", r"no id of published weights \(nearest: timm/inception_v3.tf_in1k, "),
+        ("timm/inception_v3.tf_in1", r"no id of published weights\. Nearest: timm/inception_v3.tf_in1k"),
         ("", r"A path is empty"),
         (".", r"\. is a folder; weights are a file, the id of a card, or a run with checkpoints/ in it"),
         ("~nosuch/x.pth", r"~nosuch/x.pth: .* is no user of this machine"),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from inception_jax.weights.naming.names import Names, Path
+from inception_jax.weights.naming.names import Names, ParamPath
 
 Shape = tuple[int, ...]
 
@@ -19,7 +19,7 @@ class Slot(NamedTuple):
     ours = theirs.reshape(view).transpose(axes).reshape(our_shape), mirrored along its axis `flip`.
     """
 
-    path: Path
+    path: ParamPath
     name: str
     our_shape: Shape
     their_shape: Shape
@@ -53,15 +53,15 @@ class Layout(NamedTuple):
     leaves          suffix by our (sub-module, leaf); the sub-modules are conv, depthwise, pointwise, bn, linear, hidden
     outputs_first   kernels are [outputs, inputs, height, width], and maps are flattened channels first (else as ours)
     linear_as_conv  linear layers are 1x1 convolutions
-    no_gains        files may lack the gains of batch norms: they are one
+    may_lack_scale        files may lack the gains of batch norms: they are one
     """
 
     leaves: Mapping[tuple[str, str], str]
     outputs_first: bool
     linear_as_conv: bool = False
-    no_gains: bool = False
+    may_lack_scale: bool = False
 
-    def slot(self, path: Path, shape: Shape, unit: Unit) -> Slot:
+    def slot(self, path: ParamPath, shape: Shape, unit: Unit) -> Slot:
         """Returns the slot of our parameter at `path` (collection, modules, leaf)."""
         part, leaf = path[-2:]
         name = (unit.names.norm if part == "bn" else unit.names.layer) + self.leaves[part, leaf]
@@ -122,7 +122,7 @@ SLIM = Layout(
     | {("pointwise", "bias"): "/biases"}
     | {key: f"/{name}" for key, name in _TF_NORM.items()},
     outputs_first=False,
-    no_gains=True,
+    may_lack_scale=True,
 )
 SLIM_1X1 = SLIM._replace(linear_as_conv=True)
 KERAS = Layout(
@@ -130,5 +130,5 @@ KERAS = Layout(
     | {("depthwise", "kernel"): "/depthwise_kernel", ("pointwise", "kernel"): "/pointwise_kernel"}
     | {key: f"/{name}" for key, name in _TF_NORM.items()},
     outputs_first=False,
-    no_gains=True,
+    may_lack_scale=True,
 )

@@ -16,7 +16,7 @@ from inception_jax.models import inputs, spec, zoo
 from inception_jax.models.network import InceptionNet
 from inception_jax.weights.naming import layouts, names, tf_names
 from inception_jax.weights.naming.layouts import Layout, Shape, Slot, Unit
-from inception_jax.weights.naming.names import Naming, Path
+from inception_jax.weights.naming.names import Naming, ParamPath
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -50,7 +50,7 @@ class Lineage:
     def slots(self, model: InceptionNet) -> list[Slot]:
         """Returns the slots of the parameters of `model` that these files hold."""
         named, paths = self.naming(model), names.units(model)
-        units: dict[Path, Unit] = {}
+        units: dict[ParamPath, Unit] = {}
         for row in paths.keys() & named.keys():
             for path, theirs in zip(paths[row], named[row], strict=True):
                 units[path] = Unit(theirs, *_facts(model, row))
@@ -78,7 +78,7 @@ class Lineage:
 
 
 @functools.lru_cache(maxsize=64)
-def variable_shapes(model: InceptionNet, image_size: int | None = None) -> dict[Path, Shape]:
+def variable_shapes(model: InceptionNet, image_size: int | None = None) -> dict[ParamPath, Shape]:
     """Returns the shape of every variable of `model` by path: (collection, modules ..., leaf).
 
     Hidden layers of heads depend on the size of the images in pixels; None: the model card's.
@@ -94,7 +94,7 @@ def init_size(model: InceptionNet, image_size: int | None = None) -> int:
     return max(size, model.minimum_input(train=True))
 
 
-def _unit_path(path: Path) -> Path:
+def _unit_path(path: ParamPath) -> ParamPath:
     """Returns the unit that the variable at `path` belongs to: a linear layer is one, a convolution lies in one."""
     return path[1:-1] if path[-2] in ("linear", "hidden") else path[1:-2]
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 from inception_jax.models import spec
 from inception_jax.models.network import InceptionNet
 
-Path = tuple[str, ...]
+ParamPath = tuple[str, ...]
 
 
 class Names(NamedTuple):
@@ -27,7 +27,7 @@ UnitNames = dict[str, list[Names]]  # by row of the table; "classifier" and "aux
 Naming = Callable[[InceptionNet], UnitNames]
 
 
-def units(model: InceptionNet) -> dict[str, list[Path]]:
+def units(model: InceptionNet) -> dict[str, list[ParamPath]]:
     """Returns the paths of the units of each row and head, in the order of the table: `inception_3a/branch2_0`."""
     found = {name: list(row_units((spec.module_name(name, row),), row)) for name, row in model.table.items()}
     for tap, head in model.aux_heads.items():
@@ -37,7 +37,7 @@ def units(model: InceptionNet) -> dict[str, list[Path]]:
     return found | {"classifier": [("classifier", "linear")]}
 
 
-def row_units(path: Path, row: spec.Row | spec.Block) -> Iterator[Path]:
+def row_units(path: ParamPath, row: spec.Row | spec.Block) -> Iterator[ParamPath]:
     """Yields the paths of the convolutions of the row at `path`; a residual's `up` and `shortcut` come last."""
     match row:
         case spec.Conv() | spec.SeparableConv():
@@ -55,7 +55,7 @@ def row_units(path: Path, row: spec.Row | spec.Block) -> Iterator[Path]:
                 yield from _chain_units(path, branch, f"branch{i}")
 
 
-def _chain_units(path: Path, rows: spec.Branch, prefix: str) -> Iterator[Path]:
+def _chain_units(path: ParamPath, rows: spec.Branch, prefix: str) -> Iterator[ParamPath]:
     for j, row in enumerate(rows):
         yield from row_units((*path, f"{prefix}_{j}"), row)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-
 from inception_jax.models import zoo
+from inception_jax.suggestions import hint
 from inception_jax.weights.published import others, pytorch
 from inception_jax.weights.published.card import WeightCard as WeightCard
 
@@ -18,9 +17,7 @@ def weight_card(id: str) -> WeightCard:
       ValueError: no set has this id; the message offers the nearest.
     """
     if id not in CARDS:
-        nearest = [known for known in CARDS if id in known] or difflib.get_close_matches(id, CARDS, n=3, cutoff=0.4)
-        hint = f" Nearest: {', '.join(nearest)}." if nearest else ""
-        raise ValueError(f"No published weights are called {id!r}.{hint} All: inception-jax weights.")
+        raise ValueError(f"No published weights are called {id!r}.{hint(id, CARDS)} `inception-jax weights` lists all.")
     return CARDS[id]
 
 

@@ -122,7 +122,7 @@ def test_cards_by_model():
         ("torchvision/googlnet", " Nearest: torchvision/googlenet,"),
         ("timm/inception_v4", " Nearest: timm/inception_v4.tf_in1k."),
         ("bvlc_googlenet", " Nearest: caffe/bvlc_googlenet."),
-        ("zzz", " All: inception-jax weights."),
+        ("zzz", " `inception-jax weights` lists all."),
     ],
 )
 def test_unknown_ids_are_answered_with_the_nearest(id, nearest):
