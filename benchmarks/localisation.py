@@ -9,6 +9,7 @@ It is trained here; then the box of the true class's map, by the paper's thresho
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -24,20 +25,48 @@ from flax import traverse_util
 from matplotlib.figure import Figure
 from PIL import Image
 
+from benchmarks import shapes
 from inception_jax.explain import cam, localisation, plots
 from inception_jax.explain.heatmaps import heat, on_image
-from inception_jax.inference.predictor import Predictor, normalise
-from tests.inference import shapes
-from tests.inference.few_rows import FewRows, info
+from inception_jax.inference.predictor import Predictor
+from inception_jax.models import inputs, zoo
+from inception_jax.models.inputs import normalise
+from inception_jax.models.network import InceptionNet
+from inception_jax.weights import Info, Weights
 
 ROWS = ("conv1", "pool3", "4a", "4b")
 SIZE, BATCH = 64, 32
 Method = Callable[..., cam.Explanation]
 
 
+@dataclasses.dataclass(frozen=True)
+class FewRows(Weights):
+    """Weights of `ROWS` of googlenet_cifar alone."""
+
+    def create_model(self, *args: Any, **overrides: Any) -> InceptionNet:
+        model = super().create_model(*args, **overrides)
+        return model.clone(table={row: model.table[row] for row in ROWS})
+
+
+def info() -> Info:
+    """Returns what the weights are of: images of SIZE pixels, the classes of the shapes, a twentieth of the width."""
+    card = zoo.model_card("googlenet_cifar")
+    preprocess = dataclasses.replace(inputs.CIFAR, size=SIZE, crop_fraction=1.0)
+    return Info(
+        model=card.name,
+        num_classes=len(shapes.CLASSES),
+        aux=False,
+        preprocess=preprocess,
+        numerics=card.numerics,
+        width=0.05,
+        source="benchmarks/localisation.py",
+        class_names=shapes.CLASSES,
+    )
+
+
 def train(steps: int, seed: int) -> FewRows:
     """Returns weights trained on fresh images at every step, from their classes alone."""
-    source = FewRows(info(SIZE, shapes.CLASSES), {}, rows=ROWS)
+    source = FewRows(info(), {})
     model = source.create_model(aux=False, dropout=0.0)
     variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, SIZE, SIZE, 3)))
     optimizer = optax.adamw(optax.warmup_cosine_decay_schedule(0, 5e-3, steps // 10, steps))
@@ -67,7 +96,7 @@ def train(steps: int, seed: int) -> FewRows:
         variables, state, value, right = step(variables, state, pixels, labels)
         if i % 25 == 24:
             print(f"step {i + 1}/{steps}  loss {float(value):.3f}  top1 {float(right):.0%}", flush=True)
-    return FewRows(source.info, jax.tree.map(np.asarray, dict(variables)), rows=ROWS)
+    return FewRows(source.info, jax.tree.map(np.asarray, dict(variables)))
 
 
 def explain(predictor: Predictor, method: Method, drawn: Sequence[shapes.Shape]) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +151,7 @@ def main() -> None:
     if args.weights and args.weights.exists():
         with np.load(args.weights) as file:
             flat = {tuple(name.split("/")): file[name] for name in file}
-        source = FewRows(info(SIZE, shapes.CLASSES), traverse_util.unflatten_dict(flat), rows=ROWS)
+        source = FewRows(info(), traverse_util.unflatten_dict(flat))
     else:
         source = train(args.steps, args.seed)
         if args.weights:

@@ -13,13 +13,13 @@ from inception_jax.describe.models_page import models_markdown
 from inception_jax.describe.summary import summarize
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 ROWS_OF_MODELS = re.findall(
     r"^\| `(\w+)` \|.*\| ([\d,]+) / ([\d,]+) \| ([\d.]+) at (\d+) \|$", (ROOT / "README.md").read_text(), re.M
 )
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
         assert (document.parent / target).exists(), target
