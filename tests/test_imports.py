@@ -4,6 +4,7 @@ import ast
 import importlib
 import pathlib
 import pkgutil
+import re
 import subprocess
 import sys
 
@@ -229,3 +230,38 @@ def test_a_name_that_never_was_is_none_of_these():
 
     with pytest.raises(AttributeError, match=r"'inception_jax.inference.predictor' has no attribute 'Classes'"):
         _ = predictor.Classes
+
+
+# Inside the rooms of models and ops.
+
+TABLES = ("googlenet", "inception_v2", "inception_v3", "inception_v4", "inception_resnet", "xception")
+HOW = re.compile(r"\b(cpus?|gpus?|tpus?|pallas|c\+\+|cuda|matplotlib)(?!\w)", re.IGNORECASE)
+
+
+def test_tables_import_the_words_of_tables_and_other_tables_alone():
+    allowed = {f"inception_jax.models.{name}" for name in ("spec", *TABLES)} | {"inception_jax.models"}
+    for table in TABLES:
+        names = _imports(PACKAGE / "models" / f"{table}.py")
+        ours = {name for name in names if name.startswith("inception_jax")}
+        assert {name for name in ours if name not in allowed and name.rpartition(".")[0] not in allowed} == set()
+
+
+def test_models_use_the_public_functions_of_ops_and_its_deferred_norm_alone():
+    public = {f"inception_jax.{name}" for name in ("ops", "ops.deferred_norm")}
+    for path in _sources(PACKAGE / "models"):
+        names = {name for name in _imports(path) if name.startswith("inception_jax.ops")}
+        assert {name for name in names if name not in public and name.rpartition(".")[0] not in public} == set(), path
+
+
+def test_models_say_nothing_of_how_they_are_computed():
+    found = {
+        f"{path.name}: {match[0]}"
+        for path in _sources(PACKAGE / "models")
+        for match in HOW.finditer(path.read_text().replace('"pallas"', ""))
+    }
+    assert found == set()
+
+
+@pytest.mark.parametrize("text", ["runs on TPUs", "import matplotlib", "by C++ code", "on the CPU"])
+def test_the_check_for_how_can_fail(text):
+    assert HOW.search(text)

@@ -1,7 +1,8 @@
 """Layers of an Inception block that run together: the same values and parameters, in fewer passes over the input.
 
 Several branches of a block begin with a 1x1 convolution of the same input. In training those are one convolution, whose
-outputs are divided among the branches. On TPUs a Pallas kernel can run a max pool and the 1x1 convolution behind it.
+outputs are divided among the branches. Where `ops` has one kernel for both, a max pool and the 1x1 convolution behind
+it are one step.
 For inference, `inference.fold_and_fuse` rewrites tables and parameters instead.
 """
 

@@ -26,7 +26,7 @@ def inception_v1(n1x1: int, n3x3_reduce: int, n3x3: int, n5x5_reduce: int, n5x5:
 
 
 def inception_naive(n1x1: int, _n3x3_reduce: int, n3x3: int, _n5x5_reduce: int, n5x5: int, _pool_proj: int) -> Block:
-    """Returns the module without reductions (fig. 2a): the pool passes all its input on, so the blocks only grow."""
+    """Returns the module without reductions (fig. 2a); the pool keeps all its channels, so channels only grow."""
     return (
         (Conv(n1x1),),
         (Conv(n3x3, (3, 3)),),
@@ -57,7 +57,7 @@ STEM: dict[str, Row | Block] = {  # 1409.4842, Table 1 and fig. 3
     "pool2": POOL_3X3_S2,  # 28x28x192
 }
 STEM_BN: dict[str, Row | Block] = {name: row for name, row in STEM.items() if not isinstance(row, LocalResponseNorm)}
-STEM_CIFAR: dict[str, Row | Block] = {"conv1": Conv(192, (3, 3))}  # 32x32x192: what pool2 hands on, at 32 pixels
+STEM_CIFAR: dict[str, Row | Block] = {"conv1": Conv(192, (3, 3))}  # 32x32x192: as many channels as pool2 has
 
 PAPER_AUX = {"4a": AuxHead(), "4d": AuxHead()}
 TORCHVISION_AUX = {tap: AuxHead(rows=(AdaptivePool(4), Conv(128))) for tap in PAPER_AUX}
@@ -91,11 +91,13 @@ GOOGLENET_GAP = {name: row for name, row in GOOGLENET.items() if name not in ("p
 GOOGLENET_TORCHVISION = table1(STEM_BN, inception_torchvision, pool4=Pool("max", 2, 2))
 GOOGLENET_CIFAR = table1(STEM_CIFAR)
 
+# fmt: off
 SLIM_NAMES = {  # TF-slim's names; the letters of its modules are one further than the paper's
-    **{"conv1": "Conv2d_1a_7x7", "pool1": "MaxPool_2a_3x3", "conv2_reduce": "Conv2d_2b_1x1", "conv2": "Conv2d_2c_3x3"},
-    **{"pool2": "MaxPool_3a_3x3", "pool3": "MaxPool_4a_3x3", "pool4": "MaxPool_5a_2x2"},
-    **{"3a": "Mixed_3b", "3b": "Mixed_3c"},
-    **{"4a": "Mixed_4b", "4b": "Mixed_4c", "4c": "Mixed_4d", "4d": "Mixed_4e", "4e": "Mixed_4f"},
-    **{"5a": "Mixed_5b", "5b": "Mixed_5c"},
+    "conv1": "Conv2d_1a_7x7", "pool1": "MaxPool_2a_3x3", "conv2_reduce": "Conv2d_2b_1x1", "conv2": "Conv2d_2c_3x3",
+    "pool2": "MaxPool_3a_3x3", "pool3": "MaxPool_4a_3x3", "pool4": "MaxPool_5a_2x2",
+    "3a": "Mixed_3b", "3b": "Mixed_3c",
+    "4a": "Mixed_4b", "4b": "Mixed_4c", "4c": "Mixed_4d", "4d": "Mixed_4e", "4e": "Mixed_4f",
+    "5a": "Mixed_5b", "5b": "Mixed_5c",
 }
+# fmt: on
 INCEPTION_V1_SLIM = {SLIM_NAMES[name]: row for name, row in GOOGLENET_TORCHVISION.items()}

@@ -12,7 +12,7 @@ from inception_jax.models.spec import VALID, Block, Conv, Pool, Residual, Row
 
 
 def block35(n3x3: int, n3x3_double: int) -> Residual:
-    """Returns the residual block for 35x35 maps (figs. 10 and 16)."""
+    """Returns the residual block at 35x35 pixels (figs. 10 and 16)."""
     branches = (
         (Conv(32),),
         (Conv(32), Conv(32, (3, 3))),
@@ -22,19 +22,19 @@ def block35(n3x3: int, n3x3_double: int) -> Residual:
 
 
 def block17(n1x1: int, n1x7: int, n7x1: int) -> Residual:
-    """Returns the residual block for 17x17 maps (figs. 11 and 17)."""
+    """Returns the residual block at 17x17 pixels (figs. 11 and 17)."""
     branches = ((Conv(n1x1),), (Conv(128), Conv(n1x7, (1, 7)), Conv(n7x1, (7, 1))))
     return Residual((branches,), 0.10, up=True, relu=True)
 
 
 def block8(n1x3: int, n3x1: int) -> Residual:
-    """Returns the residual block for 8x8 maps (figs. 13 and 19)."""
+    """Returns the residual block at 8x8 pixels (figs. 13 and 19)."""
     branches = ((Conv(192),), (Conv(192), Conv(n1x3, (1, 3)), Conv(n3x1, (3, 1))))
     return Residual((branches,), 0.20, up=True, relu=True)
 
 
 def reduction_b(n3x3: int, n3x3_reduce: int, n3x3_double: int) -> Block:
-    """Returns the module that halves 17x17 maps (figs. 12 and 18)."""
+    """Returns the reduction from 17x17 to 8x8 pixels (figs. 12 and 18)."""
     return (
         (Conv(256), Conv(384, (3, 3), 2, VALID)),
         (Conv(256), Conv(n3x3, (3, 3), 2, VALID)),

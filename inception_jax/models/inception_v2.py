@@ -33,11 +33,13 @@ def module(
     )
 
 
-def halving(n3x3_reduce: int, n3x3: int, double_reduce: int, double: int, *, reduction: Init | None = None) -> Block:
-    """Returns the module that halves the map: strides on the last rows, and the pool passes all its input on."""
+def reduction(
+    n3x3_reduce: int, n3x3: int, double_reduce: int, double: int, *, reduce_init: Init | None = None
+) -> Block:
+    """Returns the module of stride 2: the last rows have it, and the pool keeps all channels of the input."""
     return (
-        (Conv(n3x3_reduce, init=reduction), Conv(n3x3, (3, 3), 2)),
-        (Conv(double_reduce, init=reduction), Conv(double, (3, 3)), Conv(double, (3, 3), 2)),
+        (Conv(n3x3_reduce, init=reduce_init), Conv(n3x3, (3, 3), 2)),
+        (Conv(double_reduce, init=reduce_init), Conv(double, (3, 3)), Conv(double, (3, 3), 2)),
         (MAX_3X3_S2,),
     )
 
@@ -51,19 +53,19 @@ BN_INCEPTION: dict[str, Row | Block] = {
     "pool2": MAX_3X3_S2,  # 28x28x192
     "3a": module(64, 64, 64, 64, 96, 32),  # 28x28x256
     "3b": module(64, 64, 96, 64, 96, 64),  # 28x28x320
-    "3c": halving(128, 160, 64, 96),  # 14x14x576
+    "3c": reduction(128, 160, 64, 96),  # 14x14x576
     "4a": module(224, 64, 96, 96, 128, 128),  # 14x14x576
     "4b": module(192, 96, 128, 96, 128, 128),  # 14x14x576
     "4c": module(160, 128, 160, 128, 160, 128),  # 14x14x608
     "4d": module(96, 128, 192, 160, 192, 128),  # 14x14x608
-    "4e": halving(128, 192, 192, 256),  # 7x7x1056
+    "4e": reduction(128, 192, 192, 256),  # 7x7x1056
     "5a": module(352, 192, 320, 160, 224, 128),  # 7x7x1024
     "5b": module(352, 192, 320, 192, 224, 128, "max"),  # 7x7x1024
 }
 
 
 slim_module = functools.partial(module, reduction=REDUCTION, projection=PROJECTION)
-slim_halving = functools.partial(halving, reduction=REDUCTION)
+slim_reduction = functools.partial(reduction, reduce_init=REDUCTION)
 
 # The stem is separable, with a bias and no norm; projections of 96 keep the 576 channels that the paper prints.
 INCEPTION_V2: dict[str, Row | Block] = {
@@ -74,12 +76,12 @@ INCEPTION_V2: dict[str, Row | Block] = {
     "MaxPool_3a_3x3": MAX_3X3_S2,  # 28x28x192
     "Mixed_3b": slim_module(64, 64, 64, 64, 96, 32),  # 28x28x256
     "Mixed_3c": slim_module(64, 64, 96, 64, 96, 64),  # 28x28x320
-    "Mixed_4a": slim_halving(128, 160, 64, 96),  # 14x14x576
+    "Mixed_4a": slim_reduction(128, 160, 64, 96),  # 14x14x576
     "Mixed_4b": slim_module(224, 64, 96, 96, 128, 128),  # 14x14x576
     "Mixed_4c": slim_module(192, 96, 128, 96, 128, 128),
     "Mixed_4d": slim_module(160, 128, 160, 128, 160, 96),
     "Mixed_4e": slim_module(96, 128, 192, 160, 192, 96),  # 14x14x576
-    "Mixed_5a": slim_halving(128, 192, 192, 256),  # 7x7x1024
+    "Mixed_5a": slim_reduction(128, 192, 192, 256),  # 7x7x1024
     "Mixed_5b": slim_module(352, 192, 320, 160, 224, 128),  # 7x7x1024
     "Mixed_5c": slim_module(352, 192, 320, 192, 224, 128, "max"),  # 7x7x1024
 }

@@ -23,7 +23,7 @@ STEM: dict[str, Row | Block] = {
 
 
 def module_35(pool_proj: int) -> Block:
-    """Returns the module for 35x35 maps: the 5x5 branch stays, the other one is two 3x3 (section 3.1, fig. 5)."""
+    """Returns the module at 35x35 pixels: the 5x5 branch stays, the other one is two 3x3 (section 3.1, fig. 5)."""
     return (
         (Conv(64),),
         (Conv(48), Conv(64, (5, 5))),
@@ -33,7 +33,7 @@ def module_35(pool_proj: int) -> Block:
 
 
 def module_17(n7x7: int) -> Block:
-    """Returns the module for 17x17 maps, where 7x7 is 1x7 and 7x1 (section 3.2, fig. 6)."""
+    """Returns the module at 17x17 pixels, where 7x7 is 1x7 and 7x1 (section 3.2, fig. 6)."""
     return (
         (Conv(192),),
         (Conv(n7x7), Conv(n7x7, (1, 7)), Conv(192, (7, 1))),
@@ -43,7 +43,7 @@ def module_17(n7x7: int) -> Block:
 
 
 def module_8(pool: Literal["max", "avg"] = "avg") -> Block:
-    """Returns the module for 8x8 maps, whose 3x3 fork into 1x3 and 3x1: an expanded filter bank (section 6, fig. 7)."""
+    """Returns the module at 8x8 pixels: a 3x3 forks into 1x3 and 3x1, an expanded filter bank (section 6, fig. 7)."""
     fork = ((Conv(384, (1, 3)),), (Conv(384, (3, 1)),))
     return (
         (Conv(320),),
@@ -57,7 +57,7 @@ INCEPTION_V3: dict[str, Row | Block] = STEM | {
     "Mixed_5b": module_35(32),  # 35x35x256
     "Mixed_5c": module_35(64),  # 35x35x288
     "Mixed_5d": module_35(64),  # 35x35x288
-    "Mixed_6a": (  # 17x17x768: convolutions and a pool halve the grid side by side (section 5, fig. 10)
+    "Mixed_6a": (  # 17x17x768: a reduction by convolutions and a pool in parallel (section 5, fig. 10)
         (Conv(384, (3, 3), 2, VALID),),
         (Conv(64), Conv(96, (3, 3)), Conv(96, (3, 3), 2, VALID)),
         (MAX_3X3_S2,),
@@ -77,7 +77,7 @@ INCEPTION_V3: dict[str, Row | Block] = STEM | {
 # What the FID and the Inception score read (arXiv 1706.08500): a max pool in the last module, features in "pool3".
 INCEPTION_V3_FID: dict[str, Row | Block] = INCEPTION_V3 | {"Mixed_7c": module_8("max"), "pool3": AdaptivePool(1)}
 
-# A 5x5 convolution that reads the whole 5x5 map plays the hidden layer, with batch norm (section 4, fig. 8).
+# In place of the hidden layer: a 5x5 convolution of the whole 5x5 input, with batch norm (section 4, fig. 8).
 AUX_HEAD = AuxHead(
     rows=(Pool("avg", 5, 3, VALID), Conv(128), Conv(768, (5, 5), padding=VALID, init=Init("normal", 0.01))),
     hidden=None,

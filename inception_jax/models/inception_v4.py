@@ -42,7 +42,7 @@ INCEPTION_C: Block = (  # fig. 6
 
 
 def reduction_a(k: int, l: int, m: int, n: int) -> Block:  # noqa: E741, the paper's names
-    """Returns the module that halves 35x35 maps (fig. 7, Table 1)."""
+    """Returns the reduction from 35x35 to 17x17 pixels (fig. 7, Table 1)."""
     return (
         (Conv(n, (3, 3), 2, VALID),),
         (Conv(k), Conv(l, (3, 3)), Conv(m, (3, 3), 2, VALID)),

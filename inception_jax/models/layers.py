@@ -50,7 +50,7 @@ class Inception(nn.Module):
 
 
 class Residual(nn.Module):
-    """Adds to x [B, H, W, C], or to its shortcut, what the rows make of x (1602.07261, figs. 10 to 19; 1610.02357).
+    """Adds to x [B, H, W, C], or to its shortcut, the output of the rows (1602.07261, figs. 10 to 19; 1610.02357).
 
     Row j is the sub-module `rows_{j}`.
     """

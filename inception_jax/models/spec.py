@@ -52,7 +52,7 @@ class SeparableConv(NamedTuple):
     relu: bool = True
     norm: bool = True
     init: Init | None = None
-    multiplier: int = 1  # maps that the depthwise convolution makes of each channel
+    multiplier: int = 1  # outputs of the depthwise convolution for each channel
 
 
 class Pool(NamedTuple):
@@ -65,7 +65,7 @@ class Pool(NamedTuple):
 
 
 class AdaptivePool(NamedTuple):
-    """Average pool to a map of `output` x `output`, whatever the input size; neighbouring windows may overlap."""
+    """Average pool to `output` x `output` pixels, whatever the input size; neighbouring windows may overlap."""
 
     output: int
 
@@ -84,7 +84,7 @@ class Relu(NamedTuple):
 
 
 class Channels(NamedTuple):
-    """The channels `start` ... `stop` of a map: what a branch takes of a convolution that it shares with others."""
+    """The channels `start` ... `stop`: the share of a branch in a convolution that several branches read."""
 
     start: int
     stop: int
@@ -93,7 +93,7 @@ class Channels(NamedTuple):
 class Residual(NamedTuple):
     """ReLU(shortcut(x) + scale * up(rows(x))), each part but the sum optional; only the rows are scaled.
 
-    `up` is a 1x1 convolution with a bias, without norm and ReLU, to as many maps as x has (1602.07261, section 3.2).
+    `up` is a 1x1 convolution with a bias, without norm and ReLU, to the channels of x (1602.07261, section 3.2).
     """
 
     rows: Branch
@@ -112,7 +112,7 @@ Table = Mapping[str, Row | Block]
 class AuxHead(NamedTuple):
     """Auxiliary classifier: rows, a hidden layer with ReLU, dropout, a linear layer (1409.4842, section 5).
 
-    Without a hidden layer the linear layer reads the average of the map (1512.00567, fig. 8). In training
+    Without a hidden layer the linear layer reads the average over height and width (1512.00567, fig. 8). In training
     its loss counts `weight` times.
     """
 

@@ -267,7 +267,7 @@ def create_model(
       name: one of `list_models()`.
       num_classes: outputs of the classifier and of the auxiliary heads; 0: neither exists, logits are [B, 0], and the
         pooled features are the mean over height and width of the last endpoint.
-      dtype: of the computation; bfloat16 on accelerators.
+      dtype: of the computation, float32 or bfloat16.
       aux: whether the auxiliary heads exist.
       width: multiplies the features of all convolutions and hidden layers, at least 16 each.
       dropout: before the classifier; None takes the card's.
@@ -277,8 +277,8 @@ def create_model(
         True: the last endpoint of each stride. The parameters are some of the whole model's: its variables serve, too.
       freeze: the rows of the table that training leaves as they are, their batch statistics included: "none",
         "backbone" (all of them; classifier and auxiliary heads train) or "up_to:ENDPOINT".
-      implementation: of convolutions, pools and batch norms. "auto": our C++ on CPUs, XLA's operations elsewhere;
-        "xla": XLA's alone; "native": the C++, or an error where it cannot be used; "pallas": our kernels for TPUs.
+      implementation: of convolutions, pools and batch norms: "auto" (the fastest one that has been measured on the
+        platform), "xla", "native" or "pallas"; see `ops.implementation`.
 
     Raises:
       ValueError: an unknown name or endpoint, or a value out of range.

@@ -218,4 +218,4 @@ def test_width_reaches_forks_residuals_and_shortcuts():
     module = inception_v3.module_8()
     fork = ((Conv(192, (1, 3)),), (Conv(192, (3, 1)),))
     assert spec.scale_width(module, 0.5)[1] == (Conv(192), fork)
-    assert spec.scale_width(xception.halving(128, 256), 0.5) == xception.halving(64, 128)
+    assert spec.scale_width(xception.reduction(128, 256), 0.5) == xception.reduction(64, 128)
