@@ -58,8 +58,11 @@ def resolve(implementation: Implementation, platform: str, alone: bool) -> str:
 
 def uses_native(implementation: Implementation) -> bool:
     """Returns whether a program that is traced here holds native ops on CPUs; raises as `resolve` does."""
-    alone = jax.local_device_count() == 1 or platforms.is_split_by_hand()
-    return resolve(override.value or implementation, platforms.name(), alone) == "native"
+    return resolve(override.value or implementation, platforms.name(), _is_alone()) == "native"
+
+
+def _is_alone() -> bool:
+    return jax.local_device_count() == 1 or platforms.is_split_by_hand()
 
 
 def pallas_device(implementation: Implementation) -> str | None:

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from inception_jax.errors import UserError
 from inception_jax.inference.fold_and_fuse import for_inference
 from inception_jax.inference.forward import trace_forward
+from inception_jax.ops.implementation import resolve
 from inception_jax.parallel.mesh import create_mesh
 from inception_jax.plan import compile_tpu, hlo
 from inception_jax.plan.chips import Slice
@@ -278,6 +279,7 @@ def _facts(question: Question, setup: Setup) -> dict[str, Any]:
     return {
         "model": setup.config.model.name,
         "dtype": setup.config.model.dtype,
+        "implementation": resolve(setup.model.implementation, "tpu", alone=True),
         "image_size": setup.preprocess.size,
         "num_classes": setup.model.num_classes,
         "batch_size": setup.config.batch_size,

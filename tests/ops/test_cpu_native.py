@@ -202,7 +202,7 @@ def test_kernels_that_xla_refuses_are_left_out_and_said_once(kernels_built, fres
         raise ValueError("API version (9.9) is incompatible\nand more")
 
     fresh.setattr(jax.ffi, "register_ffi_target", refuse)
-    fresh.setattr(jax, "local_device_count", lambda: 1)
+    fresh.setattr(implementation, "_is_alone", lambda: True)
     with implementation.override(None):
         assert cpu_native.missing()
         assert "@inception_jax" not in _trace() + _trace()
@@ -222,7 +222,7 @@ def test_kernels_that_were_not_built_are_said_once_and_only_where_they_are_misse
     fresh.setattr(cpu_native, "_import_error", ModuleNotFoundError("_native"))
     with implementation.override("xla"):
         _trace()
-    fresh.setattr(jax, "local_device_count", lambda: 1)
+    fresh.setattr(implementation, "_is_alone", lambda: True)
     with platforms._target(platforms._Target("tpu", "TPU v5 lite", 1)):
         assert not implementation.uses_native("auto")
     assert caplog.records == []

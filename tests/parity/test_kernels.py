@@ -6,7 +6,6 @@ import pytest
 
 from inception_jax.models import zoo
 from inception_jax.ops import tpu_pallas as kernels
-from inception_jax.ops.platforms import tracing_for
 from inception_jax.plan import compile_tpu, plan
 from inception_jax.plan.chips import parse_slice
 from inception_jax.training.compilation import trace_train_step
@@ -33,12 +32,11 @@ def assert_both_compile(device, size, channels, features):
 @pytest.mark.parametrize(("size", "features"), [(28, 64), (14, 128), (8, 160), (3, 16), (64, 64)])
 def test_the_most_channels_that_fit_compile(size, features):
     (device,) = compile_tpu.devices(parse_slice("v5e:1x1"))
-    with tracing_for([device]):
-        fitting = [
-            channels
-            for channels in range(kernels.CHANNELS, 8192, kernels.CHANNELS)
-            if kernels.fits((IMAGES, size, size, channels), features, jnp.bfloat16, groups=2)
-        ]
+    fitting = [
+        channels
+        for channels in range(kernels.CHANNELS, 8192, kernels.CHANNELS)
+        if kernels.fits(device.device_kind, (IMAGES, size, size, channels), features, jnp.bfloat16, groups=2)
+    ]
     assert_both_compile(device, size, fitting[-1], features)
 
 
@@ -47,12 +45,12 @@ def test_other_chips_take_them(topology):
     assert_both_compile(compile_tpu.devices(parse_slice(topology))[0], 28, 256, 64)
 
 
-def test_the_programs_of_a_run_hold_them(monkeypatch):
+@pytest.mark.parametrize("implementation", ["pallas", "auto"])
+def test_the_programs_of_a_run_hold_them_if_asked_for(monkeypatch, implementation):
     monkeypatch.setitem(zoo.MODELS, "short", SHORT)
-    for inference, calls in [(False, 4), (True, 2)]:
-        question = plan.Question(
-            "short", config("bfloat16"), parse_slice("v5e:2x2"), kernels.LANES, inference=inference
-        )
+    for inference, calls in [(False, 4), (True, 2)] if implementation == "pallas" else [(True, 0)]:
+        settings = config("bfloat16", implementation)
+        question = plan.Question("short", settings, parse_slice("v5e:2x2"), kernels.LANES, inference=inference)
         setup = plan._set_up(question)
         traced = plan._trace_predictor(setup, question.part) if inference else trace_train_step(setup)
         program = compile_tpu.compile_for_tpu(traced)

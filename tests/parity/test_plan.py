@@ -25,10 +25,10 @@ def short():
         yield
 
 
-def config(dtype="float32") -> TrainConfig:
+def config(dtype="float32", implementation="auto") -> TrainConfig:
     values = default.get_config()
     values.model.name, values.model.aux, values.data.image_size = "short", False, 16
-    values.model.dtype = dtype
+    values.model.dtype, values.model.implementation = dtype, implementation
     return TrainConfig.parse(values)
 
 
