@@ -73,7 +73,7 @@ def _data() -> ml_collections.ConfigDict:
     config.max_skipped = 100  # more skipped images than this stop the run
     config.workers = 0  # processes that decode images; 0: threads of the main process
     config.threads = 4  # that read and decode, per worker
-    config.buffer = 4  # images (threads) or batches (worker processes) kept ready; at least `threads` images
+    config.buffer = 4  # batches kept ready, per worker (or in the main process); `threads` if that is more
     return config
 
 

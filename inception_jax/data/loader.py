@@ -25,7 +25,7 @@ from inception_jax.data import exif, jpeg, unguarded
 from inception_jax.data.jpeg_regions import opened_for_crop, warn_of_whole_decoding
 from inception_jax.data.pixels import BrokenImage, decoded
 from inception_jax.data.sources import ImageSource, UnreadableRecord
-from inception_jax.data.transforms import InceptionCrop, Transform
+from inception_jax.data.transforms import Transform
 from inception_jax.errors import UserError, first_line
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def train_batches(
     Raises:
       UserError: at once for a bad batch size; while reading for a broken image or a dead worker.
     """
-    if isinstance(transform, InceptionCrop):
+    if transform.accepts_encoded:
         warn_of_whole_decoding()
     epochs = max(-(-steps.stop * batch_size // len(source)), 1)  # endless, Grain's lengths would overflow
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(epochs)
@@ -177,8 +177,7 @@ class LoadBatch(grain.transforms.Map):
         rng = np.random.Generator(np.random.Philox(key=[self.seed, position]))
         if not self.source.exif:
             _say_ignored(encoded)
-        # The first needs a part of the image alone.
-        open_it = opened_for_crop if isinstance(self.transform, InceptionCrop) else decoded
+        open_it = opened_for_crop if self.transform.accepts_encoded else decoded
         with open_it(encoded, self.source.exif) as image:
             return self.transform(image, rng)  # type: ignore[arg-type]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 from PIL import Image, ImageEnhance
@@ -43,10 +43,17 @@ class Encoded(Protocol):
 
 
 class Transform(Protocol):
-    """Turns an RGB image into uint8 pixels [size, size, 3]; all its randomness comes from the generator."""
+    """Turns an RGB image into uint8 pixels [size, size, 3]; all its randomness comes from the generator.
+
+    Attributes:
+      size: of the result, in pixels.
+      accepts_encoded: whether it also takes an `Encoded` image, of which only the region that it crops is decoded.
+    """
 
     @property
     def size(self) -> int: ...
+    @property
+    def accepts_encoded(self) -> bool: ...
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray: ...
 
@@ -62,6 +69,7 @@ class Evaluate:
     size: int
     resize: int
     interpolation: str = "bilinear"
+    accepts_encoded: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.resize < self.size:
@@ -133,6 +141,7 @@ class EvaluateBox:
     size: int
     fraction: float = 0.875
     interpolation: str = "bilinear"
+    accepts_encoded: ClassVar[bool] = False
 
     def __post_init__(self):
         if not 0 < self.fraction <= 1:
@@ -167,6 +176,7 @@ class InceptionCrop:
     interpolations: tuple[str, ...] = ("bilinear", "area", "nearest", "bicubic")
     flip: bool = True
     photometric: bool = True
+    accepts_encoded: ClassVar[bool] = True
 
     def __call__(self, image: Image.Image | Encoded, rng: np.random.Generator) -> np.ndarray:
         box = sample_box(*image.size, rng, self.area, self.aspect)
@@ -194,6 +204,7 @@ class CropFlip:
     size: int
     pad: int = 4
     flip: bool = True
+    accepts_encoded: ClassVar[bool] = False
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
         if image.size != (self.size, self.size):
