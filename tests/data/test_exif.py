@@ -124,7 +124,7 @@ def test_a_source_says_whether_its_images_are_turned(crop):
 
 
 def test_that_it_is_ignored_is_said_once(caplog, monkeypatch):
-    loader._said_ignored.clear()
+    loader._warned_of_exif.clear()
     photos = [with_orientation(6, "JPEG", noise(8, 8, seed)) for seed in range(4)]
     list(loader.eval_batches(source_of(photos, True), Evaluate(4, 4), 2, LoaderOptions()))
     assert not caplog.records
