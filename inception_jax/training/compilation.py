@@ -27,7 +27,9 @@ def compile_steps(experiment: Setup) -> tuple[jax.stages.Compiled, jax.stages.Co
 
     They accept only the shapes and shardings of this run, so that a change of these is an error, not a compilation.
     """
-    with tracing_for(list(experiment.mesh.devices.flat)):  # lowering makes as little garbage
+    with tracing_for(
+        list(experiment.mesh.devices.flat)
+    ):  # also pauses garbage collection, which finds little in lowering
         return trace_train_step(experiment).lower().compile(), trace_eval_step(experiment).lower().compile()
 
 

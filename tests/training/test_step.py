@@ -1,4 +1,4 @@
-"""The train step: one pure function with the same result on any mesh, in parts, and in lower precision."""
+"""The training step: a pure function with the same result on any mesh, in microbatches, and in lower precision."""
 
 import functools
 
