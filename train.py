@@ -7,7 +7,7 @@ number became NaN or infinite, 75 stopped by a signal with nothing lost, 130 or 
 from inception_jax.parallel import signals
 
 if __name__ == "__main__":
-    signals.watch()  # before all that takes seconds; flags and training are imported by `run`
+    signals.watch()  # before the imports of `run`, which take seconds
 
 
 def run() -> None:

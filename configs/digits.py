@@ -19,7 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.width = 0.25
     config.model.dropout = 0.2
     config.data.image_size = 16
-    config.data.flip = False  # a mirrored digit is another sign
+    config.data.flip = False  # a mirrored digit is not a digit
     config.data.crop_pad = 1
     config.loss.aux_weights = {"aux_4a": 0.3, "aux_4d": 0.3}
     config.optimizer.learning_rate = 0.05

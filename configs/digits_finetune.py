@@ -1,4 +1,4 @@
-"""GoogLeNet for small images, a quarter as wide, from a run on CIFAR-10 to the digits.
+"""GoogLeNet for small images, a quarter as wide, fine-tuned on the digits after a run on CIFAR-10.
 
 Hardware: 2 CPU cores.
 Command: python train.py --config configs/digits_finetune.py --workdir runs/digits_finetune
@@ -20,6 +20,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.log_every = "10 steps"
     config.eval_every = "10 steps"
     config.finetune.weights = "runs/cifar10_narrow"
-    config.finetune.reset_head = True  # as many classes, but other ones
+    config.finetune.reset_head = True  # equally many classes, but different ones
     config.schedule.warmup = "10 steps"
     return config

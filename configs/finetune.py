@@ -1,6 +1,6 @@
-"""Photographs of your own, from weights or from a run: PATH/train/<class>/ and PATH/test/<class>/, at 224 pixels.
+"""Fine-tuning on your own photographs, PATH/train/<class>/ and PATH/test/<class>/, at 224 pixels.
 
-The model, and its width, are those of the weights: name them by --config.model.name and --config.model.width.
+It starts from weights or from a run. Model and width must be those of the weights: --config.model.name and .width.
 Hardware: one GPU or TPU chip, or a few CPU cores.
 Command: python train.py --config configs/finetune.py --workdir runs/mine --config.data.name=folder:PATH
   --config.finetune.weights=WEIGHTS --config.model.name=MODEL

@@ -1,4 +1,4 @@
-"""A network for photographs of your own, from scratch: PATH/train/<class>/ and PATH/test/<class>/, at 224 pixels.
+"""Training from scratch on your own photographs, PATH/train/<class>/ and PATH/test/<class>/, at 224 pixels.
 
 From scratch takes thousands of images; with fewer, start from weights (configs/finetune.py).
 Hardware: one GPU or TPU chip; on CPUs add --config.model.width=0.5 and a smaller --config.data.image_size.
@@ -15,17 +15,17 @@ def get_config() -> ml_collections.ConfigDict:
     config = default.get_config()
     config.batch_size = 32
     config.duration = "60 epochs"
-    config.ema_decay = 0.99  # of some hundred steps; the average is what is evaluated, and picks the best checkpoint
+    config.ema_decay = 0.99  # averages over about 100 steps; the average picks the best checkpoint
     config.log_every = "1 epochs"
     config.eval_every = "5 epochs"
     config.checkpoint_every = "5 epochs"
     config.keep_checkpoints = 2
     config.model.name = "googlenet_bn"
-    config.model.bn_decay = 0.9  # a small data set has few steps, and the statistics are to follow them
+    config.model.bn_decay = 0.9  # a small data set has few steps, so the statistics must adapt fast
     config.data.name = "folder:PATH"
     config.data.image_size = 224
     config.data.augmentation = "inception"
-    config.data.crop_area = (0.25, 1.0)  # less than that shows one object of a photograph, or none
+    config.data.crop_area = (0.25, 1.0)  # smaller crops often miss the object
     config.data.photometric = False
     config.loss.label_smoothing = 0.1
     config.optimizer.name = "adamw"

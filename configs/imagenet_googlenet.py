@@ -1,4 +1,4 @@
-"""GoogLeNet with batch norm (true 5x5) by a recipe of today: large batch, warm-up, cosine, label smoothing, averaging.
+"""GoogLeNet with batch norm (true 5x5) and a modern recipe: large batch, warm-up, cosine, label smoothing, averaging.
 
 Hardware: 8 GPUs or TPU chips with 128 images each, bfloat16.
 Command: python train.py --config configs/imagenet_googlenet.py --workdir DIR --config.data.data_dir=DIR

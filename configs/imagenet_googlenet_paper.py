@@ -1,7 +1,7 @@
 """GoogLeNet as the paper and Caffe's solver describe it (arXiv 1409.4842, section 6): LRN, biases, aux heads.
 
-The paper gives momentum 0.9, the rate x0.96 every 8 epochs, its sampling of patches, and Polyak averaging. Batch, rate,
-weight decay and length are those of Caffe's first solver, which the paper leaves open.
+The paper gives momentum 0.9, a learning rate times 0.96 every 8 epochs, the sampling of crops, and Polyak averaging.
+It does not give batch size, learning rate, weight decay and length: these are those of Caffe's first solver.
 Hardware: one GPU or TPU chip holds the batch.
 Command: python train.py --config configs/imagenet_googlenet_paper.py --workdir DIR --config.data.data_dir=DIR
 Status: not run yet. Published: 89.9 % top-5 (1 model, 1 crop), trained asynchronously on DistBelief.

@@ -1,4 +1,4 @@
-"""The scripts of launch/: they say what is missing, in a sentence, and start what they should."""
+"""The scripts of launch/: they name what is missing in one sentence, and start the right processes."""
 
 import json
 import os
@@ -18,8 +18,8 @@ OURS = ("PYTHON", "PROGRAM", "DEVICES", "PORT", "PROJECT", "ZONE", "TPU", "SLURM
 PROGRAM = """
 import json, os, sys
 names = ("JAX_PROCESS_ID", "JAX_NUM_PROCESSES", "JAX_COORDINATOR_ADDRESS", "JAX_PLATFORMS", "XLA_FLAGS")
-told = {"flags": sys.argv[1:]} | {name: os.environ[name] for name in names}
-os.write(1, (json.dumps(told) + "\\n").encode())  # at once, as the other process writes there, too
+seen = {"flags": sys.argv[1:]} | {name: os.environ[name] for name in names}
+os.write(1, (json.dumps(seen) + "\\n").encode())  # at once, as the other process writes there, too
 sys.exit(3 if os.environ["JAX_PROCESS_ID"] == os.environ.get("FAILS") else 0)
 """
 
@@ -118,9 +118,9 @@ def test_processes_learn_who_they_are_from_any_folder_without_an_activated_envir
     wrapper.chmod(0o755)
     done = local("2", "--config=a b.py", cwd="/", PATH="/nowhere", DEVICES="3", PORT="8123", XLA_FLAGS="--mine")
     assert done.returncode == 0, done.stderr
-    told = sorted((json.loads(line) for line in done.stdout.splitlines()), key=lambda each: each["JAX_PROCESS_ID"])
-    assert [each["JAX_PROCESS_ID"] for each in told] == ["0", "1"]
-    for each in told:
+    seen = sorted((json.loads(line) for line in done.stdout.splitlines()), key=lambda each: each["JAX_PROCESS_ID"])
+    assert [each["JAX_PROCESS_ID"] for each in seen] == ["0", "1"]
+    for each in seen:
         assert each["flags"] == ["--config=a b.py"]
         assert each["JAX_NUM_PROCESSES"] == "2"
         assert each["JAX_COORDINATOR_ADDRESS"] == "127.0.0.1:8123"

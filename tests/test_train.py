@@ -1,4 +1,4 @@
-"""train.py as its users start it: one line and an exit code for every fault."""
+"""train.py as users start it: one line and an exit code for every mistake."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Reads the experiments that commands name: files of configs/, with fields changed."""
+"""Reads config files, such as those of configs/, with overrides of their fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images: where they come from, how they are decoded and cut, and batches of them."""
+"""Images: sources, decoding, crops and augmentation, and batches."""
 
 from typing import TYPE_CHECKING, Any
 

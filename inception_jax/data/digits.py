@@ -53,16 +53,16 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 def prepared(data_dir: str | None) -> Digits:
     """Returns the builder, after writing the data set to `data_dir` if it is not there.
 
-    Any number of processes may do so at once, and be killed: each writes its own folder and renames it when complete.
+    Several processes may do so at once, and may be killed: each writes its own folder and renames it when complete.
 
     Raises:
       UserError: `data_dir` cannot be written.
     """
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download, and there is none
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download, although there is none
         try:
             _prepare(data_dir)
         except OSError as error:
-            # Another process may have been first, and its folder is in the way of the rename.
+            # Another process may have been first: then the rename fails because its folder exists.
             if not _builder(data_dir).info.splits:
                 raise UserError(
                     f"Cannot write digits to {data_dir or 'the default data_dir of TFDS'} ({error}): "
@@ -76,7 +76,7 @@ def _prepare(data_dir: str | None) -> None:
     if builder.info.splits:
         return
     mode = tfds.GenerateMode.REUSE_DATASET_IF_EXISTS
-    if builder.data_path.exists():  # without its dataset_info.json: not by us, and of no use
+    if builder.data_path.exists():  # without dataset_info.json it is unusable
         mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
     tfds.disable_progress_bar()
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(download_mode=mode))

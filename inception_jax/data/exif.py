@@ -1,4 +1,4 @@
-"""The orientation that EXIF data state, and images turned as it says. Damaged data state nothing; nothing raises."""
+"""Reads the EXIF orientation of images and applies it. Damaged EXIF data count as none; nothing here raises."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TURNS = {
 
 
 def orientation(exif: bytes) -> int:
-    """Returns the orientation 1 ... 8 in EXIF data, with or without their mark; 1 where there is none that is valid."""
+    """Returns the orientation 1 ... 8 in EXIF data, with or without the "Exif" prefix; 1 if none is valid."""
     for tag in first_tags(exif.removeprefix(b"Exif\0\0")):
         if tag.number == _TAG and tag.values == 1:
             return tag.value if tag.value in _TURNS else UPRIGHT
@@ -30,20 +30,20 @@ def orientation(exif: bytes) -> int:
 
 
 def stated(image: Image.Image) -> int:
-    """Returns the orientation 1 ... 8 that the EXIF data of an image state.
+    """Returns the EXIF orientation 1 ... 8 of an image; 1 for TIFFs, which Pillow turns itself.
 
-    Those of a PNG may follow its pixels, so these are loaded before. Pillow turns a TIFF by itself.
+    Load a PNG first: its EXIF data may follow the pixels.
     """
     return UPRIGHT if image.format == "TIFF" else orientation(_exif_of(image.info))
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """Returns the image turned, and mirrored, as an orientation asks; itself for 1."""
+    """Returns the image rotated and mirrored according to an EXIF orientation; 1 returns it unchanged."""
     return image if orientation == UPRIGHT else image.transpose(_TURNS[orientation])
 
 
 def turns(orientation: int) -> bool:
-    """Returns whether an orientation exchanges width and height."""
+    """Returns whether an EXIF orientation swaps width and height."""
     return orientation >= 5
 
 

@@ -1,4 +1,4 @@
-"""Files of images below a folder, and what lies there besides: it is left out, counted and named, never dropped."""
+"""Finds the image files below a folder. Other files are left out, but counted and named in a warning."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from inception_jax.errors import UserError, printable
 
 logger = logging.getLogger(__name__)
 
-NAMED = 5  # of the files that are left out
-MAX_FOLDERS = 1_000_000  # links can make endless trees of a few folders
+NAMED = 5  # how many of the left-out files are named
+MAX_FOLDERS = 1_000_000  # links can make a few folders an endless tree
 JUNK = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found", "$recycle.bin"})
 
 
@@ -22,9 +22,9 @@ class Found:
     """Files below a folder.
 
     Attributes:
-      files: paths of those that are wanted, each folder's in the order of their names.
-      left_out: how many others there are; hidden files and those of operating systems are not counted.
-      examples: the first of the others, and why they are left out.
+      files: paths of the wanted files; in each folder sorted by name.
+      left_out: number of other files, without hidden ones and those of operating systems.
+      examples: the first few other files, and why they are left out.
     """
 
     files: list[str] = dataclasses.field(default_factory=list)
@@ -32,7 +32,7 @@ class Found:
     examples: list[str] = dataclasses.field(default_factory=list)
 
     def leave_out(self, path: str, why: str = "") -> None:
-        """Notes a file that is not wanted."""
+        """Counts a file that is not wanted."""
         self.left_out += 1
         if len(self.examples) < NAMED:
             self.examples.append(f"{printable(path)} ({why})" if why else printable(path))
@@ -44,7 +44,7 @@ class Found:
         self.examples = (self.examples + other.examples)[:NAMED]
 
     def warn(self, folder: str | os.PathLike[str], wanted: Collection[str] = IMAGE_SUFFIXES) -> None:
-        """Logs in one line what was left out of a folder, if anything was."""
+        """Logs in one line which files of a folder were left out, if any."""
         if self.left_out:
             count = f"{self.left_out:,} file{' is' if self.left_out == 1 else 's are'} left out"
             where = printable(os.fspath(folder))
@@ -57,11 +57,11 @@ class Found:
 def find_files(folder: str | os.PathLike[str], suffixes: Collection[str] = IMAGE_SUFFIXES) -> Found:
     """Returns the regular files below a folder, at any depth, whose names end in one of some suffixes.
 
-    Links are followed, but not into a folder that they are in. Hidden files and folders are passed over.
+    Links are followed, except to a folder that contains them. Hidden files and folders are skipped.
 
     Args:
-      folder: where to look.
-      suffixes: in lower case; names may have them in any case.
+      folder: the root of the search.
+      suffixes: in lower case; compared without regard to case.
 
     Raises:
       UserError: a folder cannot be read, or there are over MAX_FOLDERS.
@@ -117,7 +117,7 @@ def is_named(path: str, suffixes: Collection[str]) -> bool:
 
 
 def is_junk(name: str) -> bool:
-    """Returns whether a file or a folder is hidden, or one that operating systems leave behind."""
+    """Returns whether a file or a folder is hidden or left behind by an operating system."""
     return name.startswith(".") or name.lower() in JUNK
 
 
@@ -130,7 +130,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 class _Open:
-    """A folder of which some entries have been seen; `files` were found before it."""
+    """A folder of the search, partly read; `files` is the number of files found before it."""
 
     def __init__(self, path: str, files: int):
         self.path, self.files = path, files
@@ -148,7 +148,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _why_not_read(entry: os.DirEntry[str]) -> str:
-    """Returns why a file is not read; nothing if it is a regular one."""
+    """Returns why a file cannot be read; "" if it is a regular file."""
     try:
         if entry.is_file():
             return ""

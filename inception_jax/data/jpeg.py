@@ -1,4 +1,4 @@
-"""What the markers of a JPEG say before anything is decoded: how many scans it has, and its EXIF data."""
+"""Reads the markers of a JPEG without decoding it: the number of scans, and the EXIF data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 START = b"\xff\xd8"
-MAX_SCANS = 100  # encoders write about 10; a decoder visits all pixels once more for each
+MAX_SCANS = 100  # encoders write about 10; a decoder passes over all pixels for each
 
 _SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
@@ -17,11 +17,11 @@ _EXIF = b"Exif\0\0"
 
 
 class Header(NamedTuple):
-    """Of a JPEG.
+    """What the markers of a JPEG say.
 
     Attributes:
-      scans: how often the decoder passes over the image; counted up to MAX_SCANS + 1.
-      exif: what its EXIF segments hold, without their mark; empty if there are none.
+      scans: number of scans, each a pass of the decoder over the image; counted up to MAX_SCANS + 1.
+      exif: content of the EXIF segments, without their "Exif" prefix; empty if there are none.
     """
 
     scans: int
@@ -29,7 +29,7 @@ class Header(NamedTuple):
 
 
 def read_header(encoded: bytes) -> Header:
-    """Returns what the markers say; of bytes that are no JPEG, whatever is found: the decoder judges those."""
+    """Returns what the markers say. Bytes that are not a JPEG give an arbitrary header; the decoder refuses them."""
     exif: list[bytes] = []
     place, end, components, one_pass = len(START), len(encoded), 0, False
     while place + 4 <= end and encoded[place] == 0xFF:
@@ -41,7 +41,7 @@ def read_header(encoded: bytes) -> Header:
             break
         if marker == _SCAN:
             if one_pass and encoded[place + 4 : place + 5] == bytes([components]):
-                return Header(1, b"".join(exif))  # all components at once: what follows is not read
+                return Header(1, b"".join(exif))  # all components in one scan: the decoder ignores the rest
             break
         length = int.from_bytes(encoded[place + 2 : place + 4], "big")
         if marker in _FRAMES:
@@ -53,8 +53,8 @@ def read_header(encoded: bytes) -> Header:
 
 
 def _count_scans(encoded: bytes, place: int) -> int:
-    """Returns the scans from the place of a marker on, counted up to MAX_SCANS + 1."""
-    if encoded.count(bytes([0xFF, _SCAN]), place) <= MAX_SCANS:  # also those inside of segments: an upper bound
+    """Returns the number of scans from the marker at `place` on, counted up to MAX_SCANS + 1."""
+    if encoded.count(bytes([0xFF, _SCAN]), place) <= MAX_SCANS:  # an upper bound: it includes bytes inside segments
         return max(encoded.count(bytes([0xFF, _SCAN]), place), 1)
     scans = 0
     while scans <= MAX_SCANS and (found := _MARKER.search(encoded, place)):

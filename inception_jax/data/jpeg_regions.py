@@ -1,4 +1,4 @@
-"""Parts of encoded images: cropped and resized, and of JPEGs no more decoded than that takes."""
+"""Crops of encoded images; of a JPEG only the region of the crop is decoded."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ END_OF_JPEG = b"\xff\xd9"
 
 
 def decodes_regions() -> bool:
-    """Returns whether JPEGs are decoded in part; otherwise Pillow decodes them in full, to the same pixels."""
+    """Returns whether JPEGs are decoded by region; otherwise Pillow decodes them whole, to the same pixels."""
     return _jpeg is not None
 
 
 @functools.cache
 def warn_of_whole_decoding() -> None:
-    """Says, once in a process, that JPEGs are decoded whole, if they are."""
+    """Warns once in a process if JPEGs are decoded whole."""
     if not decodes_regions():
         logger.warning(
             "JPEGs are decoded whole, which takes longer: this package was installed without a C compiler or without "
@@ -42,20 +42,20 @@ def warn_of_whole_decoding() -> None:
 
 
 def decodes_huffman() -> bool:
-    """Returns whether parts are decoded with our function for Huffman codes; it suits versions of libjpeg-turbo."""
+    """Returns whether regions are decoded with our Huffman decoder, which supports some versions of libjpeg-turbo."""
     return decodes_regions() and bool(_jpeg.SPEEDS_UP)
 
 
 @dataclasses.dataclass(frozen=True)
 class EncodedJpeg:
-    """A JPEG that is decoded in part, when a part is asked for.
+    """A JPEG of which each crop decodes only its own region.
 
-    The bytes before the part and those of it are checked for damage; those after it only for the mark of the end.
+    The bytes up to the end of the region are checked for damage. Of those after it only the end marker is checked.
 
     Attributes:
       encoded: the bytes of the file.
-      size: width and height.
-      scans: how often a decoder passes over it.
+      size: width and height, in pixels.
+      scans: number of scans, each a pass of the decoder over the image.
     """
 
     encoded: bytes
@@ -63,25 +63,25 @@ class EncodedJpeg:
     scans: int = 1
 
     def crop_resize(self, box: Box, size: int, interpolation: str, mirror: bool = False) -> np.ndarray:
-        """Returns what `transforms.crop_resize` does of the decoded image, to the last bit.
+        """Returns exactly what `transforms.crop_resize` returns for the decoded image.
 
         Raises:
           BrokenImage: the data are damaged.
         """
         with memory.IMAGES.reserve(cost_of_scans(self.scans, *self.size)):
             pixels = _jpeg.crop_resize(self.encoded, box, size, FILTERS[interpolation], mirror)
-        if pixels is None:  # damaged: Pillow decides
+        if pixels is None:  # damaged: Pillow decides whether it can be read
             with decoded(self.encoded) as image:
                 return crop_resize(image, box, size, interpolation, mirror)
         return np.frombuffer(pixels, np.uint8).reshape(size, size, 3)
 
 
 def open_for_crop(encoded: bytes, upright: bool = False) -> Image.Image | EncodedJpeg:
-    """Returns an image to take parts of: decoded, unless it is a JPEG and parts can be decoded.
+    """Returns an image to crop: an `EncodedJpeg` if it is a JPEG that can be decoded by region, else decoded.
 
     Args:
       encoded: the bytes of the file.
-      upright: see `decode`; what is to be turned is decoded whole.
+      upright: see `decode`; an image that has to be turned is decoded whole.
 
     Raises:
       BrokenImage: see `decode`.
@@ -91,16 +91,16 @@ def open_for_crop(encoded: bytes, upright: bool = False) -> Image.Image | Encode
 
 @contextlib.contextmanager
 def opened_for_crop(encoded: bytes, upright: bool = False) -> Iterator[Image.Image | EncodedJpeg]:
-    """Gives what `open_for_crop` returns; a large image that is decoded whole waits for its turn, as `decoded` says."""
-    if (in_parts := _open_jpeg(encoded, upright)) is not None:
-        yield in_parts
+    """Yields what `open_for_crop` returns; a large image that is decoded whole waits for memory, as in `decoded`."""
+    if (image_by_region := _open_jpeg(encoded, upright)) is not None:
+        yield image_by_region
         return
     with decoded(encoded, upright) as image:
         yield image
 
 
 def _open_jpeg(encoded: bytes, upright: bool) -> EncodedJpeg | None:
-    """Returns a JPEG that can be decoded in part; None for anything else."""
+    """Returns a JPEG that can be decoded by region; None for anything else."""
     size = _jpeg.size(encoded) if _jpeg is not None and encoded.endswith(END_OF_JPEG) else None
     if size is None or size[0] * size[1] > MAX_PIXELS:
         return None

@@ -1,8 +1,8 @@
 """Batches for training and evaluation, from a source and a transform, with Grain.
 
-The images of global training step s are the positions s B ... s B + B - 1 of one endless stream in which every epoch is
-a new permutation. Position, permutation and augmentation depend on the seed alone, so a step holds the same images for
-any number of processes and workers, and after any resume. Each process reads its own consecutive part of a step.
+The images of global training step s are at the positions s B ... s B + B - 1 of one endless stream in which every epoch
+is a new permutation. Permutation and augmentation depend only on the seed and the position. So a step has the same
+images for any number of processes and workers, and after any resume. Each process reads consecutive rows of a step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from inception_jax.data import exif, jpeg, unguarded
 from inception_jax.data.jpeg_regions import opened_for_crop, warn_of_whole_decoding
 from inception_jax.data.pixels import BrokenImage, decoded
 from inception_jax.data.sources import ImageSource, UnreadableRecord
-from inception_jax.data.transforms import InceptionCrop, Transform
+from inception_jax.data.transforms import Transform
 from inception_jax.errors import UserError, first_line
 
 logger = logging.getLogger(__name__)
@@ -31,23 +31,23 @@ logger = logging.getLogger(__name__)
 Batch = dict[str, np.ndarray]
 """image uint8 [b, H, W, 3], label int32 [b], mask float32 [b] (0: padding or skipped), index int32 [b] (-1: padding).
 
-`index` is the place of the image in its source.
+`index` is the index of the image in its source.
 """
 
 PADDING = -1
-_said_ignored = threading.Event()
+_warned_of_exif = threading.Event()
 ON_ERROR = ("raise", "skip")
 
 
 @dataclasses.dataclass(frozen=True)
 class LoaderOptions:
-    """How a process reads: its place among the processes, and its workers.
+    """Which images this process reads, and with how many workers and threads.
 
     Attributes:
-      process, processes: this process and their number; each reads an equal part of every batch.
-      workers: processes that decode; 0 decodes in threads of this one.
-      threads: threads that read and decode, per worker.
-      buffer: batches kept ready, per worker; at least one a thread.
+      process, processes: index of this process and their number; each reads equally many images of every batch.
+      workers: number of processes that decode; 0 decodes in threads of this process.
+      threads: number of threads that read and decode, per worker.
+      buffer: number of batches kept ready, per worker; `threads` if that is more.
       on_error: "raise" stops at an image that is broken or cannot be read; "skip" masks it out.
 
     Raises:
@@ -80,9 +80,9 @@ def train_batches(
     batch_size: int,
     seed: int,
     steps: range,
-    reading: LoaderOptions,
+    options: LoaderOptions,
 ) -> Generator[Batch, None, None]:
-    """Returns this process's part of each global batch of `steps`.
+    """Returns a generator of this process's images of each global batch.
 
     Args:
       source: the training images.
@@ -90,43 +90,43 @@ def train_batches(
       batch_size: images in a global batch; a multiple of the number of processes.
       seed: of the order and the augmentation, in 0 ... 2**32 - 1.
       steps: global steps to read, `range(start, stop)`.
-      reading: how this process reads.
+      options: of this process.
 
     Raises:
-      UserError: at once for a bad batch size; while reading for a broken image or a dead worker.
+      UserError: the batch size is not a multiple of the processes; while iterating, an image is broken, a worker died.
     """
-    if isinstance(transform, InceptionCrop):
+    if transform.accepts_encoded:
         warn_of_whole_decoding()
     epochs = max(-(-steps.stop * batch_size // len(source)), 1)  # endless, Grain's lengths would overflow
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(epochs)
-    load = LoadBatch(source, transform, reading.on_error, order, reading.images(batch_size), seed)
-    return _read(load, steps, reading)
+    load = LoadBatch(source, transform, options.on_error, order, options.images(batch_size), seed)
+    return _read(load, steps, options)
 
 
 def eval_batches(
-    source: ImageSource, transform: Transform, batch_size: int, reading: LoaderOptions
+    source: ImageSource, transform: Transform, batch_size: int, options: LoaderOptions
 ) -> Generator[Batch, None, None]:
-    """Returns this process's part of batches that hold every image of `source` once; the last ones are padded."""
+    """Returns a generator of this process's images of batches that hold every image once; the last ones are padded."""
     steps = range(-(-len(source) // batch_size))
     order = range(len(steps) * batch_size)
-    load = LoadBatch(source, transform, reading.on_error, order, reading.images(batch_size), seed=0)
-    return _read(load, steps, reading)
+    load = LoadBatch(source, transform, options.on_error, order, options.images(batch_size), seed=0)
+    return _read(load, steps, options)
 
 
 def skipped(batch: Batch) -> list[int]:
-    """Returns the records of a batch that were left out because their images are broken."""
+    """Returns the indices of the images that a batch leaves out because they are broken."""
     return batch["index"][(batch["mask"] == 0) & (batch["index"] != PADDING)].tolist()
 
 
-@dataclasses.dataclass(frozen=True, repr=False)  # Grain asks for it, and records in memory make a long one
+@dataclasses.dataclass(frozen=True, repr=False)  # Grain calls repr, which would print all records
 class LoadBatch(grain.transforms.Map):
     """Turns a number n into the images at the positions n b ... n b + b - 1 of a stream, b = `images`.
 
     Attributes:
-      source, transform, on_error: of the images.
-      order: the index of the record at each position; behind the end of the source there is padding.
-      images: of a batch.
-      seed: with its position, it decides all that is random in an image.
+      source, transform, on_error: the images, what is done to each, and what happens to broken ones.
+      order: the index of the record at each position; an index past the end of the source is padding.
+      images: number of images in a batch of this process.
+      seed: with the position it seeds the random generator of an image.
     """
 
     source: ImageSource
@@ -155,7 +155,7 @@ class LoadBatch(grain.transforms.Map):
         return batch
 
     def _read(self, index: int, position: int) -> tuple[np.ndarray | None, int]:
-        """Returns the transformed pixels of a record and its label; no pixels for what is skipped."""
+        """Returns the transformed pixels of a record, None if it is skipped, and its label."""
         label = 0
         try:
             record = self.source[index]
@@ -174,36 +174,35 @@ class LoadBatch(grain.transforms.Map):
     def _pixels(self, encoded: bytes, position: int) -> np.ndarray:
         rng = np.random.Generator(np.random.Philox(key=[self.seed, position]))
         if not self.source.exif:
-            _say_ignored(encoded)
-        # The first needs a part of the image alone.
-        open_it = opened_for_crop if isinstance(self.transform, InceptionCrop) else decoded
+            _warn_of_ignored_exif(encoded)
+        open_it = opened_for_crop if self.transform.accepts_encoded else decoded
         with open_it(encoded, self.source.exif) as image:
             return self.transform(image, rng)  # type: ignore[arg-type]
 
 
-def _say_ignored(encoded: bytes) -> None:
-    """Logs once in a process that an image asks to be turned and is not."""
-    if _said_ignored.is_set() or encoded.find(b"Exif\0\0", 0, 64) < 0:  # where cameras write it
+def _warn_of_ignored_exif(encoded: bytes) -> None:
+    """Warns once in a process if the EXIF orientation of an image is ignored."""
+    if _warned_of_exif.is_set() or encoded.find(b"Exif\0\0", 0, 64) < 0:  # cameras write it there
         return
     if exif.orientation(jpeg.read_header(encoded).exif) != exif.UPRIGHT:
-        _said_ignored.set()
+        _warned_of_exif.set()
         logger.warning("Images state an EXIF orientation, which is ignored; data.exif=True turns them.")
 
 
-def _read(load: LoadBatch, steps: range, reading: LoaderOptions) -> Generator[Batch, None, None]:
-    # Local batches of all processes in turn; a worker reads whole ones, so that their number changes nothing.
-    first, last = steps.start * reading.processes + reading.process, steps.stop * reading.processes
-    batches = grain.MapDataset.range(first, last, reading.processes).map(load)
-    batches = batches.to_iter_dataset(grain.ReadOptions(reading.threads, max(reading.threads, reading.buffer)))
-    if reading.workers:
+def _read(load: LoadBatch, steps: range, options: LoaderOptions) -> Generator[Batch, None, None]:
+    # Local batches are numbered across processes. A worker reads whole batches, so the number of workers is irrelevant.
+    first, last = steps.start * options.processes + options.process, steps.stop * options.processes
+    batches = grain.MapDataset.range(first, last, options.processes).map(load)
+    batches = batches.to_iter_dataset(grain.ReadOptions(options.threads, max(options.threads, options.buffer)))
+    if options.workers:
         if not flags.FLAGS.is_parsed():  # Grain reads its own flags before it starts workers
             flags.FLAGS.mark_as_parsed()
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(reading.workers), worker_init_fn=_follow_parent)
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(options.workers), worker_init_fn=_follow_parent)
     return _iterate(batches)
 
 
 def _iterate(batches: grain.IterDataset) -> Generator[Batch, None, None]:
-    """Yields, names a dead worker, and stops the workers when the caller stops."""
+    """Yields the batches; raises a `UserError` for a dead worker, and stops the workers when the caller stops."""
     iterator = iter(batches)
     try:
         yield from iterator
@@ -219,9 +218,9 @@ def _iterate(batches: grain.IterDataset) -> Generator[Batch, None, None]:
 
 
 def _follow_parent(worker: int, workers: int) -> None:
-    """Makes a worker end with its parent, even a killed one, and leave signals to it.
+    """Makes a worker ignore signals, and end when its parent ends or is killed.
 
-    A scheduler sends SIGTERM to every process of a job; the parent still wants batches while it saves and stops.
+    A scheduler sends SIGTERM to every process of a job; the parent still needs batches until it has saved.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""A bound on the memory of large images that the threads of a process decode at once: they wait for their turn."""
+"""Bounds the memory that the threads of a process use to decode large images at once, by making them wait."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-SMALL = 32 << 20  # bytes; what takes less is not counted, and never waits
+SMALL = 32 << 20  # bytes; smaller amounts are not counted and never wait
 
 
 class Budget:
     """Bytes that several threads share.
 
     Args:
-      limit: of all that is reserved at a time. One reservation above it is granted when nothing else is reserved.
+      limit: on the bytes reserved at a time. A reservation above it is granted when nothing else is reserved.
     """
 
     def __init__(self, limit: int):
@@ -28,7 +28,10 @@ class Budget:
         if amount < SMALL:
             yield
             return
-        with self._turn, self._freed:  # who waits holds the turn, so that smaller images do not always pass a large one
+        with (
+            self._turn,
+            self._freed,
+        ):  # a waiting thread holds the turn, so that smaller images cannot overtake it for ever
             self._freed.wait_for(lambda: not self._used or self._used + amount <= self.limit)
             self._used += amount
         try:
@@ -40,4 +43,4 @@ class Budget:
 
 
 IMAGES = Budget(1 << 30)
-"""What the images take that this process decodes at a time."""
+"""The bytes of the images that this process decodes at a time."""

@@ -1,6 +1,6 @@
-"""Image files of strangers: which formats are read, what they may cost, and their pixels as RGB.
+"""Decodes untrusted image files to RGB, within limits on formats, memory and time.
 
-Every image is opened by `open_untrusted`. Pillow reads more formats than these, some by starting other programs.
+`open_untrusted` opens every image. Pillow reads more formats than `FORMATS`, some by starting other programs.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 from inception_jax.data import exif, jpeg, memory, tags
 from inception_jax.errors import UserError, first_line
 
-# Pillow warns of each damaged tag of a TIFF or of EXIF data, up to thousands of lines for one file.
+# Pillow warns of each damaged tag of a TIFF or of EXIF data, which can be thousands of lines for one file.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
-# The C library gives blocks of over 32 MiB back when they are freed. It keeps those of Pillow's 16 MiB for the thread
-# that had them, so threads that take turns at large images would hold the memory of all of them.
+# The C library returns blocks of over 32 MiB to the system when they are freed. It keeps Pillow's default blocks of
+# 16 MiB for the thread that had them, so each thread would hold on to the memory of its largest image.
 _imaging.set_block_size(64 << 20)
 
 FORMATS: dict[str, tuple[str, ...]] = {
@@ -34,23 +34,23 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "AVIF": (".avif",),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
-"""What is read, by Pillow's names, and the suffixes by which such files are found in folders."""
+"""The supported formats, by Pillow's names, with the suffixes by which folders are searched."""
 
 IMAGE_SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 MAX_FILE = 256 << 20  # bytes
 MAX_PIXELS = 89_000_000  # where Pillow begins to warn; the largest ImageNet image has about 60 million
-MAX_SCANNED = 20 * MAX_PIXELS  # scans of a JPEG, times its pixels
+MAX_SCANNED = 20 * MAX_PIXELS  # scans of a JPEG times its pixels
 MAX_STRIPS = 200_000  # of a TIFF, which Pillow decodes at 100,000 a second
 MAX_SLOW_PIXELS = 4_000_000  # decoded by Pillow's Python: about a second
 SLOW_DECODERS = frozenset({"ppm", "ppm_plain", "bmp_rle"})
 
-# Bytes that decoding and cropping take at most, for each pixel: RGB takes 4 in Pillow, and a copy of it is cut.
+# Upper bound of the bytes per pixel to decode and crop: RGB takes 4 in Pillow, and the crop may copy all of it.
 _BYTES = 9
 _BYTES_OF = {"WEBP": 24, "AVIF": 24}  # their decoders hold several copies, of all channels
 _BYTES_OF_LIBTIFF = 16
-_BYTES_OF_SCANS = 6  # more, where all coefficients of a JPEG are kept until its last scan
-_SCANS = "scans"  # our note in what Pillow knows of an image
-_NARROW = 512  # pixels: to that short side an image may be enlarged before a part of it is cut
+_BYTES_OF_SCANS = 6  # in addition, for a JPEG of several scans, whose coefficients are kept until the last one
+_SCANS = "scans"  # key in `image.info`
+_NARROW = 512  # pixels of the short side, to which an image may be enlarged before it is cropped
 
 
 class BrokenImage(UserError):
@@ -58,14 +58,14 @@ class BrokenImage(UserError):
 
 
 def open_untrusted(encoded: bytes, formats: Collection[str] = tuple(FORMATS)) -> Image.Image:
-    """Opens an encoded image: reads its header, not its pixels, and refuses what would cost too much to decode.
+    """Opens an encoded image by reading its header, and refuses it if decoding would take too much memory or time.
 
     Args:
       encoded: the bytes of the file.
-      formats: those of FORMATS that are expected.
+      formats: allowed ones of FORMATS.
 
     Raises:
-      BrokenImage: no image of these formats, or over a limit of pixels, memory or scans.
+      BrokenImage: it is not an image of these formats, or exceeds a limit of pixels, memory or scans.
     """
     with reading(encoded):
         _check_canvas(encoded)
@@ -88,10 +88,10 @@ def decode(encoded: bytes, upright: bool = False) -> Image.Image:
 
     Args:
       encoded: the bytes of the file.
-      upright: turn it as its EXIF data say. False is what ImageNet's accuracies are measured with.
+      upright: whether to apply the EXIF orientation. ImageNet's published accuracies are measured without.
 
     Raises:
-      BrokenImage: not an image, cut short, over a limit, or with pixels that have no fixed range.
+      BrokenImage: it is not an image, is truncated, exceeds a limit, or has pixels without a fixed range.
     """
     image = open_untrusted(encoded)
     with reading(encoded):
@@ -100,9 +100,9 @@ def decode(encoded: bytes, upright: bool = False) -> Image.Image:
 
 @contextlib.contextmanager
 def decoded(encoded: bytes, upright: bool = False) -> Iterator[Image.Image]:
-    """Gives what `decode` returns; a large image waits until the threads of this process have room for it.
+    """Yields what `decode` returns; a large image waits until enough memory is free (see `memory`).
 
-    The block must open no other image.
+    The block must not open another image.
     """
     image = open_untrusted(encoded)
     with memory.IMAGES.reserve(_cost(image)):
@@ -112,7 +112,7 @@ def decoded(encoded: bytes, upright: bool = False) -> Iterator[Image.Image]:
 
 
 def size_of(encoded: bytes, upright: bool = False) -> tuple[int, int]:
-    """Returns the width and height of what `decode` returns, from the header where that is enough.
+    """Returns the width and height of the image that `decode` returns, from its header if that suffices.
 
     Raises:
       BrokenImage: as `open_untrusted`.
@@ -146,7 +146,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def check_scans(scans: int, width: int, height: int) -> None:
-    """Raises a `BrokenImage` if so many passes over a JPEG would take too long."""
+    """Raises a `BrokenImage` if a JPEG has so many scans that decoding would take too long."""
     if scans > jpeg.MAX_SCANS:
         raise BrokenImage(f"a JPEG of over {jpeg.MAX_SCANS} scans")
     if scans * width * height > MAX_SCANNED:
@@ -154,12 +154,12 @@ def check_scans(scans: int, width: int, height: int) -> None:
 
 
 def cost_of_scans(scans: int, width: int, height: int) -> int:
-    """Returns the bytes of coefficients that a JPEG of several scans needs while it is decoded."""
+    """Returns the bytes of coefficients that decoding a JPEG needs: 0 unless it has several scans."""
     return _BYTES_OF_SCANS * width * height if scans > 1 else 0
 
 
 def from_pillow(image: Image.Image, upright: bool) -> Image.Image:
-    """Returns an image that a caller has opened as RGB; turned, if asked for, as the EXIF data it still carries say.
+    """Returns an image that the caller has opened, as RGB; `upright` applies the EXIF orientation that it carries.
 
     Raises:
       BrokenImage: it cannot be decoded.
@@ -168,13 +168,13 @@ def from_pillow(image: Image.Image, upright: bool) -> Image.Image:
         rgb = to_rgb(image)
         turned = exif.upright(rgb, exif.stated(image)) if upright else rgb
     if turned is not rgb:
-        turned.info = {}  # its EXIF data would turn it again
+        turned.info = {}  # else its EXIF data would turn it again
     return turned
 
 
 @contextlib.contextmanager
 def reading(encoded: bytes) -> Iterator[None]:
-    """Turns whatever a decoder raises on an image into a `BrokenImage` of one line."""
+    """Turns any error of a decoder into a `BrokenImage` of one line."""
     try:
         yield
     except BrokenImage:
@@ -186,7 +186,7 @@ def reading(encoded: bytes) -> Iterator[None]:
 
 
 def _to_rgb(image: Image.Image, upright: bool) -> Image.Image:
-    """Returns the pixels of an image that `open_untrusted` has opened, as RGB, and nothing else of its file."""
+    """Returns the pixels of an image from `open_untrusted`, as RGB and without its metadata."""
     image.load()  # of a PNG, also what follows the pixels
     rgb = exif.upright(to_rgb(image), exif.stated(image) if upright else exif.UPRIGHT)
     rgb.info = {}
@@ -206,7 +206,7 @@ def _check_pixels(width: int, height: int, limit: int, what: str) -> None:
 
 
 def _check_canvas(encoded: bytes) -> None:
-    """Refuses a WebP by its first bytes: Pillow allocates its pixels when it opens one."""
+    """Refuses a WebP that is too large by its first bytes, because Pillow allocates the pixels when it opens one."""
     if encoded[8:12] != b"WEBP":
         return
     kind, size = encoded[12:16], (0, 0)
@@ -225,7 +225,7 @@ def _bytes_a_pixel(image: Image.Image) -> int:
 
 
 def _cost(image: Image.Image) -> int:
-    """Returns the bytes that decoding an image and cutting a part of it take at most."""
+    """Returns an upper bound of the bytes to decode an image and crop it."""
     width, height = image.size
     enlarged = min(_NARROW**2 * max(width, height) // max(min(width, height), 1), MAX_PIXELS)
     return max(width * height * _bytes_a_pixel(image), enlarged * 4)

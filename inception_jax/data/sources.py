@@ -1,4 +1,4 @@
-"""Where images come from: TFDS data sets in ArrayRecord files, folders of images, and the embedded digits.
+"""Sources of images: TFDS data sets in ArrayRecord files, folders of images, and the embedded digits.
 
 A source is a random-access sequence of records {"image": encoded bytes, "label": int, "index": int, "name": str}. It
 pickles, so that worker processes can open it again, and it never imports TensorFlow.
@@ -31,7 +31,7 @@ TFDS_NEEDS = "(which, unlike training, needs `pip install tensorflow mlcroissant
 
 
 class UnreadableRecord(BrokenImage):
-    """A record that its storage does not give: a file that vanished, no permission, a damaged shard."""
+    """A record that cannot be read: a file has vanished, permission is missing, or a shard is damaged."""
 
 
 class FolderRecords(Sequence):
@@ -56,9 +56,9 @@ class ImageSource:
     Attributes:
       name: the data set and split, for messages.
       records: random-access mappings with an encoded image and a label.
-      class_names: the name of each label; those of ImageNet in words, not by WordNet's ids.
-      image_key, label_key: of the mappings.
-      exif: whether its images are turned as their EXIF data say.
+      class_names: the name of each label; for ImageNet words, not WordNet ids.
+      image_key, label_key: keys of the mappings.
+      exif: whether the EXIF orientation is applied.
     """
 
     name: str
@@ -72,7 +72,7 @@ class ImageSource:
         return len(self.records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns a record, with the name of its file, less the suffix.
+        """Returns a record, with "name" the name of its file without the suffix.
 
         Raises:
           UnreadableRecord: it cannot be read; the message names it.
@@ -89,13 +89,13 @@ class ImageSource:
         return {"image": image, "label": label, "index": int(index), "name": image_name(name)}
 
     def describe(self, index: int) -> str:
-        """Returns what a person needs to find a record."""
+        """Returns the number of a record, its data set and its file, for messages."""
         path = f" ({self.records.paths[index]})" if isinstance(self.records, FolderRecords) else ""
         return printable(f"record {index} of {self.name}{path}")
 
 
 def image_name(file: str) -> str:
-    """Returns the name of an image by that of its file, or by its id, which may hold dots and is no file."""
+    """Returns the name of an image, from its file name or its id; an id may contain dots and has no suffix."""
     name = Path(file).name
     return name[: -len(suffix)] if (suffix := Path(name).suffix).lower() in IMAGE_SUFFIXES else name
 
@@ -114,15 +114,17 @@ def open_source(
       name: "digits", any TFDS name ("cifar10", "imagenet2012", ...), or "folder:PATH" for PATH/<split>/<class>/<image>.
       split: a split of the data set; TFDS names may slice it ("train[:10%]").
       data_dir: where TFDS keeps prepared data; None is TFDS's default.
-      class_names: of a folder: the classes in the order of their labels, those of the training split or of a network.
-        None: the folders of this split, sorted.
-      exif: turn images as their EXIF data say; without it they are read as ImageNet's are for published accuracies.
+      class_names: for a folder, the classes in the order of their labels, as the training split or a network has
+        them. None: the folders of this split, sorted.
+      exif: whether to apply the EXIF orientation; ImageNet's published accuracies are measured without.
 
     Raises:
       UserError: the data set, the split, or its files are missing or unusable; the message says what to run.
     """
     if name.startswith("folder:"):
-        names = [class_names] if isinstance(class_names, str) else class_names  # one name, not its letters
+        names = (
+            [class_names] if isinstance(class_names, str) else class_names
+        )  # a single name, not a sequence of letters
         source = _open_folder(user_path(name.removeprefix("folder:")), split, names)
     else:
         source = _open_tfds(name, split, data_dir)
@@ -141,7 +143,7 @@ def _open_folder(root: Path, split: str, class_names: Sequence[str] | None) -> I
     if not named:
         place = printable(folder)
         raise UserError(f"{place} holds no class folders: move its images to {place}/<class>/.")
-    # The other folders of the root are not looked at: they may be runs, or archives.
+    # Other folders of the root are not read: they may hold runs or archives.
     files: dict[str, list[str]] = {}
     for each in named:
         below = folders.find_files(folder / each)
@@ -163,16 +165,16 @@ def _open_folder(root: Path, split: str, class_names: Sequence[str] | None) -> I
 
 
 def _labels(folder: Path, files: Mapping[str, Sequence[str]], class_names: Sequence[str]) -> dict[str, int]:
-    """Returns the label of each class folder, by given classes; folders may also be called by WordNet's ids.
+    """Returns the label of each class folder; folders may be named by WordNet ids, too.
 
     Raises:
-      UserError: a folder with images is none of the classes, or no folder has images.
+      UserError: a folder with images is not one of the classes, or no folder has images.
     """
     known = {unicodedata.normalize("NFC", name): label for label, name in enumerate(class_names)}
     words = imagenet.classes()
 
     def label(name: str) -> int | None:
-        composed = unicodedata.normalize("NFC", name)  # a Mac may have written one split, and Linux the other
+        composed = unicodedata.normalize("NFC", name)  # macOS may have decomposed the names of one split
         return known.get(composed, known.get(words.get(composed, "")))
 
     found = {each: label(each) for each in files if files[each]}
@@ -202,7 +204,7 @@ def _why_no_folder(path: Path) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Returns some names in words."""
+    """Returns the first few names, and the total number if there are more."""
     more = f", ... ({len(names):,})" if len(names) > NAMED_CLASSES else ""
     return ", ".join(printable(name) for name in names[:NAMED_CLASSES]) + more or "no folders"
 
@@ -227,13 +229,13 @@ def _open_tfds(name: str, split: str, data_dir: str | None) -> ImageSource:
         raise UserError(f"Split {split!r} of {name!r} is empty.")
     class_names = imagenet.readable(features[label_key].names)
     source = ImageSource(f"{name}[{split}]", records, class_names, image_key, label_key)
-    if source[0]["label"] < 0:  # reading it also finds missing files now, not in the middle of a start
+    if source[0]["label"] < 0:  # this also detects missing files before the run starts
         raise UserError(f"Split {split!r} of {name!r} has no labels; its splits: {', '.join(builder.info.splits)}.")
     return source
 
 
 def _builder(name: str, data_dir: str | None):
-    """Returns the TFDS builder of data that is prepared as ArrayRecord."""
+    """Returns the TFDS builder of a data set that is prepared as ArrayRecord."""
     if data_dir and "://" in data_dir:
         raise UserError(
             f"data_dir is {data_dir!r}: images are read at random places, which needs a file system; "
@@ -267,7 +269,7 @@ def _find_builder(name: str, data_dir: str | None):
     try:
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
-        # The others are listed on the network, by TensorFlow.
+        # Community data sets are left out: TensorFlow would list them from the network.
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
         near = hint(name, known, limit=5, cutoff=0.6)
         raise UserError(f"No data set {name!r}: expected digits, a TFDS name or folder:PATH.{near}") from error

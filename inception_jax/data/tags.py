@@ -1,4 +1,4 @@
-"""Tags of TIFF files and of EXIF data, which are laid out alike: read without trust in any number they state."""
+"""Reads the tags of TIFF files and EXIF data, which share a layout, without trusting any number in them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 INTEGERS = {1: "B", 3: "H", 4: "I"}
-TEXT = frozenset({1, 2, 7})  # types of single bytes
-STRIPS = frozenset({273, 324})  # where the pixels are, by strips or by tiles
+TEXT = frozenset({1, 2, 7})  # types whose values are single bytes
+STRIPS = frozenset({273, 324})  # offsets of the pixels, by strips or by tiles
 
 
 class Tag(NamedTuple):
@@ -21,7 +21,7 @@ class Tag(NamedTuple):
 
 
 def first_tags(data: bytes) -> Iterator[Tag]:
-    """Yields the tags of the first image of a TIFF or BigTIFF, or of EXIF data, until something is damaged."""
+    """Yields the tags of the first image of a TIFF or BigTIFF, or of EXIF data, up to the first damage."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
         return
@@ -37,10 +37,10 @@ def first_tags(data: bytes) -> Iterator[Tag]:
             if kind in INTEGERS and values == 1:
                 (value,) = struct.unpack_from(order + INTEGERS[kind], data, at + struct.calcsize(order + entry))
             yield Tag(tag, kind, values, value)
-    except (struct.error, OverflowError):  # it ends before it should
+    except (struct.error, OverflowError):  # the data are truncated
         return
 
 
 def most_values(data: bytes) -> int:
-    """Returns the largest number of values of a tag that a reader makes a list of."""
+    """Returns the largest number of values among the tags that a reader turns into a list."""
     return max((tag.values for tag in first_tags(data) if tag.kind not in TEXT or tag.number in STRIPS), default=0)

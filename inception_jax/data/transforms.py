@@ -1,19 +1,19 @@
-"""Images on the host: decoded to uint8 [size, size, 3], for training and for evaluation. NumPy and Pillow only.
+"""Transforms of images on the host, to uint8 [size, size, 3], for training and for evaluation, with NumPy and Pillow.
 
-Nothing here normalises: that happens on the device, from the model card.
+Nothing here normalises pixels: the device does, as the model card says.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
 from inception_jax.data.pixels import MAX_PIXELS
-from inception_jax.data.pixels import BrokenImage as BrokenImage  # also known from here, as are the next two
+from inception_jax.data.pixels import BrokenImage as BrokenImage  # re-exported, as the next two
 from inception_jax.data.pixels import decode as decode
 from inception_jax.data.pixels import to_rgb as to_rgb
 from inception_jax.errors import UserError
@@ -33,7 +33,7 @@ Box = tuple[int, int, int, int]
 
 
 class Encoded(Protocol):
-    """An image of which parts can be decoded alone (see `parts`)."""
+    """An image that decodes only the region of a crop (see `jpeg_regions`)."""
 
     @property
     def size(self) -> tuple[int, int]: ...
@@ -42,17 +42,24 @@ class Encoded(Protocol):
 
 
 class Transform(Protocol):
-    """Turns an RGB image into uint8 pixels [size, size, 3]; all its randomness comes from the generator."""
+    """Turns an RGB image into uint8 pixels [size, size, 3]; all its randomness comes from the generator.
+
+    Attributes:
+      size: of the result, in pixels.
+      accepts_encoded: whether it also takes an `Encoded` image, of which only the region that it crops is decoded.
+    """
 
     @property
     def size(self) -> int: ...
+    @property
+    def accepts_encoded(self) -> bool: ...
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Short side resized to `resize` pixels, centre square of `size` pixels (the geometry of torchvision).
+    """Resizes the short side to `resize` pixels and crops the central `size` x `size` (the geometry of torchvision).
 
     Raises:
       UserError: `resize` is below `size`, or the interpolation is unknown.
@@ -61,6 +68,7 @@ class Evaluate:
     size: int
     resize: int
     interpolation: str = "bilinear"
+    accepts_encoded: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.resize < self.size:
@@ -81,7 +89,7 @@ class Evaluate:
 
 
 class Geometry(Protocol):
-    """What a model's card says of the cut (see `models.inputs.Preprocess`)."""
+    """The crop of evaluation images, as a model card gives it (see `models.inputs.Preprocess`)."""
 
     @property
     def geometry(self) -> str: ...
@@ -96,7 +104,7 @@ class Geometry(Protocol):
 
 
 def eval_transform(card: Geometry) -> Evaluate | EvaluateBox:
-    """Returns what cuts an evaluation image as `card.geometry` says."""
+    """Returns the transform of evaluation images for `card.geometry`."""
     if card.geometry == "central_box":
         return EvaluateBox(card.size, card.crop_fraction, card.interpolation)
     return Evaluate(card.size, card.resize, card.interpolation)
@@ -121,9 +129,9 @@ def resized_short_side(width: int, height: int, short: int) -> tuple[int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateBox:
-    """The central `fraction` of height and width, resized to a square of `size` pixels (the geometry of TF-slim).
+    """Resizes the central `fraction` of height and width to a square of `size` pixels (the geometry of TF-slim).
 
-    Pillow's filters average over the pixels they shrink; TensorFlow 1 sampled between neighbours.
+    Pillow antialiases when it shrinks an image; TensorFlow 1 interpolated between neighbouring pixels.
 
     Raises:
       UserError: `fraction` is out of range, or the interpolation is unknown.
@@ -132,6 +140,7 @@ class EvaluateBox:
     size: int
     fraction: float = 0.875
     interpolation: str = "bilinear"
+    accepts_encoded: ClassVar[bool] = False
 
     def __post_init__(self):
         if not 0 < self.fraction <= 1:
@@ -155,7 +164,7 @@ def _check_interpolation(name: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class InceptionCrop:
-    """The sampling of 1409.4842, section 6: a patch of random area and aspect ratio, resized with a random filter.
+    """The sampling of 1409.4842, section 6: a crop of random area and aspect ratio, resized with a random filter.
 
     Also flips, and with `photometric` distorts brightness, contrast, colour and lighting (arXiv 1312.5402).
     """
@@ -166,6 +175,7 @@ class InceptionCrop:
     interpolations: tuple[str, ...] = ("bilinear", "area", "nearest", "bicubic")
     flip: bool = True
     photometric: bool = True
+    accepts_encoded: ClassVar[bool] = True
 
     def __call__(self, image: Image.Image | Encoded, rng: np.random.Generator) -> np.ndarray:
         box = sample_box(*image.size, rng, self.area, self.aspect)
@@ -178,21 +188,22 @@ class InceptionCrop:
 
 
 def crop_resize(image: Image.Image, box: Box, size: int, interpolation: str, mirror: bool = False) -> np.ndarray:
-    """Returns a part of an image as uint8 [size, size, 3]: resampled along x, then along y, mirrored left to right."""
+    """Returns a crop as uint8 [size, size, 3]: resampled along x, then along y; `mirror` flips it left to right."""
     resampling = RESAMPLING[interpolation]
-    part = image.crop(box)
-    # In two calls: within one, Pillow picks the order of the axes by its own estimate, and rounding shows it.
-    pixels = np.asarray(part.resize((size, part.height), resampling).resize((size, size), resampling))
+    crop = image.crop(box)
+    # In two calls: in one, Pillow would choose the order of the axes, which changes the rounding.
+    pixels = np.asarray(crop.resize((size, crop.height), resampling).resize((size, size), resampling))
     return pixels[:, ::-1] if mirror else pixels
 
 
 @dataclasses.dataclass(frozen=True)
 class CropFlip:
-    """For small images: resized to `size` pixels, padded with black by `pad`, cut at random, flipped."""
+    """For small images: resizes to `size` pixels, pads with `pad` black pixels, crops at random and flips."""
 
     size: int
     pad: int = 4
     flip: bool = True
+    accepts_encoded: ClassVar[bool] = False
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
         if image.size != (self.size, self.size):
@@ -205,10 +216,11 @@ class CropFlip:
 def sample_box(
     width: int, height: int, rng: np.random.Generator, area: tuple[float, float], aspect: tuple[float, float]
 ) -> Box:
-    """Returns (left, top, right, bottom): area and log aspect ratio uniform; the largest centre box if 10 draws miss.
+    """Returns a random box with uniform area and log aspect ratio; the largest central box if 10 draws do not fit.
 
     Args:
       width, height: of the image, in pixels.
+      rng: the random generator.
       area: range of the share of the image.
       aspect: range of width / height.
     """
@@ -226,7 +238,7 @@ def sample_box(
 
 
 def distort_colours(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Brightness, contrast and colour times 0.5 ... 1.5 in random order, then noise along the principal components."""
+    """Scales brightness, contrast and colour by 0.5 ... 1.5 in random order, then adds noise along `PCA_VECTORS`."""
     enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     for i in rng.permutation(len(enhancers)):
         image = enhancers[i](image).enhance(rng.uniform(0.5, 1.5))
@@ -235,5 +247,5 @@ def distort_colours(image: Image.Image, rng: np.random.Generator) -> Image.Image
 
 
 def random_flip(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mirrors [H, W, C] left to right, half of the time."""
+    """Mirrors [H, W, C] left to right with probability 1/2."""
     return pixels[:, ::-1] if rng.random() < 0.5 else pixels

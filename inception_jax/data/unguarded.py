@@ -1,7 +1,7 @@
-"""A script without `if __name__ == "__main__":`, whose workers begin its training again.
+"""Detects a script without `if __name__ == "__main__":`, whose data workers would start the training again.
 
-A worker is a new process that imports the script under another name, to find what it shall run. What stands in the
-script without that guard runs once more there.
+A worker is a new process that imports the script, under another name, to find the functions it runs. Code of the script
+outside of that guard runs again in each worker.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from inception_jax.errors import UserError
 
 
 class UnguardedScriptError(UserError):
-    """The script that trains lacks the guard."""
+    """The script that trains has no `if __name__ == "__main__":`."""
 
 
-EXIT_CODE = 86  # of a worker that found itself training; nothing else here ends with it
+EXIT_CODE = 86  # of a worker that started to train; nothing else uses it
 MESSAGE = (
     "A data worker imported the script and began its training again: put what the script does under "
     'if __name__ == "__main__":, or set data.workers to 0.'
@@ -25,14 +25,14 @@ MESSAGE = (
 
 
 def leave_worker_that_trains() -> None:
-    """Ends this process, without a word, if it is a worker that still imports the script; the parent says why."""
+    """Ends this process without a message if it is a worker that still imports the script; the parent explains it."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         sys.stdout.flush()
         os._exit(EXIT_CODE)
 
 
 def check(error: RuntimeError) -> None:
-    """Raises what the end of a worker means, if it ended so.
+    """Raises the error if a worker ended because it started to train.
 
     Raises:
       UserError: the script lacks the guard.

@@ -1,4 +1,4 @@
-"""Whether the devices of this machine start."""
+"""Starts the devices of this machine, and explains why they do not start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def start_devices() -> str:
     """Starts JAX, and returns the platform of its devices, such as "cpu".
 
     Raises:
-      UserError: it cannot start, because a device is missing or busy, or a driver does not fit.
+      UserError: it cannot start: a device is missing or busy, or its driver does not fit.
     """
     try:
         return jax.default_backend()
@@ -24,7 +24,7 @@ def start_devices() -> str:
 
 
 def explain(error: BaseException) -> BaseException:
-    """Returns the `UserError` of `start_devices` if `error` is JAX's of a device that does not start; others as is."""
+    """Returns the `UserError` of `start_devices` if JAX raised `error` because a device did not start; else `error`."""
     if isinstance(error, RuntimeError) and any(words in str(error) for words in _OF_START):
         return _explained(error)
     return error

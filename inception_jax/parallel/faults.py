@@ -1,7 +1,7 @@
-"""An error that one process of several has alone: it tells the others, and all end within seconds.
+"""Propagates one process's fatal error, so that the whole run exits within seconds.
 
-They cannot learn of it by a collective: they may be elsewhere, and no device may have started. It goes through the
-store of texts of JAX's coordination service, which process 0 holds and every process reaches once it is connected.
+A collective cannot do this: the other processes may be at another place, and their devices may not have started. The
+error goes through the key-value store of JAX's coordination service, which process 0 hosts.
 """
 
 from __future__ import annotations
@@ -17,19 +17,26 @@ import traceback
 from typing import Any, NamedTuple
 
 import jax
-from jax._src.distributed import global_state  # JAX has no public way to the store; Orbax, too, takes this one
+from jax._src.distributed import global_state  # JAX has no public access to the store; Orbax uses this too
 
 from inception_jax.parallel import signals
 
 KEY = "inception_jax/fault"
-PERIOD = 0.5  # seconds between two looks for a fault of others
-LINGER = 2  # seconds that process 0 stays, so that all have looked: without it JAX aborts the others
+PERIOD = 0.5  # seconds between two polls of the store
+LINGER = 2  # seconds that process 0 stays, so that all read the store; JAX aborts the others when it leaves
 
 _ending = threading.Event()
 
 
 class Fault(NamedTuple):
-    """What a process that ends tells."""
+    """The error of a process, as the others read it.
+
+    Attributes:
+      process: its index.
+      host: its host name.
+      code: its exit code.
+      text: the message.
+    """
 
     process: int
     host: str
@@ -41,12 +48,12 @@ class Fault(NamedTuple):
 
 
 def listen() -> None:
-    """From now on ends this process soon after another one has told a fault, with its text and its exit code."""
+    """Starts a thread that ends this process, with the same exit code, soon after another one reported a fault."""
     listener = threading.Thread(target=_listen, name="faults", daemon=True)
     listener.start()
-    signals.tell_others(_tell_of_end)
+    signals.tell_others(_report_end)
 
-    def stop() -> None:  # before JAX disconnects: it has registered its own end earlier
+    def stop() -> None:  # runs before JAX disconnects, which was registered earlier
         _ending.set()
         listener.join()
 
@@ -54,57 +61,57 @@ def listen() -> None:
 
 
 def leave(error: Exception, code: int) -> None:
-    """Ends this process at once, and then the others, if it is one of several and they do not know of `error`.
+    """Ends this process at once, and makes the others end, if it is one of several and `error` is its own.
 
-    An orderly end waits for the others, and they would wait for this one.
+    A normal exit would wait for the other processes, which wait for this one.
 
     Args:
-      error: what happened; one with the attribute `everywhere` is known to all.
-      code: to exit with. 1 stands for an error that nobody expected: its traceback is printed, unless it comes from the
-        end of another process, which has told why.
+      error: what happened. If its attribute `everywhere` is true, all processes raised it, and this returns.
+      code: to exit with. 1 means a bug: its traceback is printed, unless another process has already reported a fault,
+        which is then the cause.
     """
     if not jax.distributed.is_initialized() or getattr(error, "everywhere", False):
         return
     _ending.set()
-    fault = _told()
+    fault = _reported()
     if fault is not None and code == 1:
         _end(fault.code, _line(fault))
     if code == 1:
         traceback.print_exception(error)
     if fault is None:
         text = str(error) if code != 1 else traceback.format_exception_only(error)[-1].strip()
-        _tell(Fault(global_state.process_id, socket.gethostname(), code, text))
+        _report(Fault(global_state.process_id, socket.gethostname(), code, text))
     _end(code)
 
 
 def _listen() -> None:
     while not _ending.wait(PERIOD):
-        fault = _told()
+        fault = _reported()
         if fault is not None:
             _end(fault.code, _line(fault))
 
 
 def _line(fault: Fault) -> str:
-    """Returns what this process says of another's end, which is no error where a signal stopped that in order."""
+    """Returns the line about another process's fault; it is not an error if a signal stopped that process normally."""
     return str(fault) if fault.code == signals.STOPPED else f"error: {fault}"
 
 
-def _tell_of_end(code: int, text: str) -> None:
-    """Tells that a signal ends this process at once; process 0 stays until the others have looked."""
+def _report_end(code: int, text: str) -> None:
+    """Reports that a signal ends this process at once; process 0 stays until the others have read it."""
     _ending.set()
-    _tell(Fault(global_state.process_id, socket.gethostname(), code, text))
+    _report(Fault(global_state.process_id, socket.gethostname(), code, text))
     if global_state.process_id == 0:
         time.sleep(LINGER)
 
 
-def _told() -> Fault | None:
+def _reported() -> Fault | None:
     try:
         return Fault(*json.loads(_store().key_value_try_get(KEY)))
-    except jax.errors.JaxRuntimeError:  # there is none, or process 0 is gone
+    except jax.errors.JaxRuntimeError:  # no fault, or process 0 is gone
         return None
 
 
-def _tell(fault: Fault) -> None:
+def _report(fault: Fault) -> None:
     try:
         _store().key_value_set(KEY, json.dumps(fault))
     except jax.errors.JaxRuntimeError:  # another process was first, or process 0 is gone

@@ -1,4 +1,4 @@
-"""The device mesh and the rules that place arrays on it."""
+"""The device mesh, and the shardings of batches and state on it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from jax.sharding import PartitionSpec as P
 from inception_jax.errors import UserError
 
 AXES = ("data", "fsdp")
-SMALLEST_SHARDED = 2**14  # elements; smaller arrays are replicated, their transfers would cost more than they save
+SMALLEST_SHARDED = 2**14  # elements; smaller arrays are replicated, since gathering them costs more than it saves
 
 
 def create_mesh(data: int, fsdp: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns a mesh ("data", "fsdp") over devices, or all there are; data = -1 takes those that fsdp leaves.
+    """Returns a mesh ("data", "fsdp") over `devices`, or all devices; data = -1 means their number / fsdp.
 
     Raises:
       UserError: the product is not the number of devices.
@@ -36,7 +36,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of an array that every device holds whole."""
+    """Returns the sharding of an array that is replicated on every device."""
     return NamedSharding(mesh, P())
 
 
@@ -54,11 +54,11 @@ def _spec(leaf: jax.ShapeDtypeStruct, fsdp: int) -> P:
 
 
 def shard_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """Returns global arrays [B, ...] from this process's part of a batch [b, ...]; the copy runs in the background."""
-    with jax.transfer_guard_host_to_device("allow"):  # of several processes JAX takes this copy for an accidental one
+    """Returns global arrays [B, ...] from this process's rows of a batch [b, ...]; the copy runs in the background."""
+    with jax.transfer_guard_host_to_device("allow"):  # with several processes the guard would refuse this copy
         return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
 
 
 def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """Returns a global array from the whole of it, which every process has; each takes what its devices hold."""
+    """Returns a global array from its full value, which every process passes; each device copies its shard."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: np.asarray(array)[index])

@@ -1,4 +1,4 @@
-"""Many processes in one run: how they find each other, what they tell each other, and what they must agree on."""
+"""Several processes in one run: connecting them, exchanging texts, and checking that they agree."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from inception_jax.errors import UserError
 from inception_jax.parallel import faults
 
 HEARTBEAT = 30  # seconds of silence after which a process counts as dead, and ends the others
-SHUTDOWN = 10  # seconds that a process waits at its end for the others
+SHUTDOWN = 10  # seconds that an ending process waits for the others
 
 T = TypeVar("T")
 
@@ -27,18 +27,18 @@ T = TypeVar("T")
 def start_processes(coordinator: str | None, processes: int | None, process: int | None, timeout: int) -> None:
     """Connects this process with the others of its run; returns at once if there are no others.
 
-    Call it before anything touches a device. On Cloud TPU, GKE, SLURM and Open MPI JAX finds out the first three.
+    Call it before any use of a device. On Cloud TPU, GKE, SLURM and Open MPI JAX determines the first three arguments.
 
     Args:
       coordinator: address:port of process 0.
       processes: how many there are.
       process: which one this is, from 0.
-      timeout: seconds within which all must have come; then this process ends with exit code 2.
+      timeout: seconds until all processes must be connected; after them this process ends with exit code 2.
 
     Raises:
-      UserError: some of the first three are given and the rest cannot be found out, or one is out of range.
+      UserError: some of the first three are given and JAX cannot determine the rest, or one is out of range.
     """
-    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM, which the loop handles
+    jax.config.update("jax_enable_preemption_service", False)  # it would catch SIGTERM, which the loop handles
     given = {"coordinator": coordinator, "processes": processes, "process": process}
     waiting = _waiting(coordinator or "its coordinator", processes, process, timeout)
     try:
@@ -47,7 +47,7 @@ def start_processes(coordinator: str | None, processes: int | None, process: int
                 coordinator,
                 processes,
                 process,
-                initialization_timeout=2 * timeout,  # JAX aborts without a word to the user: ours comes first
+                initialization_timeout=2 * timeout,  # JAX aborts without a message, so ours comes first
                 heartbeat_timeout_seconds=HEARTBEAT,
                 shutdown_timeout_seconds=SHUTDOWN,
             )
@@ -60,7 +60,7 @@ def start_processes(coordinator: str | None, processes: int | None, process: int
 
 
 class _waiting:  # noqa: N801
-    """Ends this process if what is within takes longer than `timeout` seconds."""
+    """Ends this process if the block takes longer than `timeout` seconds."""
 
     def __init__(self, coordinator: str, processes: int | None, process: int | None, timeout: int):
         number = f"{'?' if process is None else process}/{'?' if processes is None else processes}"
@@ -69,11 +69,11 @@ class _waiting:  # noqa: N801
             f"{self._who} waited {timeout} s for the others at {coordinator}: a process that did not print "
             '"waits for the others" has not started or cannot reach it. Start the same command on every host.'
         )
-        self._told = processes is not None
+        self._announces = processes is not None
         self._timer = threading.Timer(timeout, self._end)
 
     def __enter__(self) -> None:
-        if self._told:
+        if self._announces:
             print(f"{self._who} waits for the others", flush=True)
         self._timer.start()
 
@@ -82,16 +82,16 @@ class _waiting:  # noqa: N801
 
     def _end(self) -> None:
         print(f"error: {self._message}", file=sys.stderr, flush=True)
-        os._exit(UserError.exit_code)  # nothing has begun, and a blocked call of JAX cannot be ended otherwise
+        os._exit(UserError.exit_code)  # nothing has started, and a blocked call of JAX cannot be interrupted
 
 
 def is_main() -> bool:
-    """Returns whether this is the process that writes what there is one of."""
+    """Returns whether this is process 0, which writes the files and prints."""
     return jax.process_index() == 0
 
 
 def exchange(text: str) -> list[str]:
-    """Returns the texts of all processes in order. Every process must call it, at the same place."""
+    """Returns the texts of all processes in order. Collective: every process must call it at the same place."""
     if jax.process_count() == 1:
         return [text]
     words = np.frombuffer(text.encode(), np.uint8)
@@ -104,29 +104,29 @@ def exchange(text: str) -> list[str]:
 
 
 def together(act: Callable[[], T], kind: type[Exception] = UserError) -> T:
-    """Runs `act` in every process; an error of `kind` in one of them is raised in all, with its process named."""
+    """Returns `act()`; if it raises `kind` in any process, all processes raise it and name that process. Collective."""
     error: Exception | None = None
     result: T
     try:
         result = act()
     except kind as raised:
         error = raised
-    told = exchange(f"{socket.gethostname()}): {error}" if error else "")
-    others = [f"Process {process} (on {text}" for process, text in enumerate(told) if text]
+    errors = exchange(f"{socket.gethostname()}): {error}" if error else "")
+    others = [f"Process {process} (on {text}" for process, text in enumerate(errors) if text]
     if others:
         raise _everywhere(error or kind(others[0]))
     return result
 
 
 def check_same(facts: Mapping[str, Any]) -> None:
-    """Checks that every process has the same facts, by name.
+    """Checks that every process has the same facts, by name. Collective.
 
     Raises:
-      UserError: in every process; names the first process that differs from process 0, its host and the facts.
+      UserError: in every process; names the first process that differs from process 0, its host and the differences.
     """
-    told = [json.loads(text) for text in exchange(json.dumps([socket.gethostname(), dict(facts)], default=str))]
-    (first_host, first), *_ = told
-    for process, (host, theirs) in enumerate(told):
+    answers = [json.loads(text) for text in exchange(json.dumps([socket.gethostname(), dict(facts)], default=str))]
+    (first_host, first), *_ = answers
+    for process, (host, theirs) in enumerate(answers):
         names = [name for name in {**first, **theirs} if first.get(name) != theirs.get(name)]
         if names:
             listed = "; ".join(f"{name}: {theirs.get(name)!r} there, {first.get(name)!r} here" for name in names[:5])
@@ -138,7 +138,7 @@ def check_same(facts: Mapping[str, Any]) -> None:
 
 
 def check_devices() -> None:
-    """Checks that every process has as many devices.
+    """Checks that all processes have equally many devices.
 
     Raises:
       UserError: in every process.
@@ -155,7 +155,7 @@ def _everywhere(error: Exception) -> Exception:
 
 
 def describe_process() -> str:
-    """Returns one line about this process: which it is, where, and its devices."""
+    """Returns one line about this process: its number, its host and its devices."""
     local = jax.local_devices()
     return (
         f"process {jax.process_index()}/{jax.process_count()} on {socket.gethostname()}: {len(local)} of "

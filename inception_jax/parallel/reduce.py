@@ -1,4 +1,4 @@
-"""Gradients of each device's own images, added up over the devices at the end of a step."""
+"""Data parallelism by `shard_map`: each device computes gradients of its own images, then they are summed."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ GradientFn = Callable[[Any, Any, Any, jax.Array], tuple[Any, Any, Any]]
 
 
 def on_each_device(gradients: GradientFn, mesh: Mesh, param_specs: Any) -> GradientFn:
-    """Returns `gradients` of a batch that is split over the devices of `mesh`.
+    """Returns a function like `gradients`, for a batch that is sharded over the devices of `mesh`.
 
-    Each device runs it on its own images, with randomness of its own; forward and backward pass exchange nothing. Then
-    gradients and sums are added over the devices, and batch statistics averaged, at one place: compilers merge that
-    into a few all-reduces. Parameters that are sharded over "fsdp" are gathered before, and their gradients reduced
-    where they belong.
+    Each device runs `gradients` on its own images, with its own random key; the forward and the backward pass do not
+    communicate. Then gradients and sums are added over the devices and batch statistics are averaged, all at one place,
+    which compilers merge into a few all-reduces. Parameters that are sharded over "fsdp" are gathered first, and their
+    gradients are reduce-scattered.
 
     Args:
       gradients: (params, batch_stats, batch, rng) -> (gradients of a sum over the images, batch_stats, sums).
-      mesh: of the axes `AXES`.
-      param_specs: a PartitionSpec for each parameter, of "fsdp" alone.
+      mesh: with the axes `AXES`.
+      param_specs: a PartitionSpec for each parameter, over "fsdp" only.
     """
     specs = traverse_util.flatten_dict(param_specs, sep="/")
 
     def local(params, batch_stats, batch, rng):
         rng = jax.random.fold_in(rng, jax.lax.axis_index(AXES))
         grads, own_stats, sums = gradients(jax.tree.map(_gather, params, param_specs), batch_stats, batch, rng)
-        # Their changes, not the statistics: what is frozen stays the same to the last bit.
+        # Changes are averaged, not the statistics, so that frozen ones stay bit-identical.
         changes = jax.tree.map(lambda old, new: (old - new) / mesh.size, batch_stats, own_stats)
         flat = traverse_util.flatten_dict(jax.tree.map(_scatter, grads, param_specs), sep="/")
         sharded = {path: grad for path, grad in flat.items() if specs[path] != P()}

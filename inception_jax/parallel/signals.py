@@ -1,13 +1,13 @@
-"""SIGTERM and SIGINT of a program that trains, from its first line to its last.
+"""Handles SIGTERM and SIGINT of a training program, from its first line to its last.
 
-Python runs its handlers between two steps of the main thread, and XLA compiles for minutes within one. So a thread of
-ours hears of a signal by `signal.set_wakeup_fd`: Python's own handler in C writes to a pipe, whatever that thread does.
+Python runs signal handlers between two bytecodes of the main thread, and one call of XLA compiles for minutes. So a
+separate thread reads the signals from a pipe, to which Python's handler in C writes at once (`signal.set_wakeup_fd`).
 
 | when | the first signal | the second |
 |---|---|---|
 | before the first step | ends the process, with exit code 75 | |
-| while it trains | is noted; the loop saves and ends with 75 | ends the process, with 128 + its number |
-| after the last step | is noted: the run ends by itself | ends the process, with 128 + its number |
+| while it trains | is recorded; the loop saves and ends with 75 | ends the process, with 128 + its number |
+| after the last step | is recorded; the run ends by itself | ends the process, with 128 + its number |
 
 This file imports nothing but the standard library, so that `watch` comes before the imports that take seconds.
 """
@@ -21,22 +21,22 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-STOPPED = 75  # EX_TEMPFAIL, as `errors.Interrupted`: the same command goes on
+STOPPED = 75  # EX_TEMPFAIL, as `errors.Interrupted`: the same command resumes
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-PATIENCE = 1.0  # seconds for output that may block at a sudden end
-TELLING = 3.0  # seconds to tell the other processes of a run, and for them to hear
-SHOW_CURSOR = b"\x1b[?25h"  # a bar of progress hides it
+PATIENCE = 1.0  # seconds to write the last output, which may block
+TELLING = 3.0  # seconds to report the end to the other processes of a run
+SHOW_CURSOR = b"\x1b[?25h"  # the progress bar hides it
 
 _lock = threading.Lock()
 _watching = False
 _heard = False
-_note: Callable[[int], None] | None = None  # of the loop, once it can stop
+_note: Callable[[int], None] | None = None  # set by the loop, once it can stop
 _restart = "the same command starts again"
-_tell: Callable[[int, str], None] | None = None  # tells the other processes of a run
+_report: Callable[[int, str], None] | None = None  # reports the end to the other processes of a run
 
 
 def watch() -> None:
-    """From now on answers signals of this process as the table says; call it in the main thread."""
+    """Starts handling the signals of this process as the table says; call it in the main thread."""
     global _watching
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -49,20 +49,20 @@ def watch() -> None:
 
 
 def resumes_after(step: int) -> None:
-    """Says from which step the same command goes on, for the line of a signal before the first step."""
+    """Sets the step from which the same command resumes, for the message at a signal before the first step."""
     global _restart
     _restart = f"the same command resumes after step {step:,}" if step else "the same command starts again"
 
 
-def tell_others(tell: Callable[[int, str], None]) -> None:
-    """Names what tells the other processes of a run the exit code and the line of a sudden end."""
-    global _tell
-    _tell = tell
+def tell_others(report: Callable[[int, str], None]) -> None:
+    """Sets the function that reports a sudden end, by exit code and message, to the other processes of the run."""
+    global _report
+    _report = report
 
 
 @contextlib.contextmanager
 def noted(note: Callable[[int], None]) -> Iterator[bool]:
-    """While it lasts, and after it, the first signal is noted; yields False if `watch` was not called."""
+    """From now on passes the first signal to `note` instead of ending; yields False if `watch` was not called."""
     global _note
     with _lock:
         _note = note
@@ -90,10 +90,10 @@ def _answer(number: signal.Signals) -> None:
 
 
 def _end(code: int, line: str) -> None:
-    """Ends the process; the main thread may be anywhere, so nothing is closed: files are written whole, or not seen."""
+    """Ends the process and closes nothing, since the main thread may be anywhere; files are written atomically."""
     helper = threading.Thread(target=_last_words, args=(code, line), daemon=True)
     helper.start()
-    helper.join(PATIENCE if _tell is None else TELLING)
+    helper.join(PATIENCE if _report is None else TELLING)
     os._exit(code)
 
 
@@ -103,5 +103,5 @@ def _last_words(code: int, line: str) -> None:
     if os.isatty(1):
         os.write(1, SHOW_CURSOR + b"\n")
     os.write(2, f"{line}\n".encode())
-    if _tell is not None:
-        _tell(code, line)
+    if _report is not None:
+        _report(code, line)

@@ -1,4 +1,4 @@
-"""Training: `train_and_evaluate(config, workdir)`, and its parts."""
+"""Training: `train_and_evaluate(config, workdir)`, and the functions that it is made of."""
 
 from typing import TYPE_CHECKING, Any
 

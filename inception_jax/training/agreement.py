@@ -1,4 +1,4 @@
-"""The pre-flight of many processes: what each must find as the others do, before anything compiles."""
+"""Checks, before anything compiles, that all processes of a run have the same devices, code, config and data."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SEEN_WITHIN = 10  # seconds that a shared file system may take to show a new fil
 
 
 def prepare_together(config: TrainConfig, workdir: Folder) -> Experiment:
-    """Returns what `prepare` makes of a config, once every process has made the same of it.
+    """Returns `prepare(config, workdir)`, after checking that every process got the same result.
 
     Raises:
-      UserError: as `prepare`, with the process that found it; or the processes differ in devices, versions, code,
-        config, data or saved steps. One on the wrong platform raises it alone: the others may still wait for its
-        devices, and learn of it by `faults.leave`.
+      UserError: as `prepare`, naming the process where it happened; or the processes differ in devices, versions,
+        code, config, data or saved steps. A process on the wrong platform raises it alone, because the others may still
+        wait for its devices; `faults.leave` ends them.
     """
     check_platform(config.platform)
     if jax.process_count() == 1:
@@ -67,7 +67,7 @@ def claimed(workdir: Folder) -> Iterator[None]:
     """Keeps other runs out of `workdir`, by a lock of process 0, and checks that every process sees that folder.
 
     Raises:
-      UserError: another run has it, or a process has another folder of that name.
+      UserError: another run holds the lock, or a process sees a different folder under this name.
     """
     with contextlib.ExitStack() as stack:
         together(lambda: stack.enter_context(locked(workdir)) if is_main() else None)

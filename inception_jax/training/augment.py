@@ -1,4 +1,4 @@
-"""Augmentations that mix images, on the device. Axis suffixes: B batch, K classes."""
+"""Augmentations that mix the images of a batch, on the device. Axis suffixes: B batch, K classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def mixup(rng: jax.Array, images: jax.Array, targets_BxK: jax.Array, alpha: floa
       rng: a JAX key.
       images: [B, H, W, C] floats.
       targets_BxK: soft targets.
-      alpha: of the Beta distribution; 0 returns the input.
+      alpha: parameter of the Beta distribution; 0 returns the inputs unchanged.
     """
     if not alpha:
         return images, targets_BxK
@@ -22,7 +22,7 @@ def mixup(rng: jax.Array, images: jax.Array, targets_BxK: jax.Array, alpha: floa
 
 
 def cutmix(rng: jax.Array, images: jax.Array, targets_BxK: jax.Array, alpha: float) -> tuple[jax.Array, jax.Array]:
-    """Pastes a box of each image's neighbour into it, targets in proportion to the area (arXiv 1905.04899).
+    """Pastes a box of its neighbour into each image and mixes the targets by area (arXiv 1905.04899).
 
     The box has the image's aspect ratio and 1 - Beta(alpha, alpha) of its area, before clipping at the border.
     """
@@ -46,6 +46,6 @@ def _neighbour(x: jax.Array) -> jax.Array:
 
 
 def _interval(rng: jax.Array, share: jax.Array, size: int) -> jax.Array:
-    """Returns a mask [size] of a run of `share` of the pixels around a random centre."""
+    """Returns a boolean mask [size], True on an interval of `share` of the pixels around a random centre."""
     pixels = jnp.arange(size) + 0.5
     return jnp.abs(pixels - jax.random.uniform(rng, maxval=size)) < share * size / 2

@@ -1,7 +1,7 @@
-"""Checkpoints of a run: with `saved`, which reads them for others, the one place that talks to Orbax.
+"""Writes and restores the checkpoints of a run. Only this module and `saved`, which reads finished runs, use Orbax.
 
 A checkpoint is the whole `TrainState` and a record `meta` (see `records`). It is written in the background and appears
-under its final name only when complete. The last ones and the best one are kept.
+under its final name only when complete. The last few checkpoints and the best one are kept.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ from inception_jax.training.workdir import Folder, is_local, saved_steps
 
 logger = logging.getLogger(__name__)
 
-ODD = 0x9E3779B1  # of the checksums
+ODD = 0x9E3779B1  # multiplier of the checksums
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `folder`; use it as a context manager, so that the last save is complete.
+    """The checkpoints of one run, in `folder`. As a context manager it waits for the last save.
 
     Args:
-      folder: a local one, or one of a bucket.
-      keep: how many of the last checkpoints stay; the best one (`records.best_step`) stays besides.
-      start: what the run started from, as JSON (see `finetune`), to be kept with each checkpoint.
+      folder: a local folder, or a folder of a bucket.
+      keep: how many of the last checkpoints to keep, in addition to the best one (`records.best_step`).
+      start: what the run started from, as JSON (see `provenance`); stored in every record.
     """
 
     def __init__(self, folder: Folder, keep: int, start: Mapping[str, Any] | None = None):
         self.folder, self._start = epath.Path(folder), start
-        self._metrics: dict[int, Metrics | None] = {}  # of the checkpoints that were saved or read
+        self._metrics: dict[int, Metrics | None] = {}  # by step, of checkpoints saved or read so far
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_Preserve(keep, self._metrics_of),
-            lightweight_initialize=True,  # else Orbax reads the metrics of old ones, and fails at a damaged one
-            cleanup_tmp_directories=True,  # a complete one is renamed into place: what else is there is waste
+            lightweight_initialize=True,  # otherwise Orbax reads old metrics and fails if they are damaged
+            cleanup_tmp_directories=True,  # complete ones are renamed into place; the rest are leftovers
         )
         self._manager = ocp.CheckpointManager(folder, options=options)
 
@@ -73,7 +73,7 @@ class Checkpoints:
             if kind is None:
                 self.wait()
             self._manager.close()
-        except Exception as failure:  # of a save, while another error is on its way
+        except Exception as failure:  # a save failed while another error propagates
             if kind is None:
                 raise
             logger.warning("the last checkpoint failed too: %s", failure)
@@ -83,7 +83,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def metrics(self) -> dict[int, Metrics | None]:
-        """Returns the metrics of each whole checkpoint by step; None where it was not evaluated."""
+        """Returns the metrics of each undamaged checkpoint by step; None where it was not evaluated."""
         found = {}
         for step in self.steps():
             with contextlib.suppress(DamagedCheckpoint):
@@ -91,7 +91,7 @@ class Checkpoints:
         return found
 
     def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Keeps with a complete checkpoint the metrics of an evaluation that came after its save.
+        """Adds the metrics of an evaluation that ran after the save to a complete checkpoint.
 
         Raises:
           UserError: they cannot be written.
@@ -100,15 +100,15 @@ class Checkpoints:
         self._metrics[step] = dict(metrics)
 
     def save(self, state: TrainState, config: TrainConfig, metrics: Mapping[str, float] | None) -> None:
-        """Copies the state to the host and begins to write it in the background.
+        """Copies the state to the host and starts writing it in the background.
 
         Args:
           state: of the run; the caller may donate it as soon as this returns.
-          config: of the run, kept to compare with when it resumes.
-          metrics: of an evaluation of this very state; without it, it is never the best.
+          config: of the run; stored, and compared with the config of a run that resumes.
+          metrics: from an evaluation of this state; None: not evaluated, so it cannot be the best checkpoint.
 
         Raises:
-          UserError: this save, or the one before, failed; the checkpoints before it are whole.
+          UserError: this save or the previous one failed; earlier checkpoints are not affected.
         """
         step = int(state.step)
         if step in self.steps():
@@ -117,7 +117,6 @@ class Checkpoints:
         meta = {
             "format_version": FORMAT_VERSION,
             "config": config.model_dump(mode="json"),
-            "next_image": step * config.batch_size,  # where the endless stream of images goes on
             "arrays": _describe(state),
             "checksums": checksums(state),
             "metrics": of_step,
@@ -143,18 +142,18 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def restore(self, abstract_state: TrainState, config: TrainConfig) -> TrainState | None:
-        """Returns the latest whole state, placed as `abstract_state` asks, or None if there is no checkpoint.
+        """Returns the state of the latest undamaged checkpoint, or None if there is no checkpoint.
 
-        Where a damaged checkpoint gives way to the one before, it is renamed to `<step>.damaged`, with a warning. So
-        are older ones whose record or metrics are damaged: nobody can say whether one of them is the best.
+        A damaged checkpoint is renamed to `<step>.damaged`, with a warning, and the one before it is tried. Older
+        checkpoints with a damaged record or damaged metrics are renamed too: one of them might have been the best.
 
         Args:
-          abstract_state: shapes, dtypes and shardings; any devices, whatever wrote the checkpoint.
+          abstract_state: shapes, dtypes and shardings of the result; the devices may differ from those that saved it.
           config: of the run that resumes.
 
         Raises:
-          UserError: the config is another one than the checkpoint can serve, every checkpoint is damaged, or one cannot
-            be read for reasons outside it.
+          UserError: the config does not fit the checkpoint, every checkpoint is damaged, or one cannot be read for
+            reasons outside the file (see `records.read_error`).
         """
         damages: dict[int, DamagedCheckpoint] = {}
         state: TrainState | None = None
@@ -203,7 +202,7 @@ class Checkpoints:
         return record
 
     def _metrics_of(self, step: int) -> Metrics | None:
-        """Returns the metrics of a checkpoint; reads those of runs before this one once.
+        """Returns the metrics of a checkpoint; those of earlier processes are read from disk once.
 
         Raises:
           DamagedCheckpoint: its record or its metrics are damaged.
@@ -213,7 +212,7 @@ class Checkpoints:
         return self._metrics[step]
 
     def _check_meta(self, step: int, meta: dict[str, Any], abstract_state: TrainState, config: TrainConfig) -> None:
-        """Raises a `UserError` if the checkpoint is another run's or another network's."""
+        """Raises a `UserError` if the checkpoint belongs to another run or another network."""
         path = self.folder / str(step)
         differences = changes_that_forbid_resuming(meta["config"], config)
         if differences:
@@ -240,7 +239,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Turns the errors of a save into a `UserError` that says what is still there."""
+        """Turns any error of a save into a `UserError` that lists the complete checkpoints."""
         try:
             yield
         except Exception as error:  # as in _read
@@ -253,13 +252,13 @@ class Checkpoints:
 
 
 class _Preserve:
-    """Which checkpoints stay: the last ones, the best one, and any of which nobody can say how good it is."""
+    """Keeps the last checkpoints, the best one, and those whose metrics cannot be read."""
 
     def __init__(self, keep: int, metrics_of: Callable[[int], Metrics | None]):
         self._keep, self._metrics_of = keep, metrics_of
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        """Orbax's `PreservationPolicy`, for checkpoints from old to new."""
+        """Returns for each checkpoint, oldest first, whether it is kept (Orbax's `PreservationPolicy`)."""
         del context
         steps = [each.step for each in checkpoints]
         metrics, stay = {}, set(steps[-self._keep :])
@@ -276,8 +275,8 @@ class _Preserve:
 def checksums(tree: Any) -> dict[str, int]:
     """Returns a checksum below 2^32 of every array, by path; it does not depend on how the arrays are sharded.
 
-    It is the sum of the array's words, each multiplied by an odd number of its place, so that any one changed word
-    changes it.
+    Of words w_0, w_1, ... it is the sum of w_i (2 i ODD + 1), modulo 2^32. Every factor is odd, so that a change of any
+    one word changes the sum.
     """
     arrays = _flatten(tree)
     sharding = next((array.sharding for array in arrays.values()), None)

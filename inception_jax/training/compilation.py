@@ -1,4 +1,4 @@
-"""Compiles the two steps of a run, counts what XLA compiled, and keeps it between runs."""
+"""Compiles the training and the evaluation step of a run, caches the programs on disk, and counts compilations."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ HIT, MISS = "/jax/compilation_cache/cache_hits", "/jax/compilation_cache/cache_m
 
 
 def compile_steps(experiment: Setup) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
-    """Returns the compiled training and evaluation steps; they can run nothing else, so nothing compiles twice."""
+    """Returns the compiled training and evaluation steps.
+
+    They accept only the shapes and shardings of this run, so that a change of these is an error, not a compilation.
+    """
     with without_garbage_collection(), tracing_for(list(experiment.mesh.devices.flat)):
         return trace_train_step(experiment).lower().compile(), trace_eval_step(experiment).lower().compile()
 
 
 def trace_train_step(setup: Setup) -> jax.stages.Traced:
-    """Returns `train_step` traced for the state and the batches of a run, with its shardings and its donation."""
+    """Returns `train_step` traced for the shapes and shardings of a run; the state is donated."""
     config, mesh = setup.config, setup.mesh
     loss_fn = functools.partial(
         batch_loss,
@@ -62,7 +65,7 @@ def trace_train_step(setup: Setup) -> jax.stages.Traced:
 
 
 def trace_eval_step(setup: Setup) -> jax.stages.Traced:
-    """Returns `eval_step` traced for the variables and the batches of a run."""
+    """Returns `eval_step` traced for the shapes and shardings of a run."""
     step_fn = functools.partial(eval_step, model=setup.model, preprocess=setup.preprocess)
     jitted_step = jax.jit(step_fn, out_shardings=replicated(setup.mesh))
     with without_garbage_collection(), tracing_for(list(setup.mesh.devices.flat)):
@@ -100,7 +103,7 @@ def abstract_batch(
 
 
 def use_compilation_cache(folder: str) -> None:
-    """Keeps compiled programs in `folder`, for later runs to load; call it before anything compiles. Empty: nowhere."""
+    """Caches compiled programs in `folder` for later runs; call it before anything compiles. "" turns the cache off."""
     if not folder:
         return
     jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser().absolute()))
@@ -109,16 +112,22 @@ def use_compilation_cache(folder: str) -> None:
 
 
 def use_deterministic_kernels(wanted: bool) -> None:
-    """Keeps XLA from kernels on GPUs that add up in varying order, if `wanted`; call it before a device starts.
+    """Makes XLA avoid GPU kernels that sum in varying order, if `wanted`; call it before a device starts.
 
-    The summary of a run tells the flags. CPUs and TPUs have no such kernels.
+    CPUs and TPUs have no such kernels. `summary.json` of a run records the flags.
     """
     if wanted:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
 
 
 class CompilationLog:
-    """Counts compilations, and their seconds, between entering and leaving."""
+    """Counts the compilations inside a `with` block, and their seconds.
+
+    Attributes:
+      seconds: spent compiling.
+      hits, misses: of the compilation cache.
+      compilations: names of the compiled functions.
+    """
 
     def __init__(self):
         self.seconds, self.hits, self.misses = 0.0, 0, 0

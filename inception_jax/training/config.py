@@ -1,6 +1,6 @@
-"""The configuration of a run: frozen, typed, read from an `ml_collections.ConfigDict` and checked.
+"""The configuration of a run: a frozen, typed tree, read from an `ml_collections.ConfigDict` and checked.
 
-`configs/default.py` explains every field. The library has no defaults of its own: a config states everything.
+`configs/default.py` explains every field. No field has a default here: a config gives a value to each.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from inception_jax.errors import UserError
 from inception_jax.suggestions import nearest
 
 MAX_STEPS = 2**31 - 1  # the step is an int32
-MAX_COUNT = 2**20  # of images in a step, processes, threads: far above what runs, far below what overflows
-MAX_PIXELS = 8192  # of a side
+MAX_COUNT = 2**20  # images in a step, processes, threads: far more than can run, far below an overflow
+MAX_PIXELS = 8192  # of one side of an image
 MAX_FLOAT = 1e30  # float32 ends at 3e38
-SHOWN = 200  # characters of a value in a message
+SHOWN = 200  # characters of a value that a message quotes
 
 Count = Annotated[int, pydantic.Field(ge=0, le=MAX_COUNT)]
 Positive = Annotated[int, pydantic.Field(ge=1, le=MAX_COUNT)]
@@ -130,14 +130,14 @@ class TrainConfig(_Config):
         """Reads a ConfigDict or a plain dict.
 
         Raises:
-          UserError: an unknown, missing or mistyped field, or a value out of range; every fault is named.
+          UserError: a field is unknown or missing, or a value has a wrong type or is out of range; lists all of these.
         """
         with _named_faults():
             return cls.model_validate(config.to_dict() if hasattr(config, "to_dict") else dict(config))
 
     @classmethod
     def parse_saved(cls, saved: Mapping[str, Any]) -> TrainConfig:
-        """Reads what a checkpoint holds: `model_dump(mode="json")`, of this version or of one before.
+        """Reads the config of a checkpoint, as `model_dump(mode="json")` of this or an earlier version wrote it.
 
         Raises:
           UserError: as `parse`.
@@ -146,7 +146,7 @@ class TrainConfig(_Config):
             return cls.model_validate_json(json.dumps(_completed(saved)))
 
 
-# What a config meant before it had these fields.
+# Fields that earlier versions did not have, with the value that gives their behaviour.
 _ADDED: dict[str, dict[str, Any]] = {
     "data": {"exif": False},
     "model": {"bn_decay": None, "implementation": "auto"},
@@ -155,7 +155,7 @@ _ADDED: dict[str, dict[str, Any]] = {
 
 
 def _completed(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a saved config with the fields that its version did not have."""
+    """Returns a saved config, completed with the fields that its version did not have."""
     added: dict[str, Any] = {}
     for section, fields in _ADDED.items():
         held = saved.get(section, {})
@@ -163,7 +163,7 @@ def _completed(saved: Mapping[str, Any]) -> dict[str, Any]:
     return {**saved, **added}
 
 
-# What a checkpoint is bound to: with another value the state would not fit, or the images would be other ones.
+# A run cannot resume with another value of these: the state would not fit, or the images would differ.
 BOUND_TO_CHECKPOINT = (
     "seed",
     "batch_size",
@@ -186,19 +186,19 @@ DURATIONS = ("duration", "log_every", "eval_every", "checkpoint_every", "schedul
 
 
 def steps(duration: str, steps_per_epoch: float) -> int:
-    """Returns the steps in "500 steps" or "2.5 epochs": at least 1, unless the number is 0."""
+    """Returns the number of steps in "500 steps" or "2.5 epochs": at least 1, unless the duration is 0."""
     number, unit = duration.split()
     count = float(number) if unit.startswith("step") else float(number) * steps_per_epoch
     return max(round(count), 1) if count else 0
 
 
 def check_fields(names: Iterable[str]) -> None:
-    """Raises a `UserError` with the nearest names if a dotted name, such as "model.width", is no field."""
+    """Raises a `UserError` with the nearest names if a dotted name, such as "model.width", is not a field."""
     for name in names:
         path = name.split(".")
         for depth, part in enumerate(path):
             if path[:depth] == ["loss", "aux_weights"]:
-                break  # its names are those of the network's heads
+                break  # its keys are the heads of the network
             if part not in _section(path[:depth]):
                 raise UserError(_unknown(path[: depth + 1]))
 
@@ -211,13 +211,18 @@ def field_type(name: str) -> Any:
 
 
 def changes_that_forbid_resuming(saved: Mapping[str, Any], config: TrainConfig) -> dict[str, tuple[Any, Any]]:
-    """Returns {field: (saved value, value now)} where a checkpoint's `model_dump(mode="json")` binds the config."""
+    """Returns {field: (saved value, value now)} of the fields that differ and forbid resuming.
+
+    Args:
+      saved: the config of the checkpoint, `model_dump(mode="json")`.
+      config: of the run that resumes.
+    """
     before, now = dict(flatten(_completed(saved))), dict(flatten(config.model_dump(mode="json")))
     return {name: (before.get(name), now[name]) for name in BOUND_TO_CHECKPOINT if before.get(name) != now[name]}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields ("model.width", 1.0) for each field."""
+    """Yields each field by its dotted name, such as ("model.width", 1.0)."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}.")
@@ -253,7 +258,7 @@ def _named_faults() -> Iterator[None]:
 
 
 def _fault(error: Mapping[str, Any]) -> str:
-    """Returns one line about one validation error."""
+    """Returns one validation error in one line."""
     path = "config." + ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return _unknown(error["loc"])
@@ -267,7 +272,7 @@ def _fault(error: Mapping[str, Any]) -> str:
 
 
 def _unknown(path: Sequence[str | int]) -> str:
-    """Returns one line about a path whose last name is no field."""
+    """Returns the message about a path whose last name is not a field."""
     siblings = list(_section(path[:-1]))
     near = ", ".join(nearest(str(path[-1]), siblings) or siblings)
     hint = f"nearest: {near}" if near else f"config.{'.'.join(map(str, path[:-1]))} is no section"
@@ -275,7 +280,7 @@ def _unknown(path: Sequence[str | int]) -> str:
 
 
 def _section(path: Sequence[str | int]) -> Mapping[str, Any]:
-    """Returns the fields of a section of the config; of a field that is no section, none."""
+    """Returns the fields of a section of the config; {} if the path is a field, not a section."""
     model: Any = TrainConfig
     for name in path:
         model = model.model_fields[name].annotation

@@ -1,4 +1,4 @@
-"""What a finished run leaves for people: curves.png and the summary."""
+"""Draws curves.png, and makes and prints the summary at the end of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure  # not pyplot, which would choose a backend
 from inception_jax import labels
 from inception_jax.errors import UserError, printable
 from inception_jax.paths import read_bytes, write_bytes
-from inception_jax.training.records import best_step
+from inception_jax.training.records import best_step, deciding
 from inception_jax.training.workdir import Folder
 from inception_jax.training.writers import duration, read_metrics
 
@@ -29,12 +29,18 @@ PANELS = (  # title, axis label, logarithmic, metrics with their labels
     ("Speed", "images / s", False, {"train/images_per_second": ""}),
 )  # fmt: skip
 
-FIGURES = ("top1", "top5", "loss")  # of an evaluation, in the summary
+FIGURES = ("top1", "top5", "loss")  # what the summary gives of an evaluation
 COLOURS = {"train": "C0", "eval": "C1", "eval_ema": "C2"}
 
 
 def draw_curves(metrics_file: Path, picture: Path, title: str) -> None:
-    """Draws loss, accuracy, learning rate and speed over the steps."""
+    """Draws loss, accuracy, learning rate and speed over the steps.
+
+    Args:
+      metrics_file: metrics.jsonl of the run.
+      picture: the PNG to write.
+      title: of the figure.
+    """
     records = read_metrics(metrics_file)
     figure = Figure(figsize=(11, 7), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
@@ -67,7 +73,7 @@ def draw_curves(metrics_file: Path, picture: Path, title: str) -> None:
 
 
 def is_png(picture: Path) -> bool:
-    """Returns whether a file is a whole PNG, from its signature to its last chunk."""
+    """Returns whether a file is a complete PNG, from its signature to its last chunk."""
     try:
         content = read_bytes(picture)
     except UserError:
@@ -78,12 +84,12 @@ def is_png(picture: Path) -> bool:
 def summarise(
     records: Sequence[Mapping[str, Any]], evaluations: Mapping[int, Mapping[str, float] | None], first_step: int
 ) -> dict[str, Any]:
-    """Returns the last and the best evaluation of the checkpoints that are there, and the median speed.
+    """Returns the last and the best evaluation of the existing checkpoints, and the median speed.
 
     Args:
       records: lines of the metrics file.
-      evaluations: metrics by step; one of them at least is known.
-      first_step: from which on the speed counts.
+      evaluations: metrics by step, None where unknown; at least one is known.
+      first_step: the speed is taken from the steps after this one.
     """
     known = {step: metrics for step, metrics in evaluations.items() if metrics}
     best = best_step(known)
@@ -101,21 +107,16 @@ def summarise(
 
 
 def is_whole_evaluation(metrics: Mapping[str, float]) -> bool:
-    """Returns whether metrics are those of an evaluation, with all that a summary tells."""
-    return {f"{_prefix(metrics)}/{name}" for name in FIGURES} <= metrics.keys()
+    """Returns whether metrics have every figure of an evaluation that the summary needs."""
+    return {f"{deciding(metrics)}/{name}" for name in FIGURES} <= metrics.keys()
 
 
 def _figures(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: metrics[f"{_prefix(metrics)}/{name}"] for name in FIGURES}
-
-
-def _prefix(metrics: Mapping[str, float]) -> str:
-    """Returns whose evaluation counts: that of the averaged parameters, if there are any."""
-    return "eval_ema" if "eval_ema/top1" in metrics else "eval"
+    return {name: metrics[f"{deciding(metrics)}/{name}"] for name in FIGURES}
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
-    """Returns the summary of a run that has ended; None if there is no whole one."""
+    """Returns the summary of a run that has ended; None if it is missing or damaged."""
     try:
         summary = json.loads(read_bytes(path))
         print_summary(rich.console.Console(quiet=True), summary, path.parent)
@@ -128,7 +129,7 @@ def print_summary(console: rich.console.Console, summary: Mapping[str, Any], wor
     """Prints the table that ends a run."""
     title = f"{summary['model']} on {printable(summary['data'])}"
     table = rich.table.Table(title=title, show_header=False, title_justify="left")
-    classes = summary.get("classes")  # earlier versions did not write it
+    classes = summary.get("classes")  # missing in summaries of earlier versions
     table.add_row("accuracy, last", accuracy(summary["last"], classes))
     table.add_row("accuracy, best", f"{accuracy(summary['best'], classes)} (step {summary['best_step']:,})")
     table.add_row("steps", f"{summary['step']:,}")
@@ -144,7 +145,7 @@ def print_summary(console: rich.console.Console, summary: Mapping[str, Any], wor
 
 
 def accuracy(metrics: Mapping[str, float], classes: int | None) -> str:
-    """Returns top-1, top-5 and loss in words; up to five classes have no top-5, which would always be 100 %."""
+    """Returns top-1, top-5 and loss in words; without top-5 up to five classes, where it is always 100 %."""
     few = f"(top-5 of {classes} class{'es' * (classes != 1)} is always 100 %: left out)"
     top5 = few if classes and classes <= 5 else f"top-5 {metrics['top5']:.2%}"
     return f"top-1 {metrics['top1']:.2%}, {top5}, loss {metrics['loss']:.4f}"

@@ -1,4 +1,4 @@
-"""Whether the folder of a run can be written, and has room for its checkpoints."""
+"""Checks that the folder of a run can be written and has enough disk space for its checkpoints."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ from inception_jax.training.workdir import Folder
 
 
 def check_disk_space(workdir: Folder, keep_checkpoints: int, abstract_state: Any) -> None:
-    """Creates a local folder, and checks it; of a bucket, whether it can be written.
+    """Creates a local folder and checks its disk space; of a bucket, checks that it can be written.
+
+    Args:
+      workdir: of the run.
+      keep_checkpoints: how many of the last checkpoints stay.
+      abstract_state: shapes and dtypes of the state.
 
     Raises:
-      UserError: it cannot, or has no room for `keep_checkpoints` states, the best one and one that is being written.
+      UserError: it cannot be written, or is too small for `keep_checkpoints` states, the best one and the one in
+        progress.
     """
     if not isinstance(workdir, Path):
         _check_bucket(workdir)
@@ -44,13 +50,13 @@ def _check_bucket(workdir: Folder) -> None:
     if not is_main():
         return
     try:
-        import gcsfs  # noqa: F401  # reads and writes small files
-        import google.cloud.storage  # noqa: F401  # deletes checkpoints
+        import gcsfs  # noqa: F401  # needed for small files
+        import google.cloud.storage  # noqa: F401  # needed to delete checkpoints
 
         probe = workdir / ".probe"
         probe.write_text("")
         probe.unlink()
     except ImportError as error:
         raise UserError(f"workdir {workdir} needs `pip install inception-jax[gcs]`: {error}.") from error
-    except Exception as error:  # of the network, of credentials, of the bucket: each library has its own
+    except Exception as error:  # network, credentials or bucket: each library has its own
         raise UserError(f"workdir {workdir} cannot be written: {type(error).__name__}: {str(error)[:200]}") from error

@@ -1,4 +1,4 @@
-"""The pre-flight: everything of a run that can be known, and can be wrong, before anything compiles."""
+"""Builds and checks everything that a run needs, before anything compiles."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from inception_jax.weights import Weights, WeightsInfo, adapt
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What a run computes, built and checked without its images.
+    """What a run computes: the network, its optimizer and its state, without the images.
 
     Attributes:
       config: of the run.
-      model, preprocess: the network, and how its input is made; `preprocess.size` is the image size of the run.
-      aux_weights: of the losses of its heads, such as "aux_4a".
+      model, preprocess: the network and its input; `preprocess.size` is the image size of the run, in pixels.
+      aux_weights: weight of the loss of each auxiliary head, by name, such as "aux_4a".
       mesh: of the devices.
       schedule, tx: the learning rate by step, and the optimizer.
       steps_per_epoch, total_steps: of training.
       abstract_state: shapes, dtypes and shardings of the state.
-      info: of the network: from scratch what its card says, else what the weights that it started from say.
-      weights: what the run starts from; None from scratch, and where it goes on from a checkpoint.
+      info: how the network and its input are built: from the card of the model, or from the weights it started from.
+      weights: what the run starts from; None from scratch, and if it resumes from a checkpoint.
     """
 
     config: TrainConfig
@@ -61,13 +61,13 @@ class Setup:
     weights: Weights | None
 
     def init_state(self) -> TrainState:
-        """Returns the state at step 0, of drawn or of loaded variables, sharded from birth."""
+        """Returns the state at step 0, with drawn or loaded variables, created in its final sharding."""
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         if self.config.finetune.weights is None:
             draw = _draw_state(self.config, self.model, self.tx, self.preprocess.size)
             return jax.jit(draw, out_shardings=shardings)()
         if self.weights is None:
-            raise AssertionError("a run that has begun from weights goes on from its checkpoint")
+            raise AssertionError("a run that started from weights resumes from its checkpoint")
         create = functools.partial(create_state, tx=self.tx, ema=self.config.ema_decay is not None)
         variables = jax.tree.map(place, dict(self.weights.variables), shardings.variables)
         return jax.jit(create, out_shardings=shardings, donate_argnums=0)(variables)
@@ -79,34 +79,34 @@ class Setup:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment(Setup):
-    """A checked run: what the config names, opened and built.
+    """A `Setup` with its data opened: all that a run needs, checked.
 
     Attributes:
-      train_source, eval_source: the images.
+      train_source, eval_source: the training and the evaluation images.
     """
 
     train_source: ImageSource
     eval_source: ImageSource
 
     def train_batches(self, first_step: int) -> Generator[Batch, None, None]:
-        """Yields this process's part of the batches of the steps from `first_step` on."""
+        """Yields this process's images of each batch, from the step after `first_step` to the last."""
         transform = train_transform(self.config.data, self.preprocess)
         every = range(first_step, self.total_steps)
-        reading = _reading(self.config.data)
-        return train_batches(self.train_source, transform, self.config.batch_size, self.config.seed, every, reading)
+        options = _loader_options(self.config.data)
+        return train_batches(self.train_source, transform, self.config.batch_size, self.config.seed, every, options)
 
     def eval_batches(self) -> Generator[Batch, None, None]:
-        """Yields this process's part of batches that hold every evaluation image once."""
+        """Yields this process's images of batches that together hold every evaluation image once."""
         transform = eval_transform(self.preprocess)
-        return eval_batches(self.eval_source, transform, self.config.batch_size, _reading(self.config.data))
+        return eval_batches(self.eval_source, transform, self.config.batch_size, _loader_options(self.config.data))
 
 
 def prepare(config: TrainConfig, workdir: Folder) -> Experiment:
-    """Opens, builds and checks everything that `config` names; compiles nothing but the drawing of new heads.
+    """Opens, builds and checks everything that `config` names; compiles only the initialisation of new heads.
 
     Raises:
-      UserError: the platform, a data set, the weights, a divisibility, the image size, the folder or the disk is not as
-        needed.
+      UserError: the platform, a data set, the weights, the batch size, the image size, the folder or its disk space
+        does not suit the run; the message says which.
     """
     check_platform(config.platform)
     train_source = _open(config.data, "train_split")
@@ -131,16 +131,16 @@ def prepare(config: TrainConfig, workdir: Folder) -> Experiment:
 
 
 def build(config: TrainConfig, start: Start, num_classes: int, num_images: int, mesh: Mesh) -> Setup:
-    """Builds and checks what a run computes.
+    """Builds and checks what a run computes, without its images.
 
     Args:
       config: of the run.
       start: what it starts from.
       num_classes, num_images: of the training data.
-      mesh: of the devices, which need not be there.
+      mesh: of the devices; these need not belong to this machine.
 
     Raises:
-      UserError: a divisibility, the image size or a duration is not as needed, or the weights do not fit.
+      UserError: the batch size, the image size or a duration does not suit the run, or the weights do not fit.
     """
     info, weights = start
     model = _build_model(config, num_classes, info)
@@ -183,7 +183,7 @@ def build(config: TrainConfig, start: Start, num_classes: int, num_images: int, 
 def make_abstract_state(
     config: TrainConfig, model: InceptionNet, tx: optax.GradientTransformation, image_size: int, mesh: Mesh
 ) -> TrainState:
-    """Returns shapes, dtypes and shardings of the state; the devices of `mesh` need not be of this machine."""
+    """Returns shapes, dtypes and shardings of the state; the devices of `mesh` need not belong to this machine."""
     shapes = jax.eval_shape(_draw_state(config, model, tx, image_size))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -193,7 +193,7 @@ def make_abstract_state(
 
 
 def _open(config: DataConfig, field: str, class_names: Sequence[str] | None = None) -> ImageSource:
-    """Opens the split that a field of the config names, with the classes of another split; an error tells the field."""
+    """Opens the split that a field of the config names, with the classes of another split; an error names the field."""
     split = getattr(config, field)
     try:
         return open_source(config.name, split, config.data_dir, class_names=class_names, exif=config.exif)
@@ -202,7 +202,7 @@ def _open(config: DataConfig, field: str, class_names: Sequence[str] | None = No
 
 
 def train_transform(config: DataConfig, preprocess: Preprocess) -> Transform:
-    """Returns the augmentation that the config names, to images of `preprocess.size` pixels."""
+    """Returns the augmentation that the config names, which gives images of `preprocess.size` pixels."""
     match config.augmentation:
         case "inception":
             return InceptionCrop(
@@ -214,7 +214,7 @@ def train_transform(config: DataConfig, preprocess: Preprocess) -> Transform:
             return eval_transform(preprocess)
 
 
-def _reading(config: DataConfig) -> LoaderOptions:
+def _loader_options(config: DataConfig) -> LoaderOptions:
     return LoaderOptions(
         process=jax.process_index(),
         processes=jax.process_count(),
@@ -257,7 +257,7 @@ def _build_model(config: TrainConfig, num_classes: int, info: WeightsInfo) -> In
 
 
 def _aux_weights(config: TrainConfig, model: InceptionNet) -> dict[str, float]:
-    """Returns the weight of each head: the model's own, or the config's if it names the head."""
+    """Returns the loss weight of each auxiliary head: from the config if it names the head, else from the model."""
     own = {f"aux_{tap}": head.weight for tap, head in model.aux_heads.items()}
     named = config.loss.aux_weights if config.model.aux else {}
     if unknown := ", ".join(sorted(named.keys() - own.keys())):
@@ -270,7 +270,7 @@ def _aux_weights(config: TrainConfig, model: InceptionNet) -> dict[str, float]:
 
 
 def check_platform(platform: str | None) -> None:
-    """Starts JAX; raises a `UserError` if it cannot, or runs on another platform than asked."""
+    """Starts JAX; raises a `UserError` if it cannot start or runs on a platform other than `platform`."""
     found = start_devices()
     if platform not in (None, found):
         kinds = ", ".join(sorted({device.device_kind for device in jax.devices()}))

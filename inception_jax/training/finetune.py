@@ -21,8 +21,8 @@ class Start(NamedTuple):
     """What a run starts from.
 
     Attributes:
-      info: how the table is read and the input made; from scratch, what the card says.
-      weights: as their source has them; None from scratch, and where a checkpoint goes on, which holds them.
+      info: how the network and its input are built; from scratch, as the card of the model says.
+      weights: as their source has them; None from scratch, and if the run resumes from a checkpoint.
     """
 
     info: weights.WeightsInfo
@@ -30,12 +30,15 @@ class Start(NamedTuple):
 
 
 def starting_point(config: TrainConfig, num_classes: int, workdir: Folder | None) -> Start:
-    """Reads what `config.finetune` names, or, in the workdir of a run that has begun, the record of it.
+    """Reads what `config.finetune` names; if the run in `workdir` has checkpoints, only the record of it.
 
-    Without a workdir nothing has begun.
+    Args:
+      config: of the run.
+      num_classes: of the training data.
+      workdir: of the run; None for a run without one.
 
     Raises:
-      UserError: it cannot be read, is of another model or width, or there is no record of it.
+      UserError: the weights cannot be read, have another model or width, or their record is missing.
     """
     settings = config.finetune
     if settings.weights is None:
@@ -68,7 +71,7 @@ def starting_point(config: TrainConfig, num_classes: int, workdir: Folder | None
 
 
 def check_frozen(started: weights.Weights, model: InceptionNet) -> None:
-    """Raises a `UserError` if a row that does not train was drawn at random."""
+    """Raises a `UserError` if a frozen row of the model was drawn at random."""
     drawn = {name.split("/")[1] for name in started.report.reinitialised} & model.frozen_modules()
     if drawn:
         raise UserError(
@@ -78,19 +81,19 @@ def check_frozen(started: weights.Weights, model: InceptionNet) -> None:
 
 
 def check_classes(config: TrainConfig, start: Start, class_names: Sequence[str], workdir: Folder | None) -> None:
-    """Checks that the classes of the data are those of the run that goes on, or of the classifier that is kept.
+    """Checks that the classes of the data are those of the run that resumes, or of the classifier that is kept.
 
-    Where one side does not know its names, a warning says what is assumed.
+    If one side does not know its class names, a warning says what is assumed.
 
     Raises:
-      UserError: they are others, or in another order.
+      UserError: they have other names or another order.
     """
     if workdir is not None and saved_steps(workdir):
         _check_resumed(config, class_names, workdir)
         return
     settings = config.finetune
     if start.weights is None or settings.reset_head or start.info.num_classes != len(class_names):
-        return  # the classifiers are drawn
+        return  # new classifiers are drawn
     if not any(start.info.class_names):
         logger.warning(
             "%s does not say what its %d classes are; they are taken for those of %s in order. If they are others, "

@@ -1,4 +1,4 @@
-"""Reads the flags of train.py, which `program` defines."""
+"""Parses the flags of train.py, which `program` defines."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def help_text(description: str, ours: Iterable[str]) -> str:
 
 
 def _check_names(arguments: Sequence[str], ours: list[str]) -> None:
-    """Raises a `UserError` with the nearest flags if a name is none."""
+    """Raises a `UserError` with the nearest flags if an argument is not a flag."""
     known = set(flags.FLAGS)
     known |= {f"no{name}" for name in known if flags.FLAGS[name].boolean}
     is_value = False
@@ -95,7 +95,7 @@ def _check_names(arguments: Sequence[str], ours: list[str]) -> None:
 
 
 def _is_boolean(name: str) -> bool:
-    return name not in flags.FLAGS or bool(flags.FLAGS[name].boolean)  # "noX" is none of its own
+    return name not in flags.FLAGS or bool(flags.FLAGS[name].boolean)  # of "noX", which FLAGS does not list
 
 
 def _name(arg: str) -> str:

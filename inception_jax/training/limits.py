@@ -1,4 +1,4 @@
-"""What the numbers of a config must be for a network, its devices and its data."""
+"""Checks the numbers of a config against the network, the devices and the data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inception_jax.training.config import DURATIONS, MAX_STEPS, TrainConfig, fla
 
 @contextlib.contextmanager
 def named(section: str) -> Iterator[None]:
-    """Turns the ValueErrors by which models refuse their arguments into errors that name the section of the config."""
+    """Turns a ValueError about an argument of a model into a `UserError` that names the section of the config."""
     try:
         yield
     except ValueError as error:
@@ -28,23 +28,23 @@ def check_sizes(config: TrainConfig, model: InceptionNet, image_size: int, devic
         model.check_size(image_size, image_size, heads=True)
     if config.data.crop_area[0] > config.data.crop_area[1] or not 0 < config.data.crop_area[1] <= 1:
         raise UserError(f"config.data.crop_area is {config.data.crop_area}; it must be (low, high) within 0 ... 1.")
-    parts, group = config.grad_accum_steps, config.model.bn_group_size
-    unit = devices * parts
+    microbatches, group = config.grad_accum_steps, config.model.bn_group_size
+    unit = devices * microbatches
     if config.batch_size % unit:
         nearest = max(round(config.batch_size / unit), 1) * unit
         raise UserError(
             f"config.batch_size is {config.batch_size}; it must be a multiple of {unit} ({devices} devices x "
-            f"{parts} grad_accum_steps), such as {nearest}."
+            f"{microbatches} grad_accum_steps), such as {nearest}."
         )
-    if isinstance(group, int) and config.batch_size // parts % group:
+    if isinstance(group, int) and config.batch_size // microbatches % group:
         raise UserError(
-            f"config.model.bn_group_size is {group}; it must divide the {config.batch_size // parts} images that "
-            "are normalised together (batch_size / grad_accum_steps)."
+            f"config.model.bn_group_size is {group}; it must divide the {config.batch_size // microbatches} images "
+            "that are normalised together (batch_size / grad_accum_steps)."
         )
 
 
 def check_durations(config: TrainConfig, steps_per_epoch: float) -> None:
-    """Raises a `UserError` if a duration is 0 where it must not be, too long to count, or does not fit another."""
+    """Raises a `UserError` if a duration is 0 but must not be, overflows, or contradicts another."""
     durations = {name: value for name, value in flatten(config.model_dump()) if name in DURATIONS}
     for name, value in durations.items():
         if steps(value, steps_per_epoch) > MAX_STEPS:

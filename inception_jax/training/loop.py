@@ -1,4 +1,4 @@
-"""The training loop: the only place where compiling, reading, stepping, writing and saving meet."""
+"""The training loop: compiles the steps, reads batches, trains, evaluates, writes metrics and saves checkpoints."""
 
 from __future__ import annotations
 
@@ -34,30 +34,32 @@ from inception_jax.weights.files import to_json
 
 logger = logging.getLogger(__name__)
 
-SLOW_DATA = 0.2  # share of the time spent waiting for images that is worth a warning
+SLOW_DATA = 0.2  # a larger share of the time spent waiting for images gives a warning
 
 
 def train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: str | os.PathLike[str]) -> TrainState:
-    """Trains what `config` describes, from the latest checkpoint in `workdir` if there is one.
+    """Trains and evaluates the network of `config`; resumes from the latest checkpoint in `workdir` if there is one.
 
     Args:
       config: see configs/default.py.
-      workdir: gets checkpoints/, metrics.jsonl, tensorboard/, classes.txt, finetune.json if the run starts from
-        weights, and at the end curves.png and summary.json.
+      workdir: folder of the run. It gets checkpoints/, metrics.jsonl, tensorboard/, classes.txt, finetune.json if the
+        run starts from weights, and at the end curves.png and summary.json.
 
     Returns:
       The state after the last step.
 
     Raises:
-      UserError: bad config, data, folder or disk; nothing has been compiled yet, or an earlier checkpoint is whole.
+      UserError: the config, the data, the folder or the disk is unsuitable. Nothing has been compiled yet, or the
+        earlier checkpoints are unharmed.
       NonFiniteLossError: the loss, its gradient or a parameter became NaN or infinite.
       Interrupted: SIGTERM or SIGINT; the state is saved.
-      SystemExit: the script that called this does so again in each data worker; one line says what to do.
+      SystemExit: the calling script lacks `if __name__ == "__main__":`, so that each data worker would train again; a
+        line on stderr says what to do.
     """
     leave_worker_that_trains()
     try:
         return _train_and_evaluate(config, resolve_workdir(workdir))
-    except UnguardedScriptError as error:  # the traceback of a script would hide the one line that helps
+    except UnguardedScriptError as error:  # a traceback would hide the line that helps
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
 
@@ -84,24 +86,24 @@ def _train_and_evaluate(config: Mapping[str, Any] | TrainConfig, workdir: Folder
 
 
 def started_from(experiment: Experiment) -> dict[str, Any] | None:
-    """Returns what each checkpoint keeps of the weights that a run started from; None of one from scratch."""
+    """Returns what each checkpoint records of the weights that the run started from; None from scratch."""
     return None if experiment.config.finetune.weights is None else json.loads(to_json(experiment.info))
 
 
 class Run:
-    """One process's part of a run, from `first_step` to the last."""
+    """The training loop of one process, from the step after `first_step` to the last."""
 
     def __init__(self, experiment: Experiment, outputs: Outputs, checkpoints: Checkpoints):
         self.experiment, self.config = experiment, experiment.config
         self.outputs, self.checkpoints = outputs, checkpoints
         self.first_step = outputs.first_step
         self.clock, self.stop = Clock(), Stop()
-        self.skipped: set[tuple[str, int]] = set()  # broken images of this process: split and record
-        self.data_is_slow = False  # and it has been said
-        self.recent: list[dict[str, float]] = []  # of the steps since the last written line
+        self.skipped: set[tuple[str, int]] = set()  # (split, record) of broken images that this process read
+        self.data_is_slow = False  # whether the warning was given
+        self.recent: list[dict[str, float]] = []  # sums of the steps since the last written line
 
     def train(self, state: TrainState) -> TrainState:
-        """Runs the steps that are left; evaluates, writes and saves when they are due.
+        """Runs the remaining steps; evaluates, writes metrics and saves when these are due.
 
         Raises:
           NonFiniteLossError, Interrupted, UserError: see `train_and_evaluate`.
@@ -112,7 +114,7 @@ class Run:
             self.outputs.console.print("Nothing is left to do: raise config.duration, or use another workdir.")
             return state
         sharding = batch_sharding(self.experiment.mesh)
-        running: tuple[int, Any] | None = None  # the step whose sums are still on the device
+        running: tuple[int, Any] | None = None  # the last step, and its sums on the device
         step_fn, self.eval_fn = compile_steps(self.experiment)
         with stop_signal(self.experiment.mesh) as self.stop:
             if owed:
@@ -125,7 +127,7 @@ class Run:
                         batch = next(batches)
                     self._note_skipped("train", batch)
                     state, sums = step_fn(state, shard_batch(batch, sharding))
-                    self._collect(running)  # one step late, so that the device never waits for the host
+                    self._collect(running)  # of the step before, so that the device never waits for the host
                     self.stop.poll()
                     running = (step, sums)
                     if self._due(step) or self._stopping(step):
@@ -136,9 +138,9 @@ class Run:
         return state
 
     def _owes_evaluation(self) -> bool:
-        """Returns whether the step of the checkpoint was to be evaluated, and a signal or a kill came before that.
+        """Returns whether the first step was due for an evaluation that a signal or a kill prevented.
 
-        If only the checkpoint does not know its metrics, and metrics.jsonl does, it gets them here.
+        If metrics.jsonl has the evaluation and the checkpoint does not, it is added to the checkpoint.
         """
         if not self.first_step or not self._is_due(self.first_step, "eval_every"):
             return False
@@ -153,7 +155,7 @@ class Run:
             self._keep_metrics(results)
 
     def _keep_metrics(self, results: dict[str, float]) -> None:
-        """Keeps the metrics of the first step with its checkpoint, which could be the best, if it lacks them."""
+        """Adds the metrics of the first step to its checkpoint if it has none, since it may be the best."""
         saved = self.checkpoints.metrics()
         if self.first_step in saved and saved[self.first_step] is None:
             self.checkpoints.add_metrics(self.first_step, results)
@@ -167,7 +169,7 @@ class Run:
         return step >= self.experiment.total_steps or (interval > 0 and step % interval == 0)
 
     def _collect(self, running: tuple[int, Any] | None) -> None:
-        """Fetches the sums of a step.
+        """Fetches the sums of a step from the device, and checks that they are finite.
 
         Raises:
           NonFiniteLossError: the loss, its gradient or the new parameters are not finite; names the step.
@@ -216,14 +218,14 @@ class Run:
             )
 
     def _stopping(self, step: int) -> str | None:
-        """Returns the signal that stops the run after `step`; the last step is finished in any case."""
+        """Returns the name of the signal that stops the run after `step`, if any; nothing stops the last step."""
         return self.stop.name if step < self.experiment.total_steps else None
 
     def _evaluate_and_save(self, step: int, state: TrainState) -> None:
-        """Evaluates and saves if it is time.
+        """Evaluates and saves if these are due.
 
         Raises:
-          Interrupted: a signal came, before or meanwhile, and the state is saved.
+          Interrupted: a signal arrived before or during this, and the state is saved.
         """
         with self.clock.paused():
             results = self._evaluate(step, state) if self._is_due(step, "eval_every") else None
@@ -239,7 +241,7 @@ class Run:
                 )
 
     def _evaluate(self, step: int, state: TrainState) -> dict[str, float] | None:
-        """Returns what `evaluate` says of the parameters, and of their average; None if a signal came meanwhile."""
+        """Returns the metrics of the parameters and of their average; None if a signal arrived meanwhile."""
         results: dict[str, float] = {}
         for prefix, variables in {"eval": state.variables, "eval_ema": state.ema}.items():
             if variables:
@@ -255,7 +257,7 @@ class Run:
         return bool(self._stopping(step))
 
     def evaluate(self, variables: Any, until: Callable[[], bool] = lambda: False) -> dict[str, float]:
-        """Returns top-1, top-5 and loss over every evaluation image; nothing if `until` turns true on the way."""
+        """Returns top-1, top-5 and loss over every evaluation image; {} if `until` becomes true before the end."""
         sharding = batch_sharding(self.experiment.mesh)
         sums, left_out = [], 0
         batches = self.experiment.eval_batches()
@@ -274,7 +276,11 @@ class Run:
         return values
 
     def _note_skipped(self, split: str, batch: Batch) -> int:
-        """Returns how many broken images the batch leaves out; the same image counts towards the limit once."""
+        """Returns how many broken images a batch leaves out.
+
+        Raises:
+          UserError: more than `config.data.max_skipped` distinct images of this process were skipped.
+        """
         records = skipped(batch)
         self.skipped |= {(split, record) for record in records}
         if len(self.skipped) > self.config.data.max_skipped:

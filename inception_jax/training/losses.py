@@ -1,4 +1,4 @@
-"""Losses, pure. Axis suffixes: B batch, K classes."""
+"""Losses, as pure functions. Axis suffixes: B batch, K classes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def inception_loss(
     """Returns L_main + sum over heads of weight * L_aux per image [B], and its terms by name (1409.4842, section 5).
 
     Args:
-      output: of the model, in training.
+      output: of the model in training.
       targets_BxK: soft targets.
-      aux_weights: by head: "aux_4a" weighs the head on tap 4a.
+      aux_weights: weight of each auxiliary loss; "aux_4a" is that of the head on endpoint 4a.
     """
     terms = {"main": optax.softmax_cross_entropy(output.logits, targets_BxK)}
     total_B = terms["main"]
@@ -36,6 +36,6 @@ def inception_loss(
 
 
 def masked_sum(values_B: jax.Array, mask_B: jax.Array) -> jax.Array:
-    """Returns the sum of the unmasked values; masked ones may be anything, even NaN."""
+    """Returns the sum of `values_B` where `mask_B` is above 0; the other values may be anything, even NaN."""
     chex.assert_equal_shape([values_B, mask_B])
     return jnp.where(mask_B > 0, values_B, 0).sum()

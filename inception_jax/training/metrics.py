@@ -1,4 +1,4 @@
-"""Metrics as sums and counts, so that they add up over batches and devices. Axis suffixes: B batch, K classes."""
+"""Metrics as sums and counts, which add up over batches and devices. Axis suffixes: B batch, K classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Sums = Mapping[str, jax.Array]
 
 
 def classification_sums(logits_BxK: jax.Array, label_B: jax.Array, mask_B: jax.Array) -> dict[str, jax.Array]:
-    """Returns the sums over unmasked images of: the loss, top-1 hits, top-5 hits, and the images themselves."""
+    """Returns sums over the images whose mask is above 0: loss, top-1 hits, top-5 hits and the number of images."""
     _, top_BxN = jax.lax.top_k(logits_BxK, min(5, logits_BxK.shape[-1]))
     hits_BxN = top_BxN == label_B[:, None]
     loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, label_B)
@@ -27,7 +27,7 @@ def classification_sums(logits_BxK: jax.Array, label_B: jax.Array, mask_B: jax.A
 
 
 def means(batches: Sequence[Mapping[str, float | np.ndarray]]) -> dict[str, float]:
-    """Returns the means over all images of a list of sums, added in float64."""
+    """Returns the mean of each metric over all images, from the sums of each batch; adds in float64."""
     totals = {name: sum(float(sums[name]) for sums in batches) for name in batches[0]}
     count = totals.pop("count")
     return {name: total / max(count, 1) for name, total in totals.items()} | {"count": int(count)}

@@ -13,10 +13,14 @@ from inception_jax.training.config import OptimizerConfig, ScheduleConfig, steps
 
 
 def make_schedule(config: ScheduleConfig, peak: float, total_steps: int, steps_per_epoch: float) -> optax.Schedule:
-    """Returns the learning rate as a function of the step.
+    """Returns the learning rate as a function of the step, after a linear warm-up.
 
-    exponential  GoogLeNet's x0.96 every 8 epochs (1409.4842, section 6), in stairs
-    poly         Caffe's (1 - progress)^power
+    | name | learning rate |
+    |---|---|
+    | constant | `peak` |
+    | exponential | times `decay_rate` every `decay_every`, in stairs; 0.96 and 8 epochs in 1409.4842, section 6 |
+    | poly | from `peak` to `peak` x `end_factor` as (1 - progress)^`power`, as in Caffe |
+    | cosine | half a cosine from `peak` to `peak` x `end_factor` |
     """
     warmup = steps(config.warmup, steps_per_epoch)
     rest = max(total_steps - warmup, 1)
@@ -38,13 +42,16 @@ def make_schedule(config: ScheduleConfig, peak: float, total_steps: int, steps_p
 def make_optimizer(
     config: OptimizerConfig, schedule: optax.Schedule, frozen: Callable[[optax.Params], optax.Params] | None = None
 ) -> optax.GradientTransformation:
-    """Returns the optimizer; gradients are clipped first, weight decay acts on kernels only.
+    """Returns the optimizer: gradients are clipped first, and weight decay acts on kernels only.
 
-    Parameters at which the tree that `frozen` makes is True stay as they are, are not decayed, do not count towards the
-    norm that is clipped, and have no state.
+    Args:
+      config: of the optimizer.
+      schedule: the learning rate by step.
+      frozen: maps the parameters to a tree of booleans; those marked True are neither updated nor decayed, have no
+        optimizer state and do not count in the gradient norm. None: all are trained.
 
-    rmsprop_tf follows TensorFlow: epsilon inside the square root, an accumulator that starts at one, the learning rate
-    inside the momentum. It is what the V3 and V4 papers trained with.
+    `rmsprop_tf` follows TensorFlow, with which the V3 and V4 papers trained: epsilon is inside the square root, the
+    accumulator starts at one, and the learning rate is applied before the momentum.
     """
     rate = _once(schedule)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
@@ -82,14 +89,19 @@ def make_optimizer(
 
 
 def _once(schedule: optax.Schedule) -> optax.Schedule:
-    """Returns a schedule that a step computes once, not for every parameter."""
+    """Returns a schedule whose value is computed once per step on CPUs, not again for every parameter."""
     return lambda step: compute_once(jnp.asarray(schedule(step)))[0]
 
 
 def frozen_parameters(
     modules: Collection[str], paths: Collection[str]
 ) -> Callable[[optax.Params], optax.Params] | None:
-    """Returns a function of parameters: True in these modules and at "/"-joined paths; None if nothing is frozen."""
+    """Returns a function that marks frozen parameters with True, for `make_optimizer`; None if nothing is frozen.
+
+    Args:
+      modules: names of modules that are frozen whole.
+      paths: "/"-joined paths of single parameters.
+    """
 
     def frozen(params: optax.Params) -> optax.Params:
         return jax.tree_util.tree_map_with_path(

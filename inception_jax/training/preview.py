@@ -1,7 +1,6 @@
-"""What a run is about to do, in two lines, and what of it a person would not expect.
+"""Describes a run in two lines before it starts, and warns of settings that would give poor or misleading figures.
 
-A run that computes something else than was meant ends with exit code 0. What can be seen of that beforehand, from the
-config, a few headers of images and the labels of folders, is said before anything compiles.
+Such a run would end with exit code 0. The warnings need only the config, a few image headers and the labels of folders.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from inception_jax.training.experiment import Experiment
 
 logger = logging.getLogger(__name__)
 
-SAMPLE = 8  # images whose sizes are read
-SMALL = 128  # pixels; networks for photographs read more
-MUCH_LARGER = 4  # times the pixels that the network reads, by side
-UNSETTLED = 0.05  # share of their start that batch norm's running statistics may still hold at the end
-FINETUNING_RATE = 0.05  # above it, SGD soon forgets what was loaded
+SAMPLE = 8  # number of images whose sizes are read
+SMALL = 128  # pixels; networks for photographs take larger images
+MUCH_LARGER = 4  # times the side of the image that the network takes
+UNSETTLED = 0.05  # largest weight that the initial value may have in batch norm's running statistics at the end
+FINETUNING_RATE = 0.05  # with a higher learning rate SGD soon forgets what was loaded
 
 
 def describe(experiment: Experiment, first_step: int) -> str:
@@ -43,12 +42,12 @@ def describe(experiment: Experiment, first_step: int) -> str:
 
 
 def devices() -> str:
-    """Returns how many devices of which kind there are."""
+    """Returns the number and the kind of the devices, such as "8 x TPU v4 (tpu)"."""
     return f"{jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})"
 
 
 def warn(experiment: Experiment) -> None:
-    """Logs a warning for each thing that would give poor or misleading figures."""
+    """Logs a warning for each setting that would give poor or misleading figures."""
     for text in (
         *_sizes(experiment),
         *_augmentation(experiment),
@@ -60,12 +59,12 @@ def warn(experiment: Experiment) -> None:
 
 
 def labels(source: ImageSource) -> collections.Counter[int]:
-    """Returns how many images each label has; of folders alone, whose images need not be read for that."""
+    """Returns the number of images of each label, of folders; empty for data whose images would have to be read."""
     return collections.Counter(getattr(source.records, "labels", ()))
 
 
 def _evaluation(source: ImageSource) -> str:
-    """Returns how many images are evaluated, and what always guessing their most common class would score."""
+    """Returns the number of evaluation images, and the accuracy of always guessing their most common class."""
     text = f"{len(source):,} evaluation images"
     if not (counts := labels(source)):
         return text
@@ -91,7 +90,7 @@ def _typical_side(source: ImageSource) -> int:
     for index in range(0, len(source), max(len(source) // SAMPLE, 1)):
         try:
             sides.append(min(open_for_crop(source[index]["image"]).size))
-        except UserError:  # a broken image is the loader's to name or to skip
+        except UserError:  # the loader reports or skips broken images
             continue
     return int(statistics.median(sides)) if sides else 0
 

@@ -1,4 +1,4 @@
-"""What train.py does: flags -> `train_and_evaluate`, and each way to end is one line and an exit code."""
+"""The program train.py: parses flags, calls `train_and_evaluate`, and ends with an exit code and at most one line."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ FROM_ENVIRONMENT = {
 
 
 class _PrintableLines(logging.PythonFormatter):
-    """absl's lines, in which a name from a file neither forges another line nor changes a terminal."""
+    """absl's log format with unprintable characters escaped: file names could forge lines or control a terminal."""
 
     def format(self, record: LogRecord) -> str:
         return printable(super().format(record), keep="\n" if record.exc_info else "")
 
 
 def run_program(description: str) -> None:
-    """Runs train.py and exits; an expected end is one line on stderr."""
+    """Runs train.py and exits; an expected error is one line on stderr."""
     logging.use_absl_handler()
     logging.get_absl_handler().setFormatter(_PrintableLines())
-    logging.set_verbosity(logging.FATAL)  # what Orbax logs as an error it also raises
+    logging.set_verbosity(logging.FATAL)  # Orbax also raises what it logs as errors
     getLogger("inception_jax").setLevel("WARNING")
     sys.excepthook = say_once(sys.excepthook)
     sys.unraisablehook = say_once(sys.unraisablehook)
@@ -59,7 +59,7 @@ def run_program(description: str) -> None:
             return
         _train()
     except EXPECTED as error:
-        # A stop that was asked for is no error.
+        # A requested stop is not an error.
         print(printable(error if isinstance(error, Interrupted) else f"error: {error}"), file=sys.stderr)
         _leave(error, error.exit_code)
         sys.exit(error.exit_code)
@@ -89,10 +89,10 @@ def _train() -> None:
 
 
 def say_once(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a hook that leaves out what TensorStore's threads print after a save that failed.
+    """Returns an exception hook that omits what TensorStore's threads print after a failed save.
 
-    Orbax then raises the error of the first file and closes its event loop; each other file that ends later finds it
-    closed. `Checkpoints` tells the error, in one line.
+    Orbax raises the error of the first file and closes its event loop, so that every other file fails with "Event loop
+    is closed". `Checkpoints` reports the first error in one line.
     """
 
     def hook_of_others(*arguments: Any) -> None:

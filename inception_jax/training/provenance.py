@@ -1,4 +1,4 @@
-"""What a workdir says besides its checkpoints: what the run started from, and what its classes are called.
+"""Files of a workdir that say what the run started from and what its classes are called.
 
 | file | what |
 |---|---|
@@ -32,7 +32,7 @@ CLASSES = "classes.txt"
 
 
 def write_record(workdir: Path, started: weights.Weights) -> None:
-    """Keeps in `workdir` what a checkpoint cannot say of the weights that the run started from."""
+    """Writes finetune.json: which weights the run started from, and how their network and its input are built."""
     record = {"report": str(started.report).splitlines(), "info": json.loads(to_json(started.info))}
     write_bytes(workdir / RECORD, (json.dumps(sign(record), indent=2) + "\n").encode())
 
@@ -60,13 +60,13 @@ def read_start_info(workdir: Folder) -> weights.WeightsInfo:
 
 
 def write_classes(workdir: Path, class_names: Sequence[str]) -> None:
-    """Keeps in `workdir` what the classes are called, one a line."""
+    """Writes classes.txt: the name of each class, one a line, in the order of the labels."""
     text = "".join(f"{name}\n" for name in one_line_each(class_names))
-    write_bytes(workdir / CLASSES, text.encode(errors="surrogateescape"))  # names of folders need be no UTF-8
+    write_bytes(workdir / CLASSES, text.encode(errors="surrogateescape"))  # names of folders may be invalid UTF-8
 
 
 def read_classes(workdir: Folder) -> tuple[str, ...]:
-    """Returns the class names of a run; none if it kept none, as the runs of earlier versions."""
+    """Returns the class names of a run; () if it has no classes.txt, as in earlier versions."""
     path = workdir / CLASSES
     if not path.exists():
         return ()

@@ -1,11 +1,11 @@
-"""What lies beside the arrays of a checkpoint: its record and the metrics of its evaluation, each with a checksum.
+"""Reads and writes what a checkpoint holds besides its arrays: its record and its metrics, each with a checksum.
 
 Of a checkpoint in `checkpoints/<step>`:
 
-| file | what |
+| file | content |
 |---|---|
-| `meta/metadata` | the record: format, config, arrays with their checksums, metrics, and a checksum of all that |
-| `evaluation.json` | metrics of an evaluation after the save, with a checksum; they count before those of the record |
+| `meta/metadata` | the record: format, config, arrays with their checksums, metrics, and a checksum of these |
+| `evaluation.json` | metrics of an evaluation after the save, with a checksum; they override those of the record |
 
 Format 1 has no checksum of the record, and its metrics are in `metrics/metrics`.
 """
@@ -24,36 +24,36 @@ from inception_jax.training.workdir import Folder, saved_steps, write_whole
 
 FORMAT_VERSION = 2
 OLD_FORMAT = 1  # without a checksum of the record
-FIELDS = {"format_version", "config", "next_image", "arrays", "checksums"}
+FIELDS = {"format_version", "config", "arrays", "checksums"}  # older records hold "next_image" too: it is not used
 CHECKSUM = "checksum"
 EVALUATION = "evaluation.json"
 
 Metrics: TypeAlias = dict[str, float]
 
-# What an error of reading means that says nothing about the bytes: no device, memory, permission, disk or network.
+# Words in errors whose cause is the environment, not the file: device, memory, permission, disk or network.
 _ENVIRONMENT_CODES = (
     *("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"),
     *("Unable to initialize backend", "Unknown backend", "Too many open files", "Cannot allocate memory"),
 )
-_DAMAGE_CODES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # a file is gone, or is another kind of thing
+_DAMAGE_CODES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # a file is missing, or a folder stands in its place
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint that cannot be read, or reads as something else than was written."""
+    """A checkpoint is unreadable or differs from what was written."""
 
 
 def sign(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns values of JSON with a checksum of them all."""
+    """Returns `values`, which must be JSON, with a checksum of all of them added."""
     plain = json.loads(json.dumps(dict(values)))
     return plain | {CHECKSUM: _digest(plain)}
 
 
 def read_record(path: Folder) -> dict[str, Any]:
-    """Returns the record of the checkpoint in `path`, checked against its checksum.
+    """Returns the record of the checkpoint in `path`, verified by its checksum.
 
     Raises:
-      DamagedCheckpoint: it is not what was written.
-      UserError: it has the format of another version, or the file cannot be read for reasons outside it.
+      DamagedCheckpoint: the record is missing, incomplete or differs from what was written.
+      UserError: its format is not supported, or the file cannot be read for reasons outside it.
     """
     record = _read_json(path / "meta" / "metadata", "its record")
     if CHECKSUM in record:
@@ -67,14 +67,15 @@ def read_record(path: Folder) -> dict[str, Any]:
         raise DamagedCheckpoint("its record has no checksum")
     if not record.keys() >= FIELDS:
         raise DamagedCheckpoint(f"its record lacks one of {', '.join(sorted(FIELDS))}")
-    parts = [record[name] for name in ("config", "arrays", "checksums")]
-    if not all(isinstance(part, dict) for part in parts) or not record["arrays"].keys() >= record["checksums"].keys():
+    tables = [record[name] for name in ("config", "arrays", "checksums")]
+    complete = all(isinstance(table, dict) for table in tables)
+    if not complete or not record["arrays"].keys() >= record["checksums"].keys():
         raise DamagedCheckpoint("its record does not list its arrays")
     return record
 
 
 def read_start(workdir: Folder) -> dict[str, Any] | None:
-    """Returns what the run in `workdir` started from, as its last whole checkpoint keeps it; None if none does."""
+    """Returns what the run in `workdir` started from, by its last undamaged checkpoint; None if none records it."""
     for step in reversed(saved_steps(workdir)):
         try:
             record = read_record(workdir / "checkpoints" / str(step))
@@ -85,10 +86,10 @@ def read_start(workdir: Folder) -> dict[str, Any] | None:
 
 
 def read_signed(path: Folder) -> dict[str, Any]:
-    """Returns a record of JSON that `sign` made, or one of an earlier version, which has no checksum.
+    """Returns a JSON record that `sign` made, or one of an earlier version without a checksum.
 
     Raises:
-      DamagedCheckpoint: it is not what was written.
+      DamagedCheckpoint: it is missing or differs from what was written.
       UserError: the file cannot be read.
     """
     values = _read_json(path, path.name)
@@ -102,10 +103,10 @@ def read_evaluation(path: Folder, record: Mapping[str, Any]) -> Metrics | None:
 
     Args:
       path: of the checkpoint.
-      record: of it.
+      record: of the checkpoint.
 
     Raises:
-      DamagedCheckpoint: they are not what was written.
+      DamagedCheckpoint: the metrics differ from what was written.
       UserError: as `read_record`.
     """
     if (path / EVALUATION).exists():
@@ -129,27 +130,34 @@ def write_evaluation(path: Folder, metrics: Mapping[str, float]) -> None:
     write_whole(path / EVALUATION, (json.dumps(sign({"metrics": dict(metrics)})) + "\n").encode())
 
 
-def score(metrics: Mapping[str, float] | None) -> float:
-    """Returns what the best checkpoint has most of: the top-1 accuracy, of the averaged parameters if there are any.
+def deciding(metrics: Mapping[str, float]) -> str:
+    """Returns which evaluation picks the best checkpoint: "eval_ema" (of averaged parameters) if there, or "eval"."""
+    return "eval_ema" if "eval_ema/top1" in metrics else "eval"
 
-    Without an evaluation it is -infinity.
+
+def score(metrics: Mapping[str, float] | None) -> float:
+    """Returns the figure by which checkpoints are compared: the top-1 accuracy of the `deciding` evaluation.
+
+    Without an evaluation, or if the accuracy is not finite, it is -infinity.
     """
-    if metrics is None:
-        return -math.inf
-    value = metrics.get("eval_ema/top1", metrics.get("eval/top1", -math.inf))
+    value = (metrics or {}).get(f"{deciding(metrics or {})}/top1", -math.inf)
     return value if math.isfinite(value) else -math.inf
 
 
 def best_step(metrics: Mapping[int, Mapping[str, float] | None]) -> int:
-    """Returns the step of the best of some checkpoints; of equals, and where none was evaluated, the last."""
+    """Returns the step of the best checkpoint, the last one of equals and if none was evaluated.
+
+    Args:
+      metrics: of each checkpoint by step; None where it was not evaluated.
+    """
     return max(metrics, key=lambda step: (score(metrics[step]), step))
 
 
 def read_error(error: Exception, path: Folder) -> Exception:
-    """Returns what an error of a library that read the checkpoint in `path` means.
+    """Returns the error to raise for `error`, which a library raised while it read the checkpoint in `path`.
 
-    It is a `DamagedCheckpoint` only if nothing in it speaks of the machine: a checkpoint that is called damaged may be
-    deleted by someone. Errors of memory come back as they are.
+    It is a `DamagedCheckpoint` only if nothing points to the environment, because a user may delete a checkpoint that
+    is called damaged. Otherwise it is a `UserError`. Out-of-memory errors are returned unchanged.
     """
     causes = list(_causes(error))
     if any(isinstance(each, MemoryError) or "RESOURCE_EXHAUSTED" in str(each) for each in causes):
@@ -166,7 +174,7 @@ def read_error(error: Exception, path: Folder) -> Exception:
 
 
 def root_cause(error: BaseException) -> str:
-    """Returns the first line of the error at the start of a chain of causes; a full disk in plain words."""
+    """Returns the first line of the root cause of an error; "no space left on the disk" for a full disk."""
     first = list(_causes(error))[-1]
     text = first_line(first)
     if "No space left" in text or (isinstance(first, OSError) and first.errno == errno.ENOSPC):
@@ -175,7 +183,7 @@ def root_cause(error: BaseException) -> str:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """Returns an error, its cause, the cause of that, and so on."""
+    """Returns an error and its chain of causes, the root cause last."""
     found = [error]
     while (cause := found[-1].__cause__) is not None and cause not in found:
         found.append(cause)

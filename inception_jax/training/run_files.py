@@ -1,4 +1,4 @@
-"""What a run writes beside its checkpoints. Process 0 writes it; in the others all of this is silent."""
+"""The files that a run writes besides its checkpoints, and its console. Only process 0 writes and prints."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from inception_jax.version import __version__
 
 
 class Outputs:
-    """The files and the console of a run that goes on after `first_step`; use it as a context manager."""
+    """The files and the console of a run that starts after `first_step`; use it as a context manager."""
 
     def __init__(self, experiment: Experiment, workdir: Folder, first_step: int):
         self.experiment, self.config = experiment, experiment.config
@@ -62,17 +62,17 @@ class Outputs:
         self.publish()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes the numbers of a step everywhere."""
+        """Writes the metrics of a step to every writer."""
         for writer in self.writers:
             writer.write(step, values)
 
     def publish(self) -> None:
-        """Writes to a bucket what has been written since; to be called with every checkpoint."""
+        """Copies changed files to the bucket, if the workdir is in one; call it with every checkpoint."""
         if is_main():
             self.files.publish()
 
     def evaluation(self, step: int) -> Metrics | None:
-        """Returns the metrics of a step as process 0 has written them; None if its evaluation is not written."""
+        """Returns the evaluation of a step from the metrics.jsonl of process 0; None if it is not there. Collective."""
         records = read_metrics(self.metrics_path) if is_main() else []
         of_step = [record for record in records if record["step"] == step and is_whole_evaluation(record)]
         text = exchange(json.dumps(of_step[-1:]))[0]
@@ -86,14 +86,14 @@ class Outputs:
         skipped: int,
         evaluations: Mapping[int, Metrics | None],
     ) -> None:
-        """Draws the curves, and writes and prints the summary; those of a run that had ended before stay as they are.
+        """Draws the curves, and writes and prints the summary. If the run had ended before, existing files are kept.
 
         Args:
           step: the last one.
-          seconds: since the start.
-          compilation: what it took.
-          skipped: broken images that this process left out.
-          evaluations: metrics of the checkpoints that are there, by step.
+          seconds: since the start of this process.
+          compilation: its time, in words.
+          skipped: how many broken images this process left out.
+          evaluations: metrics of the existing checkpoints, by step.
         """
         skipped = sum(map(int, exchange(str(skipped))))
         if not is_main():

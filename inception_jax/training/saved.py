@@ -1,4 +1,4 @@
-"""What a run of ours has learned: the variables in one of its checkpoints, read without optimizer and devices."""
+"""Reads what a run has learned: the variables of one of its checkpoints, without the optimizer and its devices."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ logger = logging.getLogger(__name__)
 
 
 class Saved(NamedTuple):
-    """Variables of a run, as NumPy arrays, with the config of the run and the step after which they were saved."""
+    """Variables of a run.
+
+    Attributes:
+      variables: {"params", "batch_stats"}, as NumPy arrays.
+      config: of the run.
+      step: after which they were saved.
+      averaged: whether they are the average over the steps.
+    """
 
     variables: dict[str, Any]
     config: TrainConfig
@@ -34,27 +41,27 @@ class Saved(NamedTuple):
 
 
 def is_run(folder: str | os.PathLike[str]) -> bool:
-    """Returns whether a folder is the workdir of a run that has begun to save."""
+    """Returns whether a folder is the workdir of a run that has started to save checkpoints."""
     try:
         return (resolve_workdir(folder) / "checkpoints").is_dir()
-    except (OSError, ValueError, ImportError, RuntimeError):  # the last one where a home is unknown
+    except (OSError, ValueError, ImportError, RuntimeError):  # RuntimeError: the home folder of "~" is unknown
         return False
 
 
 def read_variables(workdir: str | os.PathLike[str], average: bool | None = None, step: int | None = None) -> Saved:
-    """Returns {"params", "batch_stats"} of a run; changes nothing in its folder, and compiles nothing.
+    """Returns {"params", "batch_stats"} of a run; writes nothing to its folder and compiles nothing.
 
     Args:
       workdir: of the run.
-      average: whether to read the averaged ones (see `config.ema_decay`); None: if the run kept them.
-      step: of the checkpoint; None: the best, or the last if none was evaluated. A damaged one is then left out, with a
-        warning, and the best of the others is read.
+      average: whether to read the averaged variables (see `config.ema_decay`); None: if the run has them.
+      step: of the checkpoint; None: the best, or the last if none was evaluated. Damaged checkpoints are then skipped
+        with a warning.
 
     Raises:
-      UserError: no such checkpoint, no average in it, another format, it is damaged, or it cannot be read for reasons
-        outside it, such as a device that does not start.
+      UserError: there is no such checkpoint; it has no average, an unknown format or damage; or it cannot be read for
+        reasons outside it, such as a device that does not start.
     """
-    start_devices()  # Orbax starts them, and what it says of one that fails looks like damage
+    start_devices()  # Orbax would start them, and its error about a device looks like damage
     workdir = resolve_workdir(workdir)
     steps = _wanted(workdir, step)
     records, metrics = {}, {}
@@ -87,11 +94,15 @@ def read_variables(workdir: str | os.PathLike[str], average: bool | None = None,
 
 
 def run_weights(workdir: str | os.PathLike[str], average: bool | None = None) -> weights.Weights:
-    """Returns the variables of the best checkpoint of a run of ours; the averaged ones if asked, or if it kept some.
+    """Returns the variables of the best checkpoint of a run, with all that building their network takes.
+
+    Args:
+      workdir: of the run.
+      average: whether to read the averaged variables; None: if the run has them.
 
     Raises:
-      UserError: see `read_variables`; the run itself started from weights and its record is not there; or it has
-        another number of class names than of classes.
+      UserError: as `read_variables`; or the run started from weights and its record is missing; or classes.txt does not
+        fit the number of classes.
     """
     variables, config, step, averaged = read_variables(workdir, average)
     num_classes = len(variables["params"]["classifier"]["linear"]["bias"])
@@ -110,7 +121,7 @@ def _folder(workdir: Folder, step: int) -> Folder:
 
 
 def _wanted(workdir: Folder, step: int | None) -> list[int]:
-    """Returns the steps of the checkpoints of which one is to be read."""
+    """Returns the steps of the checkpoints to choose from: the one of `step`, or all."""
     steps = saved_steps(workdir)
     shown = printable(workdir)
     if not steps:
@@ -123,7 +134,7 @@ def _wanted(workdir: Folder, step: int | None) -> list[int]:
 
 
 def _read_step(workdir: Folder, step: int, record: dict[str, Any], average: bool | None) -> Saved:
-    """Returns what `read_variables` does, of one checkpoint with its record."""
+    """Reads the variables of one checkpoint, as `read_variables`."""
     kept = any(name.startswith("ema/") for name in record["checksums"])
     if average and not kept:
         raise UserError(
@@ -136,10 +147,10 @@ def _read_step(workdir: Folder, step: int, record: dict[str, Any], average: bool
 
 
 def _read_arrays(path: Folder, checksums: dict[str, int], root: str) -> dict[str, Any]:
-    """Returns the variables of a state whose paths begin with `root`: "" or "ema/".
+    """Returns the variables of a checkpoint whose paths begin with `root`: "" or "ema/".
 
     Raises:
-      DamagedCheckpoint: they are not what was written.
+      DamagedCheckpoint: they differ from what was written.
       UserError: they cannot be read for reasons outside the files.
     """
     names = [name for name in checksums if name.startswith((f"{root}params/", f"{root}batch_stats/"))]

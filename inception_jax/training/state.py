@@ -1,4 +1,4 @@
-"""The state of a run: one tree that holds all that changes from step to step."""
+"""The state of a run: one tree with everything that a training step changes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class TrainState(flax.struct.PyTreeNode):
     """The state of a run.
 
     Attributes:
-      step: int32, steps done.
+      step: int32 scalar, number of finished steps.
       params: parameters, float32.
       batch_stats: running statistics of batch norm, float32.
-      opt_state: the optimizer's.
+      opt_state: state of the optimizer.
       ema: {"params", "batch_stats"} averaged over the steps (Polyak), or {} when off.
     """
 
@@ -31,19 +31,19 @@ class TrainState(flax.struct.PyTreeNode):
     ema: dict[str, Any]
 
     def __repr__(self) -> str:
-        """Sums up: the arrays themselves fill megabytes of a notebook."""
+        """Summarises the state, since its arrays would print as megabytes."""
         params = sum(getattr(leaf, "size", 0) for leaf in jax.tree.leaves(self.params))
         average = ", averaged variables" if self.ema else ""
         return f"TrainState(step={_shown(self.step)}, {params:,} parameters{average}; {in_tree(self)} in all)"
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What `model.apply` takes."""
+        """The variables that `model.apply` takes."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def _shown(step: Any) -> str:
-    """Returns a step, also where it is traced, was donated, or lies on other processes."""
+    """Returns a step as text, even if it is traced, donated or not on this process."""
     if isinstance(step, jax.Array) and not isinstance(step, jax.core.Tracer):
         return str(step) if not step.is_deleted() and step.is_fully_replicated else described(step)
     return str(step) if isinstance(step, int) else described(step)

@@ -1,4 +1,4 @@
-"""The training and the evaluation step: pure functions, compiled by `compilation`. Axis suffixes: B batch."""
+"""The training and the evaluation step, as pure functions. Axis suffixes: B batch, K classes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,17 @@ def batch_loss(
     mixup: float,
     cutmix: float,
 ) -> tuple[jax.Array, tuple[Any, Sums]]:
-    """Returns the loss summed over the images of a batch, its new batch statistics, and sums to report."""
+    """Returns the loss summed over a batch, and (new batch statistics, sums of metrics).
+
+    Args:
+      params, batch_stats: variables of the model.
+      batch: "image" uint8 [B, H, W, 3], "label" int32 [B], "mask" float32 [B].
+      rng: key of the augmentations and of dropout.
+      model, preprocess: the network, and how its input is normalised.
+      label_smoothing: e of (1 - e) onehot + e / K.
+      aux_weights: weight of each auxiliary loss.
+      mixup, cutmix: alpha of each; 0 turns it off.
+    """
     mixup_rng, cutmix_rng, dropout_rng = jax.random.split(rng, 3)
     images = normalise(batch["image"], preprocess)
     targets_BxK = losses.soft_targets(batch["label"], model.num_classes, label_smoothing)
@@ -58,20 +68,20 @@ def batch_loss(
 def batch_gradients(
     params: Any, batch_stats: Any, batch: Batch, rng: jax.Array, *, loss_fn: LossFn, grad_accum_steps: int
 ) -> tuple[Any, Any, Sums]:
-    """Returns the gradients of the summed loss, the new batch statistics, and the sums of a batch.
+    """Returns the gradients of the summed loss, the new batch statistics, and the sums of metrics of a batch.
 
     Args:
       params, batch_stats, batch, rng: see `batch_loss`.
       loss_fn: `batch_loss` with its keywords bound.
-      grad_accum_steps: parts of the batch to run one after the other; batch norm then sees one part at a time.
+      grad_accum_steps: number of microbatches, run one after the other; batch norm sees one at a time.
     """
 
-    def run_part(batch_stats, part, part_rng):
+    def run_microbatch(batch_stats, microbatch, rng):
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (_, (batch_stats, sums)), grads = grad_fn(params, batch_stats, part, part_rng)
+        (_, (batch_stats, sums)), grads = grad_fn(params, batch_stats, microbatch, rng)
         return grads, batch_stats, sums
 
-    return accumulate(run_part, batch_stats, batch, rng, grad_accum_steps)
+    return accumulate(run_microbatch, batch_stats, batch, rng, grad_accum_steps)
 
 
 def train_step(
@@ -86,21 +96,22 @@ def train_step(
     """Runs one optimizer step.
 
     Args:
-      state: donated by the loop.
-      batch: uint8 images [B, H, W, 3], label, mask and index [B].
-      gradients: `batch_gradients` with its keywords bound, on the whole batch or `on_each_device`.
+      state: the loop donates it.
+      batch: "image" uint8 [B, H, W, 3], "label", "mask" and "index" [B].
+      gradients: `batch_gradients` with its keywords bound, for the global batch or wrapped by `on_each_device`.
       tx: the optimizer.
       seed: all randomness of step s is fold_in(seed, s).
       ema_decay: of the averaged variables, or None.
 
     Returns:
-      The next state, and sums over the images of the batch: those of `metrics`, every loss term, and two norms.
+      The next state, and sums over the images of the batch: `metrics.classification_sums`, each loss term, and the
+      norms of the mean gradient and of the new parameters.
     """
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     grads, batch_stats, sums = gradients(state.params, state.batch_stats, batch, rng)
     count = sums["count"]
     images = jnp.maximum(count, 1)
-    grad_norm = norm(grads) / images
+    grad_norm = global_norm(grads) / images
     grads = jax.tree.map(lambda grad: grad / images, grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     state = state.replace(
@@ -111,45 +122,56 @@ def train_step(
     )
     if ema_decay is not None:
         state = state.replace(ema=update_ema(state.ema, state.variables, state.step, ema_decay))
-    norms = {"grad_norm": grad_norm, "param_norm": norm(state.params)}
-    return state, sums | {name: norm * count for name, norm in norms.items()}  # summed over images, as the others
+    norms = {"grad_norm": grad_norm, "param_norm": global_norm(state.params)}
+    return state, sums | {
+        name: norm * count for name, norm in norms.items()
+    }  # times the count, since the caller divides all by it
 
 
-def norm(tree: Any) -> jax.Array:
-    """Returns the norm of all numbers of a tree; small leaves are one vector, since each sum takes time to compile."""
+def global_norm(tree: Any) -> jax.Array:
+    """Returns `optax.tree.norm` of a tree; its small leaves are joined first, since each sum takes time to compile."""
     leaves = jax.tree.leaves(tree)
     small = [leaf.ravel() for leaf in leaves if leaf.size < mesh.SMALLEST_SHARDED]
     large = [leaf for leaf in leaves if leaf.size >= mesh.SMALLEST_SHARDED]
-    leaves = [*large, jnp.concatenate(small)] if small else large
-    return jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in leaves))
+    return optax.tree.norm([*large, jnp.concatenate(small)] if small else large)
 
 
-def accumulate(run_part: Any, batch_stats: Any, batch: Batch, rng: jax.Array, parts: int) -> tuple[Any, Any, Sums]:
-    """Runs (batch_stats, part, rng) -> (grads, batch_stats, sums) on each part of a batch; adds up grads and sums."""
-    if parts == 1:  # not a scan of one part: XLA runs convolutions in loops many times slower on CPU
-        return run_part(batch_stats, batch, rng)
+def accumulate(
+    run_microbatch: Any, batch_stats: Any, batch: Batch, rng: jax.Array, microbatches: int
+) -> tuple[Any, Any, Sums]:
+    """Runs a function on each microbatch in turn; returns summed gradients, the last batch statistics, summed metrics.
 
-    def add_part(carry, numbered_part):
-        (totals, batch_stats), (number, part) = carry, numbered_part
-        grads, batch_stats, sums = run_part(batch_stats, part, jax.random.fold_in(rng, number))
+    Args:
+      run_microbatch: (batch_stats, microbatch, rng) -> (gradients, batch_stats, sums).
+      batch_stats: before the first microbatch.
+      batch: arrays [B, ...]; B is a multiple of `microbatches`.
+      rng: key; microbatch i gets fold_in(rng, i), a single one gets `rng` itself.
+      microbatches: their number.
+    """
+    if microbatches == 1:  # not a scan of length 1: XLA runs convolutions in loops many times slower on CPU
+        return run_microbatch(batch_stats, batch, rng)
+
+    def add(carry, numbered):
+        (totals, batch_stats), (number, microbatch) = carry, numbered
+        grads, batch_stats, sums = run_microbatch(batch_stats, microbatch, jax.random.fold_in(rng, number))
         return (jax.tree.map(jnp.add, totals, (grads, sums)), batch_stats), None
 
-    # Strided parts, so that each device keeps its own images.
-    split = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), dict(batch))
-    grads, _, sums = jax.eval_shape(run_part, batch_stats, jax.tree.map(lambda x: x[0], split), rng)
+    # Strided microbatches, so that each device keeps its own images.
+    split = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, microbatches, *x.shape[1:]), 1, 0), dict(batch))
+    grads, _, sums = jax.eval_shape(run_microbatch, batch_stats, jax.tree.map(lambda x: x[0], split), rng)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (grads, sums))
-    ((grads, sums), batch_stats), _ = jax.lax.scan(add_part, (zeros, batch_stats), (jnp.arange(parts), split))
+    ((grads, sums), batch_stats), _ = jax.lax.scan(add, (zeros, batch_stats), (jnp.arange(microbatches), split))
     return grads, batch_stats, sums
 
 
 def update_ema(ema: Any, variables: Any, step: jax.Array, decay: float) -> Any:
-    """Returns the average after `step` steps; its decay grows from 0 as (step - 1) / (step + 9), up to `decay`."""
+    """Returns d ema + (1 - d) variables, d = min(decay, (step - 1) / (step + 9)): the average after `step` steps."""
     (keep,) = compute_once(jnp.minimum(decay, (step - 1) / (step + 9)))
-    # In this form the average of what does not change is that very number, down to the sign of a zero.
+    # Written so that the average of a constant is exactly that constant, down to the sign of a zero.
     return jax.tree.map(lambda new, old: new - keep * (new - old), variables, ema)
 
 
 def eval_step(variables: Any, batch: Batch, *, model: InceptionNet, preprocess: Preprocess) -> Sums:
-    """Returns `metrics.classification_sums` of a batch, by the main classifier alone."""
+    """Returns `metrics.classification_sums` of a batch, by the main classifier."""
     output = cast(ModelOutput, model.apply(variables, normalise(batch["image"], preprocess), train=False))
     return metrics.classification_sums(output.logits, batch["label"], batch["mask"])

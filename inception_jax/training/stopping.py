@@ -1,4 +1,4 @@
-"""Stopping at a signal, between two steps."""
+"""Stops a run at SIGTERM or SIGINT, between two steps."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from inception_jax.parallel.mesh import batch_sharding, replicated, shard_batch
 
 
 class Stop:
-    """Whether to stop, and the signal that asked for it.
+    """Whether to stop, and because of which signal; the processes of a run agree on it.
 
-    A scheduler may signal one process of many, and others may be a step ahead. So each says at every `poll` what it
-    knows, and learns at the next what the others said at this one: all know the same between the same two polls.
+    A scheduler may signal only one process, and the others may be a step ahead. Each `poll` starts a maximum over the
+    signals of all processes, and the next `poll` reads it. So all processes stop after the same step.
     """
 
     def __init__(self, mesh: Mesh | None = None):
         self._noted = 0
-        self._agreed: int | None = None  # in one process what it noted counts
+        self._agreed: int | None = None  # None in a single process, where its own signal decides
         self._asked: jax.Array | None = None
         if mesh is not None and jax.process_count() > 1:
             self._agreed = 0
@@ -33,17 +33,17 @@ class Stop:
             self._largest = jax.jit(jnp.max, out_shardings=replicated(mesh))
 
     def note(self, number: int) -> None:
-        """Takes a signal."""
+        """Records a signal of this process."""
         self._noted = number
 
     @property
     def name(self) -> str | None:
-        """The signal for which to stop, such as "SIGTERM"."""
+        """The signal because of which to stop, such as "SIGTERM"; None to go on."""
         number = self._noted if self._agreed is None else self._agreed
         return signal.Signals(number).name if number else None
 
     def poll(self) -> None:
-        """Tells and hears; every process must call it, at the same places."""
+        """Exchanges signals with the other processes. Collective: every process must call it at the same places."""
         if self._agreed is None:
             return
         if self._asked is not None:
@@ -54,10 +54,10 @@ class Stop:
 
 @contextlib.contextmanager
 def stop_signal(mesh: Mesh) -> Iterator[Stop]:
-    """Notes the first SIGTERM or SIGINT, for the loop to stop after its step.
+    """Yields a `Stop` that records the first SIGTERM or SIGINT, so that the loop stops after its step.
 
-    In train.py `parallel.signals` hears of them. In a program of others, in its main thread, handlers are installed for
-    as long as this lasts, and a second signal acts as usual there.
+    In train.py `parallel.signals` receives the signals. In any other program this installs handlers, if it runs in the
+    main thread; they are removed at the end, and the previous handlers get a second signal.
     """
     stop = Stop(mesh)
     with signals.noted(stop.note) as watched:
@@ -80,7 +80,7 @@ def _handlers(stop: Stop) -> Iterator[None]:
     for number in (signal.SIGTERM, signal.SIGINT):
         try:
             previous[number] = signal.signal(number, note)
-        except ValueError:  # not the main thread: signals are the caller's affair
+        except ValueError:  # not the main thread: the caller has to handle signals
             break
     try:
         yield

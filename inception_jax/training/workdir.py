@@ -1,4 +1,4 @@
-"""The folder of a run: where it is, that one run has it, and what its disk says."""
+"""The folder of a run, local or in a bucket: its path, its lock, its files, and errors of its disk."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from inception_jax import paths
 from inception_jax.errors import UserError, printable
 
 Folder: TypeAlias = Path | epath.Path
-"""A local folder, or one of a bucket."""
+"""A local folder, or a folder of a bucket."""
 
 LOCK = ".lock"
-BUCKET = "gs://"  # Orbax writes arrays there and to file systems; of s3:// it says that the path is not absolute
+BUCKET = "gs://"  # the only URL that Orbax writes arrays to; it refuses s3://
 COMPLETE = "commit_success.txt"
 
 
@@ -30,7 +30,7 @@ def resolve_workdir(workdir: str | os.PathLike[str]) -> Folder:
     """Returns the absolute path of a local folder, or the folder of a bucket, "gs://BUCKET/PATH".
 
     Raises:
-      UserError: another URL, no name of a folder, or something there is no folder.
+      UserError: it is another URL, is empty, or names something that is not a folder.
     """
     text = os.fspath(workdir)
     if not text.strip():
@@ -43,7 +43,7 @@ def resolve_workdir(workdir: str | os.PathLike[str]) -> Folder:
     folder = paths.user_path(text).absolute()
     try:
         mode = folder.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):  # `check_disk_space` creates it, or says why it cannot
+    except (FileNotFoundError, NotADirectoryError):  # `check_disk_space` creates it, or raises
         return folder
     except OSError as error:
         raise UserError(f"workdir {shown} cannot be used: {error.strerror}.") from error
@@ -61,12 +61,12 @@ def saved_steps(workdir: Folder) -> list[int]:
     """Returns the steps of the complete checkpoints, oldest first."""
     folder = workdir / "checkpoints"
     entries = [entry for entry in folder.iterdir() if entry.name.isdecimal()] if folder.is_dir() else []
-    # A file system renames what is complete; in a bucket Orbax marks it.
+    # In a file system a complete checkpoint is renamed to its step; in a bucket Orbax adds a marker file.
     return sorted(int(entry.name) for entry in entries if is_local(workdir) or (entry / COMPLETE).exists())
 
 
 def write_whole(path: Folder, content: bytes) -> None:
-    """Writes a small file of a run, which appears complete or not at all: by a new name, or as one object of a bucket.
+    """Writes a small file atomically: by renaming in a file system, or as one object of a bucket.
 
     Raises:
       UserError: it cannot be written.
@@ -79,9 +79,9 @@ def write_whole(path: Folder, content: bytes) -> None:
 
 @contextlib.contextmanager
 def locked(workdir: Folder) -> Iterator[None]:
-    """Keeps other runs out of `workdir`, and leaves there who has it; the system frees the lock of a killed process.
+    """Locks `workdir` against other runs, and writes the owner into the lock file.
 
-    A bucket has no locks: there it only leaves who has it.
+    The system releases the lock of a killed process. A bucket has no locks: there only the owner is written.
 
     Raises:
       UserError: another process is training there.
@@ -105,10 +105,10 @@ def locked(workdir: Folder) -> Iterator[None]:
 
 
 class LocalCopy:
-    """A local folder with the small files of a workdir: the workdir itself, or, of a bucket, a copy to write into.
+    """A local folder for the small files of a workdir: the workdir itself, or a copy if that is in a bucket.
 
-    A bucket has no files that grow. `publish` writes whole ones there, after each checkpoint: what a killed run did not
-    publish, a resumed one would drop.
+    Objects of a bucket cannot be appended to, so `publish` uploads whole files after each checkpoint. What a killed run
+    did not publish belongs to steps that the resumed run repeats.
 
     Attributes:
       path: the local folder.
@@ -126,7 +126,7 @@ class LocalCopy:
                 (self.path / name).write_bytes((self._workdir / name).read_bytes())
 
     def publish(self) -> None:
-        """Copies to a bucket what has changed."""
+        """Copies the files that have changed to the bucket, if there is one."""
         if is_local(self._workdir):
             return
         for file in sorted(file for file in self.path.rglob("*") if file.is_file()):
@@ -138,7 +138,7 @@ class LocalCopy:
 
 @contextlib.contextmanager
 def explained_disk_errors(workdir: Folder) -> Iterator[None]:
-    """Turns an error of writing into a `UserError` that says how to go on."""
+    """Turns an OSError into a `UserError` that says how to resume."""
     try:
         yield
     except OSError as error:

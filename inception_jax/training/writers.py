@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: metrics.jsonl, TensorBoard files, and the terminal or log."""
+"""Writers of the metrics of a run: metrics.jsonl, TensorBoard files, and the terminal or log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Values = Mapping[str, float]
 
 
 class Writer(Protocol):
-    """Takes the numbers of a step, by name."""
+    """Writes the metrics of a step, by name."""
 
     def write(self, step: int, values: Values) -> None: ...
 
@@ -34,7 +34,7 @@ class Writer(Protocol):
 
 
 class MetricsFile:
-    """A line of JSON per written step. A resumed run drops what was written after the step it resumes from."""
+    """metrics.jsonl, a line of JSON per written step. A resumed run drops the lines after the step it resumes from."""
 
     def __init__(self, path: Path, first_step: int):
         kept = [line for line in read_metrics(path) if line["step"] <= first_step]
@@ -44,7 +44,7 @@ class MetricsFile:
     def write(self, step: int, values: Values) -> None:
         if not self._path.exists():
             logger.warning("%s is gone; it begins again at step %s", printable(self._path), step)
-        with self._path.open("ab") as file:  # held open, a file that someone removes would take lines and lose them
+        with self._path.open("ab") as file:  # not held open: lines to a removed file would be lost
             file.write((json.dumps({"step": step, **values}) + "\n").encode())
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a metrics file, without those that a killed run or a lost disk damaged."""
+    """Returns the lines of a metrics file, without damaged ones, which a warning lists."""
     if not path.exists():
         return []
     records: list[dict[str, Any]] = []
@@ -72,24 +72,24 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_record(line: Any) -> bool:
-    """Returns whether a line of a metrics file has its step and nothing but numbers."""
+    """Returns whether a line of a metrics file has a step and only numbers."""
     if not isinstance(line, dict) or type(line.get("step")) is not int or line["step"] < 0:
         return False
     return all(type(value) in (int, float) for value in line.values())
 
 
 class TensorBoard:
-    """TensorBoard scalars, without TensorFlow.
+    """Writes TensorBoard scalars, without TensorFlow.
 
-    It writes in the thread of the loop, so that a full disk is an error there; the writer of tensorboardX has a thread
-    and an end of its own, and each would print a traceback.
+    It writes in the thread of the loop, where a full disk raises an error. The writer of tensorboardX has its own
+    thread, which would print a traceback instead.
     """
 
     def __init__(self, folder: Path, first_step: int):
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"events.out.tfevents.{int(time.time()):010}.{socket.gethostname()}"
         self._append(Event(file_version="brain.Event:2"))
-        # A reader drops what an earlier part of the run wrote for the steps that come again.
+        # This makes readers drop what the run wrote for these steps before it was interrupted.
         self._append(Event(step=first_step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, step: int, values: Values) -> None:
@@ -100,7 +100,7 @@ class TensorBoard:
         pass
 
     def _append(self, event: Event) -> None:
-        """Appends a record: length, its checksum, the event, its checksum."""
+        """Appends a TFRecord: the length, its checksum, the event, its checksum."""
         event.wall_time = time.time()
         content = event.SerializeToString()
         length = struct.pack("<Q", len(content))
@@ -110,13 +110,13 @@ class TensorBoard:
 
 
 def _masked_checksum(content: bytes) -> bytes:
-    """Returns the CRC-32C of bytes as files of records hold it: turned by 15 bits, plus a constant."""
+    """Returns the masked CRC-32C of the TFRecord format: rotated by 15 bits, plus a constant."""
     value = crc32c(content)
     return struct.pack("<I", ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 class Console:
-    """Progress for people: a bar with the time left on a terminal, plain lines in a log."""
+    """Shows progress: a bar with the remaining time on a terminal, plain lines in a log."""
 
     def __init__(self, total_steps: int, first_step: int, batch_size: int, console: rich.console.Console | None = None):
         self.console = console or rich.console.Console(highlight=False, markup=False, soft_wrap=True)
@@ -142,7 +142,7 @@ class Console:
         self._bar.update(self._task, completed=step, status=status)
 
     def write(self, step: int, values: Values) -> None:
-        """Prints a line for each prefix of the names; on a terminal not for "train", which the bar shows."""
+        """Prints a line for each prefix of the names, except "train" on a terminal, where the bar shows it."""
         for prefix in dict.fromkeys(name.partition("/")[0] for name in values):
             if prefix == "train" and self.console.is_terminal:
                 continue

@@ -1,4 +1,4 @@
-"""Images in memory, whole and broken."""
+"""Images in memory, valid and broken."""
 
 import io
 import struct

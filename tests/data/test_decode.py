@@ -1,4 +1,4 @@
-"""Decoding: anything that is an image gives RGB, and nothing else gets through."""
+"""Decoding: every image gives RGB, and everything else is refused."""
 
 import io
 

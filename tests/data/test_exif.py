@@ -1,4 +1,4 @@
-"""EXIF orientation: turned where it is asked for, ignored where it is not, and damaged EXIF data state nothing."""
+"""EXIF orientation: applied on request, else ignored; damaged EXIF data count as none."""
 
 import struct
 import zlib
@@ -99,7 +99,7 @@ def test_a_png_may_state_it_behind_its_pixels_or_as_text():
 
 
 @pytest.mark.parametrize("orientation", TURNED)
-def test_a_part_of_a_jpeg_is_that_of_the_turned_image(orientation):
+def test_a_crop_of_a_jpeg_is_that_of_the_turned_image(orientation):
     encoded = with_orientation(orientation, "JPEG", noise(40, 56))
     crop = InceptionCrop(8)
     turned = Image.fromarray(TURNED[orientation](np.asarray(pixels.decode(encoded))))
@@ -124,7 +124,7 @@ def test_a_source_says_whether_its_images_are_turned(crop):
 
 
 def test_that_it_is_ignored_is_said_once(caplog, monkeypatch):
-    loader._said_ignored.clear()
+    loader._warned_of_exif.clear()
     photos = [with_orientation(6, "JPEG", noise(8, 8, seed)) for seed in range(4)]
     list(loader.eval_batches(source_of(photos, True), Evaluate(4, 4), 2, LoaderOptions()))
     assert not caplog.records

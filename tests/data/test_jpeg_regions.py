@@ -1,4 +1,4 @@
-"""Parts of JPEGs, decoded alone: the same bytes as decoding all, and broken files are noticed as before."""
+"""Regions of JPEGs decoded alone: the same pixels as decoding the whole, and the same broken files are refused."""
 
 import importlib.util
 import io
@@ -65,7 +65,7 @@ JPEGS = {
 @needs_parts
 @pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
 @pytest.mark.parametrize("size", [(97, 131), (64, 48), (17, 200), (5, 3), (1, 1)])
-def test_a_part_is_what_the_whole_shows_there(options, size):
+def test_a_region_has_the_pixels_of_the_whole_image(options, size):
     width, height = size
     assert_parts_agree(encode(smooth(height, width), "JPEG", **options), random_boxes(width, height))
 
@@ -122,7 +122,7 @@ def test_grey_and_rotated_jpegs():
     assert_parts_agree(encode(smooth(40, 50), "JPEG", exif=exif), random_boxes(50, 40))
 
 
-def test_cmyk_goes_the_way_of_pillow():
+def test_pillow_decodes_cmyk():
     encoded = encode(smooth(40, 50).convert("CMYK"), "JPEG")
     assert isinstance(jpeg_regions.open_for_crop(encoded), Image.Image)
     crop = InceptionCrop(16, photometric=False)
@@ -267,7 +267,7 @@ def test_the_extension_is_found_where_it_was_built():
 
 
 @needs_parts
-def test_the_function_for_huffman_codes_takes_over_where_it_is_built():
+def test_our_huffman_decoder_is_used_where_it_is_built():
     """It leaves fill bytes to Pillow; libjpeg-turbo itself passes over them."""
     encoded = encode(smooth(64, 64), "JPEG", restart_marker_blocks=2).replace(b"\xff\xd1", b"\xff\xff\xd1", 1)
     declined = jpeg_regions._jpeg.crop_resize(encoded, (0, 0, 64, 64), 8, 2, False) is None

@@ -24,8 +24,8 @@ def source():
     return noise_source(IMAGES)
 
 
-def join(parts) -> dict[str, np.ndarray]:
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+def join(batches) -> dict[str, np.ndarray]:
+    return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
 
 
 def train(source, steps=STEPS, processes=1, seed=3, **reading) -> dict[str, np.ndarray]:
@@ -43,7 +43,7 @@ def evaluate(source, batch_size=BATCH, processes=1, transform=CROP, **reading) -
         loader.eval_batches(source, transform, batch_size, LoaderOptions(process, processes, **reading))
         for process in range(processes)
     ]
-    return [join(parts) for parts in zip(*streams, strict=True)]
+    return [join(batches) for batches in zip(*streams, strict=True)]
 
 
 def assert_same(actual, expected):
@@ -87,8 +87,8 @@ def test_any_number_of_threads_and_workers_reads_the_same_images(source, straigh
 @pytest.mark.parametrize("processes", [(1, 1, 1), (2, 8, 1)])
 def test_resuming_changes_nothing_even_with_another_number_of_processes(source, straight, processes):
     ranges = (range(5), range(5, 9), range(9, 12))
-    parts = [train(source, steps, count) for steps, count in zip(ranges, processes, strict=True)]
-    assert_same(join(parts), straight)
+    runs = [train(source, steps, count) for steps, count in zip(ranges, processes, strict=True)]
+    assert_same(join(runs), straight)
 
 
 def test_every_epoch_is_another_permutation(source):
@@ -115,13 +115,13 @@ def test_an_image_is_augmented_differently_in_every_epoch(source):
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_processes_read_disjoint_parts_of_a_step(source, processes):
-    parts = [
+def test_processes_read_disjoint_images_of_a_step(source, processes):
+    indices = [
         next(loader.train_batches(source, CROP, BATCH, 0, STEPS, LoaderOptions(process, processes)))["index"]
         for process in range(processes)
     ]
-    assert [len(part) for part in parts] == [BATCH // processes] * processes
-    assert len(set(np.concatenate(parts))) == BATCH
+    assert [len(each) for each in indices] == [BATCH // processes] * processes
+    assert len(set(np.concatenate(indices))) == BATCH
 
 
 def test_a_split_never_gives_images_of_another(image_folder):
@@ -235,7 +235,7 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow",
 """
 
 
-def test_what_grain_is_told_of_a_batch_does_not_hold_the_records(source):
+def test_the_repr_of_a_batch_loader_does_not_hold_the_records(source):
     load = loader.LoadBatch(source, CROP, "raise", range(IMAGES), BATCH, seed=0)
     assert len(repr(load)) < 200 < len(repr(source))
 

@@ -1,4 +1,4 @@
-"""Images of strangers: one list of formats at every opening, and bounds on what an image may cost."""
+"""Untrusted images: one list of formats wherever images are opened, and limits on the memory and time of decoding."""
 
 import ast
 import concurrent.futures

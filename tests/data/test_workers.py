@@ -26,6 +26,7 @@ class Probe:
     """A transform that reports on its process: 0 is a fresh one without a JAX backend."""
 
     size = 8
+    accepts_encoded = False
     in_parent = False
 
     def __call__(self, image, rng):

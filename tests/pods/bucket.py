@@ -19,7 +19,7 @@ NAME = "pod-bucket"
 
 
 class Bucket:
-    """What lies in the bucket of the emulator at `address`."""
+    """The objects in the bucket of the emulator at `address`."""
 
     def __init__(self, address: str):
         self.address = address

@@ -1,4 +1,4 @@
-"""Faults of all kinds, many times: by hand, as CONTRIBUTING.md says. What they found is in docs/PODS.md."""
+"""Repeated faults of all kinds, run by hand as CONTRIBUTING.md says; docs/PODS.md has the results."""
 
 import os
 import random
@@ -49,7 +49,7 @@ def ends(processes, within=60, spare=()) -> float:
 
 
 def begun(processes) -> int:
-    """Returns the step after which a run goes on."""
+    """Returns the step after which a run resumes."""
     processes.wait_for(" of 60 steps")
     log = processes.log(0)
     return int(log.split("resumes after step ")[1].split()[0]) if "resumes after step" in log else 0

@@ -1,4 +1,4 @@
-"""Processes that JAX finds by what a launcher has set: no flag says who they are."""
+"""Processes that JAX finds by the environment variables of a launcher, without flags."""
 
 import os
 import subprocess

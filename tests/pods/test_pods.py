@@ -1,4 +1,4 @@
-"""Several processes train one run: as one process does, and whatever happens to one of them."""
+"""Runs of several processes: they train as one process does, and end together when one of them fails."""
 
 import json
 import signal
@@ -51,7 +51,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step_and_loses_nothing
     assert checksums(final_state(config, workdir)) == checksums(final_state(config, undisturbed))
 
 
-def test_a_killed_process_ends_the_others_and_one_process_goes_on(pod, config, undisturbed, tmp_path):
+def test_a_killed_process_ends_the_others_and_one_process_resumes(pod, config, undisturbed, tmp_path):
     workdir = tmp_path / "run"
     with pod(workdir) as processes:
         processes.wait_for("step 4/")
@@ -66,7 +66,7 @@ def test_a_killed_process_ends_the_others_and_one_process_goes_on(pod, config, u
     assert ours == pytest.approx(theirs, rel=1e-3), "no batch is lost or repeated"
 
 
-def test_a_run_in_a_bucket_is_killed_and_goes_on(pod, config, undisturbed, bucket, tmp_path):
+def test_a_run_in_a_bucket_is_killed_and_resumes(pod, config, undisturbed, bucket, tmp_path):
     """Two processes write checkpoints into a bucket and are killed during a save, and one goes on."""
     workdir = f"gs://{NAME}/runs/one"
     with pod(workdir, logs=tmp_path / "two") as processes:

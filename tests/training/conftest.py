@@ -97,7 +97,7 @@ def to_format_1(checkpoint: Path) -> None:
     record = json.loads(path.read_text())
     metrics = record.pop("metrics") or {"eval_ema/top1": -math.inf}
     del record["checksum"]
-    path.write_text(json.dumps(record | {"format_version": 1}))
+    path.write_text(json.dumps(record | {"format_version": 1, "next_image": 64}))
     (checkpoint / "metrics").mkdir()
     (checkpoint / "metrics" / "metrics").write_text(json.dumps(metrics))
 

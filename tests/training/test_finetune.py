@@ -84,7 +84,7 @@ def test_heads_that_do_not_fit_are_drawn(source, changes, drawn, dropped):
         ),
     ],
 )
-def test_pre_flight_refuses(short, source, tmp_path, changes, message):
+def test_checks_refuse(short, source, tmp_path, changes, message):
     changes["finetune"] = {k: str(source) if v == "SOURCE" else v for k, v in changes["finetune"].items()}
     with CompilationLog() as log, pytest.raises(UserError, match=message):
         prepare(short(**changes), tmp_path)

@@ -1,4 +1,4 @@
-"""Real processes, really interrupted: every resume ends with the parameters of the run that nothing disturbed."""
+"""Real processes, interrupted by signals and a full disk: resumed runs end with the parameters of undisturbed ones."""
 
 import contextlib
 import json
@@ -141,7 +141,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_line_and_the_run_goes_on_with_room(config, start, undisturbed, small_disk):
+def test_a_full_disk_is_one_line_and_the_run_resumes_with_more_space(config, start, undisturbed, small_disk):
     workdir = small_disk / "run"
     with start(workdir) as process:
         wait_for_line(process, "step 16/")
@@ -160,7 +160,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_with_room(config, start, un
     assert final_checksums(config, workdir) == undisturbed
 
 
-def test_what_other_threads_say_of_a_failed_save_is_left_out():
+def test_messages_of_other_threads_about_a_failed_save_are_omitted():
     said = []
     hook = program.say_once(lambda *arguments: said.append(arguments))
     closed, other = RuntimeError("Event loop is closed"), RuntimeError("another")

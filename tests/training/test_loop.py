@@ -1,4 +1,4 @@
-"""A whole run: what it leaves, what it refuses, and how it ends."""
+"""A whole run: the files it writes, the input it refuses, and its exit codes."""
 
 import contextlib
 import errno
@@ -83,8 +83,8 @@ def test_metrics_hold_what_was_seen(finished):
     assert [record["step"] for record in train] == [2, 4, 6, 8]
     assert [record["step"] for record in evaluation] == [4, 8]
     for record in train:
-        parts = record["train/loss_main"] + 0.3 * record["train/loss_aux_4a"]
-        assert record["train/loss"] == pytest.approx(parts, rel=1e-5)
+        total = record["train/loss_main"] + 0.3 * record["train/loss_aux_4a"]
+        assert record["train/loss"] == pytest.approx(total, rel=1e-5)
         assert 0 <= record["train/data_wait"] <= 1
         assert record["train/epoch"] == pytest.approx(record["step"] * 32 / 1437)
     for record in evaluation:
@@ -182,13 +182,13 @@ def test_numbers_that_are_not_finite_name_the_step_and_are_not_saved(short, tmp_
         ({"duration": "0 steps"}, r"config\.duration is '0 steps'; it must be above 0"),
     ],
 )
-def test_pre_flight_refuses_before_compiling(tiny, tmp_path, changes, message):
+def test_checks_refuse_before_compiling(tiny, tmp_path, changes, message):
     with CompilationLog() as log, pytest.raises(UserError, match=message):
         prepare(tiny(**changes), tmp_path)
     assert log.compilations == []
 
 
-def test_pre_flight_of_a_good_run_compiles_nothing(tiny, tmp_path):
+def test_checks_of_a_good_run_compile_nothing(tiny, tmp_path):
     with CompilationLog() as log:
         experiment = prepare(tiny(), tmp_path)
     assert log.compilations == []
@@ -209,13 +209,13 @@ def test_weights_of_the_heads_are_the_models_own_unless_named(tiny, tmp_path, au
     assert experiment.aux_weights == expected
 
 
-def test_pre_flight_sees_a_disk_that_is_too_small(tiny, tmp_path, monkeypatch):
+def test_a_disk_that_is_too_small_is_refused(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 99, 1))
     with pytest.raises(UserError, match=r"has 0 MiB free; 5 checkpoints of .* need"):
         prepare(tiny(), tmp_path)
 
 
-def test_pre_flight_names_a_folder_that_cannot_be(tiny):
+def test_a_folder_that_cannot_be_created_is_named(tiny):
     with pytest.raises(UserError, match="workdir /proc/run cannot be created"):
         prepare(tiny(), Path("/proc/run"))
 
@@ -258,7 +258,7 @@ def test_nothing_is_logged_as_a_warning(finished):
     assert [text for text in messages if not any(each in text for each in of_busy_machines)] == []
 
 
-def test_evaluation_that_a_signal_cut_off_is_made_up(finished, short, tmp_path):
+def test_an_evaluation_that_a_signal_cancelled_is_repeated(finished, short, tmp_path):
     """The state of step 8 is saved and its evaluation is not written: the next start writes it."""
     shutil.copytree(finished[0], tmp_path / "run")
     path = tmp_path / "run" / "metrics.jsonl"
@@ -287,7 +287,7 @@ def script_evaluations(monkeypatch, best, signal_at=None):
 
 
 def test_a_signal_during_the_best_evaluation_loses_no_checkpoint(short, tmp_path, monkeypatch):
-    """The resumed run makes up the evaluation; its metrics decide what stays, as in a run that nothing disturbed."""
+    """The resumed run repeats the evaluation; its metrics decide which checkpoints stay, as without a signal."""
     config = short(eval_every="2 steps", keep_checkpoints=1)
     with monkeypatch.context() as patch:
         script_evaluations(patch, best=4)
@@ -322,7 +322,7 @@ def test_metrics_that_a_kill_kept_from_the_checkpoint_reach_it(short, tmp_path, 
     assert json.loads((tmp_path / "summary.json").read_text())["best"]["top1"] == 0.9
 
 
-def test_damaged_outputs_of_a_finished_run_are_mended(finished, short, tmp_path):
+def test_damaged_files_of_a_finished_run_are_written_again(finished, short, tmp_path):
     workdir = Path(shutil.copytree(finished[0], tmp_path / "run"))
     expected = json.loads((workdir / "summary.json").read_text())
     lines = (workdir / "metrics.jsonl").read_text()

@@ -1,4 +1,4 @@
-"""What a run says before it begins: its data and sizes, and what a person would not expect of them."""
+"""What a run prints before it starts, and the warnings about settings that give misleading figures."""
 
 import logging
 
@@ -49,7 +49,7 @@ def test_the_first_lines_say_classes_images_and_size(short, folder, tmp_path):
     assert describe(experiment, 1234).splitlines()[1].startswith("resumes after step 1,234 of 8 steps")
 
 
-def test_nothing_is_said_of_a_run_as_it_should_be(warned, folder):
+def test_a_good_run_gives_no_warning(warned, folder):
     assert warned(data=folder({"ant": 24, "bee": 24})) == ""
 
 

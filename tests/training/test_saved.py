@@ -57,6 +57,11 @@ def edit_meta(workdir, step=2, **changes):
     return meta
 
 
+def test_a_record_with_a_field_of_earlier_versions_is_read(copied):
+    edit_meta(copied, next_image=64)
+    assert read_variables(copied).step == 2
+
+
 def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

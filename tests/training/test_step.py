@@ -1,4 +1,4 @@
-"""The train step: one pure function with the same result on any mesh, in parts, and in lower precision."""
+"""The training step: a pure function with the same result on any mesh, in microbatches, and in lower precision."""
 
 import functools
 
@@ -140,28 +140,30 @@ def test_masked_images_give_no_gradient(batch, step_fn):
     chex.assert_trees_all_equal(step_fn(state, batch), step_fn(state, other))
 
 
-@pytest.mark.parametrize("parts", [2, 4])
-def test_accumulated_parts_are_the_whole_batch(batch, parts):
-    """On a linear loss, where batch norm cannot tell the parts apart."""
+@pytest.mark.parametrize("microbatches", [2, 4])
+def test_accumulated_microbatches_are_the_whole_batch(batch, microbatches):
+    """On a linear loss, where batch norm cannot tell the microbatches apart."""
 
-    def run_part(batch_stats, part, rng):
-        pixels = part["image"].astype(jnp.float32).sum((0, 1, 2))
-        return {"w": pixels}, batch_stats + 1, {"count": part["mask"].sum()}
+    def run_microbatch(batch_stats, microbatch, rng):
+        pixels = microbatch["image"].astype(jnp.float32).sum((0, 1, 2))
+        return {"w": pixels}, batch_stats + 1, {"count": microbatch["mask"].sum()}
 
-    whole = run_part(0, batch, None)
-    grads, batch_stats, sums = accumulate(run_part, jnp.array(0), batch, jax.random.key(0), parts)
+    whole = run_microbatch(0, batch, None)
+    grads, batch_stats, sums = accumulate(run_microbatch, jnp.array(0), batch, jax.random.key(0), microbatches)
     np.testing.assert_allclose(grads["w"], whole[0]["w"])
-    assert batch_stats == parts
+    assert batch_stats == microbatches
     assert sums["count"] == 14
 
 
-def test_accumulation_uses_other_randomness_in_each_part(batch):
-    def run_part(batch_stats, part, rng):
+def test_accumulation_uses_other_randomness_in_each_microbatch(batch):
+    def run_microbatch(batch_stats, microbatch, rng):
         return {"w": jnp.zeros(())}, batch_stats, {"draw": jax.random.uniform(rng)}
 
-    draws = [accumulate(run_part, 0, batch, jax.random.key(0), parts)[2]["draw"] for parts in (1, 2)]
+    draws = [
+        accumulate(run_microbatch, 0, batch, jax.random.key(0), microbatches)[2]["draw"] for microbatches in (1, 2)
+    ]
     rng = jax.random.key(0)
-    assert draws[1] == sum(jax.random.uniform(jax.random.fold_in(rng, part)) for part in range(2))
+    assert draws[1] == sum(jax.random.uniform(jax.random.fold_in(rng, number)) for number in range(2))
 
 
 def test_dropout_differs_between_steps_and_is_a_function_of_seed_and_step(batch):
