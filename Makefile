@@ -32,8 +32,7 @@ parity: $(PARITY_VENV)/installed
 	$(PARITY_VENV)/bin/python $(PYTEST) -m "parity and not slow" tests/parity
 
 docs: $(VENV)/installed
-	$(VENV)/bin/inception-jax models --markdown > docs/MODELS.md.new
-	mv docs/MODELS.md.new docs/MODELS.md
+	$(VENV)/bin/python -m inception_jax.describe.models_page
 	$(VENV)/bin/inception-jax bench report --overwrite
 
 clean:

@@ -1,4 +1,4 @@
-"""What the documents say of the code is true: the table of models, the example, the links, the configs."""
+"""What the documents say of the code is true: the examples, the links, the configs."""
 
 import functools
 import re
@@ -8,39 +8,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from inception_jax import list_models
-from inception_jax.describe.models_page import models_markdown
-from inception_jax.describe.summary import summarize
-
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-ROWS_OF_MODELS = re.findall(
-    r"^\| `(\w+)` \|.*\| ([\d,]+) / ([\d,]+) \| ([\d.]+) at (\d+) \|$", (ROOT / "README.md").read_text(), re.M
-)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
         assert (document.parent / target).exists(), target
-
-
-def test_table_of_models_is_the_zoo():
-    assert sorted(row[0] for row in ROWS_OF_MODELS) == sorted(list_models())
-
-
-@pytest.mark.parametrize(("name", "params", "params_with_aux", "gmacs", "size"), ROWS_OF_MODELS)
-def test_figures_of_the_table(name, params, params_with_aux, gmacs, size):
-    found = summarize(name)
-    assert f"{found.totals['params']:,}" == params
-    assert f"{found.totals['params_with_aux']:,}" == params_with_aux
-    assert f"{found.totals['macs'] / 1e9:.3f}" == gmacs
-    assert f"{found.image_size}" == size
-
-
-def test_models_are_documented_as_they_are():
-    """`make docs` writes the file."""
-    assert (ROOT / "docs" / "MODELS.md").read_text() == models_markdown()
 
 
 def test_example_of_the_readme_runs(monkeypatch):

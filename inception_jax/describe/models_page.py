@@ -1,15 +1,24 @@
-"""docs/MODELS.md, written from the zoo and from the cards of published weights."""
+"""The tables of models in the documents, from the zoo and from the cards of published weights.
+
+`python -m inception_jax.describe.models_page` writes them into README.md and docs/MODELS.md of the current folder.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from inception_jax.describe import summary
+from inception_jax.errors import UserError
 from inception_jax.models import spec, zoo
 from inception_jax.models.inputs import Preprocess
+from inception_jax.paths import read_bytes, write_bytes
 from inception_jax.weights.convert import origins
 from inception_jax.weights.published import cards
 from inception_jax.weights.published.card import WeightCard
+
+BEGIN, END = "<!-- models: begin, written by `make docs` -->", "<!-- models: end -->"
+"""The lines in README.md between which its table of models stands."""
 
 _HEADER = """\
 # Models and published weights
@@ -58,6 +67,37 @@ def models_markdown() -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def readme_table() -> str:
+    """Returns the table of models in README.md."""
+    return _table(
+        ("name", "what it is", "params, without / with aux heads", "GMACs"), map(_short_row, zoo.MODELS.values())
+    )
+
+
+def with_table(readme: str) -> str:
+    """Returns the text of README.md with the table of models as it is now.
+
+    Raises:
+      UserError: the lines `BEGIN` and `END` do not each stand there once, in this order.
+    """
+    before, begin, rest = readme.partition(f"{BEGIN}\n")
+    _, end, after = rest.partition(f"\n{END}\n")
+    if not (begin and end) or readme.count(BEGIN) + readme.count(END) != 2:
+        raise UserError(f"README.md must hold the lines {BEGIN!r} and {END!r} once each, in this order.")
+    return f"{before}{begin}{readme_table()}{end}{after}"
+
+
+def write_documents(root: Path) -> None:
+    """Writes docs/MODELS.md and the table in README.md of the checkout at `root`.
+
+    Raises:
+      UserError: one of them cannot be read or written, or README.md lacks the lines that enclose the table.
+    """
+    readme = root / "README.md"
+    write_bytes(readme, with_table(read_bytes(readme).decode()).encode())
+    write_bytes(root / "docs" / "MODELS.md", models_markdown().encode())
+
+
 def preprocess_words(preprocess: Preprocess) -> str:
     """Returns how an input is made, in a few words."""
     size, shares = preprocess.size, preprocess.crop_fraction
@@ -85,9 +125,19 @@ def _pixel_words(preprocess: Preprocess) -> str:
 def _norm_words(numerics: spec.Numerics) -> str:
     if numerics.norm is None:
         return "bias"
-    gain = "" if numerics.norm.scale else " without gamma"
+    scale = "" if numerics.norm.scale else " without gamma"
     bias = "bias and " if numerics.conv_bias else ""
-    return f"{bias}batch norm {numerics.norm.epsilon:g} / {numerics.norm.decay:g}{gain}"
+    return f"{bias}batch norm {numerics.norm.epsilon:g} / {numerics.norm.decay:g}{scale}"
+
+
+def _params_words(totals: Mapping[str, int]) -> str:
+    return f"{totals['params']:,} / {totals['params_with_aux']:,}"
+
+
+def _short_row(card: zoo.ModelCard) -> tuple[str, ...]:
+    found = summary.summarize(card.name)
+    gmacs = f"{found.totals['macs'] / 1e9:.3f} at {found.image_size}"
+    return f"`{card.name}`", card.summary, _params_words(found.totals), gmacs
 
 
 def _model_row(card: zoo.ModelCard) -> tuple[str, ...]:
@@ -96,7 +146,7 @@ def _model_row(card: zoo.ModelCard) -> tuple[str, ...]:
         f"`{card.name}`",
         card.summary,
         f"[{card.paper}](https://arxiv.org/abs/{card.paper})",
-        f"{totals['params']:,} / {totals['params_with_aux']:,}",
+        _params_words(totals),
         f"{totals['macs']:,}",
         preprocess_words(card.preprocess),
         numerics_words(card.numerics),
@@ -119,3 +169,7 @@ def _weights_row(card: WeightCard) -> tuple[str, ...]:
 def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = (columns, ("---",) * len(columns), *rows)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    write_documents(Path())

@@ -10,6 +10,7 @@ from flax import traverse_util
 
 from inception_jax.models import endpoints, layers, spec, zoo
 from inception_jax.models.network import ModelOutput
+from tests.models.golden_rows import GOLDEN
 from tests.parity import fixtures
 
 CLASSES = 5
@@ -18,37 +19,10 @@ SIZES = {  # enough for the heads, or for the last map to have a few pixels
     **{"inception_v3_fid": 120, "inception_resnet_v1": 120},
     **{"inception_v3": 299, "inception_v3_tf": 299, "inception_v4": 299, "inception_resnet_v2": 299},
 }  # others: 96
-TAPS = {
-    **{name: ("4a", "4d") for name in zoo.list_models() if name.startswith("googlenet")},
-    **{"inception_v3": ("Mixed_6e",), "inception_v3_tf": ("Mixed_6e",)},
-    **{"inception_v4": ("Mixed_6h",), "inception_resnet_v2": ("block17_20",)},
-}
 NO_GRADIENT = {  # what the batch norm behind it takes out again
     "bn_inception": lambda path: path[-2:] == ("conv", "bias"),
     "inception_resnet_v2": lambda path: path == ("Block8", "up", "conv", "bias"),
 }
-# The smallest image in pixels, in evaluation and with heads.
-MINIMUM = {
-    "googlenet": (31, 79),
-    "googlenet_naive": (31, 79),
-    "googlenet_bn": (31, 79),
-    "googlenet_gap": (15, 79),
-    "googlenet_torchvision": (15, 15),
-    "googlenet_cifar": (4, 10),
-    "inception_v1_slim": (1, 1),
-    "bn_inception": (31, 31),
-    "inception_v2": (1, 1),
-    "inception_v3": (75, 299),
-    "inception_v3_tf": (75, 299),
-    "inception_v3_fid": (75, 75),
-    "inception_v4": (75, 299),
-    "inception_resnet_v1": (75, 75),
-    "inception_resnet_v2": (75, 299),
-    "xception": (7, 7),
-    "xception_timm": (7, 7),
-}
-
-
 # Their parameters are those of another model here, and so are their rows but for constants and a pool.
 SAME_PARAMETERS = ("inception_v1_slim", "inception_v3_tf", "inception_v3_fid", "xception_timm")
 
@@ -58,7 +32,7 @@ def _model(name, **kwargs):
     model = zoo.create_model(name, CLASSES, width=0.25, **kwargs)
     table: dict[str, spec.Row | spec.Block] = {}
     for key, row in model.table.items():
-        if key in TAPS.get(name, ()) or row not in list(table.values())[-1:]:
+        if key in GOLDEN[name].heads or row not in list(table.values())[-1:]:
             table[key] = row
     return model.clone(table=table)
 
@@ -69,7 +43,7 @@ def _short(name, **kwargs):
     Taps stay with their neighbours, and residuals: those add what is as wide as their input.
     """
     model = _model(name, **kwargs)
-    near = {"4a", "4b", "4d", "4e", *TAPS.get(name, ())}
+    near = {"4a", "4b", "4d", "4e", *GOLDEN[name].heads}
     table, last = {}, None
     for key, row in model.table.items():
         kind = row if isinstance(row, spec.Residual) else spec.scale_width(row, 0)
@@ -138,7 +112,7 @@ def _gradient(name):
 
 def _projections(name, *heads):
     random = np.random.default_rng(1).standard_normal((3, 2, CLASSES)).astype(np.float32)
-    return {head: random[i] * (head in heads) for i, head in enumerate((*TAPS.get(name, ()), "main"))}
+    return {head: random[i] * (head in heads) for i, head in enumerate((*GOLDEN[name].heads, "main"))}
 
 
 def _largest(tree):
@@ -147,7 +121,7 @@ def _largest(tree):
 
 @pytest.mark.parametrize("name", [name for name in zoo.list_models() if name not in SAME_PARAMETERS])
 def test_every_parameter_gets_a_finite_nonzero_gradient(name):
-    largest = _largest(_gradient(name)(_projections(name, "main", *TAPS.get(name, ()))))
+    largest = _largest(_gradient(name)(_projections(name, "main", *GOLDEN[name].heads)))
     unseen = NO_GRADIENT.get(name, lambda _: False)
     expected = {path: value for path, value in largest.items() if not unseen(tuple(path.split("/")))}
     assert {path: value for path, value in expected.items() if not 0 < value < np.inf} == {}
@@ -178,7 +152,7 @@ def test_one_output_type_in_every_mode(name):
         assert set(output.endpoints) == set(model.table)
     initial, _ = _initial_shapes(model, images.shape[1])
     assert evaluated.aux == initial.aux == {}
-    assert {tap: head.shape for tap, head in trained.aux.items()} == dict.fromkeys(TAPS.get(name, ()), (2, CLASSES))
+    assert {tap: head.shape for tap, head in trained.aux.items()} == dict.fromkeys(GOLDEN[name].heads, (2, CLASSES))
     assert jax.tree.map(jnp.shape, updates.get("batch_stats", {})) == jax.tree.map(
         jnp.shape, variables.get("batch_stats", {})
     )
@@ -216,7 +190,7 @@ def test_without_heads_the_other_parameters_stay_the_same():
 @pytest.mark.parametrize("heads", [False, True])
 @pytest.mark.parametrize("name", zoo.list_models())
 def test_smallest_image(name, heads):
-    bound = MINIMUM[name][heads]
+    bound = GOLDEN[name].minimum[heads]
     model = _model(name, aux=heads)
     assert model.minimum_input(train=heads) == bound
     _initial_shapes(model, bound)
