@@ -17,12 +17,12 @@ GOOGLENET = str(ROOT / "configs" / "imagenet_googlenet.py")
 
 @pytest.fixture
 def compiler(monkeypatch):
-    """Puts a program in the place of the compiler's; 64 images a chip do not fit."""
+    """Puts a program in the place of the compiler's; 64 images per chip do not fit."""
 
     def fake(question):
-        batch = question.batch_per_chip or question.config.batch_size // question.part.chips
+        batch = question.batch_per_chip or question.config.batch_size // question.slice.chips
         facts = {"model": question.config.model.name, "dtype": question.config.model.dtype, "num_classes": 10}
-        facts |= {"batch_per_chip": batch, "batch_size": batch * question.part.chips}
+        facts |= {"batch_per_chip": batch, "batch_size": batch * question.slice.chips}
         if batch == 64:
             return plan.Plan(question, facts, refusal="Used 17.5G of 15.75G hbm.")
         memory = {"arguments": 2**20, "outputs": 0, "aliased": 0, "temporaries": 2**20 * batch, "code": 0}
@@ -52,7 +52,7 @@ def test_configs_and_slices_stand_side_by_side(run, compiler):
     assert found["GFLOP per image"] == ["2.00"] * 4
     assert found["all-reduce: count"] == ["1"] * 4
     assert "197 TFLOP/s in bfloat16, 819 GB/s of HBM, 400 GB/s of interconnect (docs.cloud.google.com" in out
-    assert "4 of 4: compiling the training step of imagenet_googlenet for v5e:2x4, 4 images a chip" in err
+    assert "4 of 4: compiling the training step of imagenet_googlenet for v5e:2x4, 4 images per chip" in err
 
 
 def test_json_has_the_whole_record(run, compiler):
@@ -64,16 +64,18 @@ def test_json_has_the_whole_record(run, compiler):
     assert record["collectives"] == [{"kind": "all-reduce", "count": 1, "bytes": 4108}]
 
 
-def test_what_steps_move_is_told_on_request(run, compiler):
+def test_traffic_by_kind_is_shown_on_request(run, compiler):
     command = ("plan", "--config", DIGITS, "--topology", "v5e:1x1", "--batch-per-chip", "16", "--by-op")
     _, out, _ = run(*command, columns=160)
-    found = rows(out)
+    kinds = ("all", "asynchronous copy", "collective", "other")
+    lines = [line.strip() for line in out.splitlines()]
+    found = {kind: line.removeprefix(kind).split() for line in lines for kind in kinds if line.startswith(f"{kind} ")}
     assert found["all"][0] == "4"
-    assert found["copy beside other steps"][0] == "2"
+    assert found["asynchronous copy"][0] == "2"
     assert found["collective"][-2:] == ["other", "0.0"]
     _, out, _ = run(*command, "--json")
     assert {part["kind"] for part in json.loads(out)[0]["by_op"]} == set(found) & {"other", "collective"} | {
-        "copy beside other steps"
+        "asynchronous copy"
     }
 
 
@@ -88,7 +90,7 @@ def test_largest_batch_is_searched_on_request(run, compiler):
         *("plan", "--config", DIGITS, "--topology", "v5e:1x1", "--batch-per-chip", "16", "--largest-batch")
     )
     assert rows(out)["images per chip"] == ["16,120"]  # (15.75 GiB - 1 MiB) / 1 MiB, down to a multiple of 8
-    assert "16120 images a chip" in err
+    assert "16120 images per chip" in err
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Speed and memory of ours beside those of other frameworks."""
+"""Measures speed and memory of this package and of other frameworks."""
 
 from typing import TYPE_CHECKING, Any
 

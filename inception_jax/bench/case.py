@@ -1,4 +1,4 @@
-"""What `bench model` measures: one network, one batch, one precision; the same weights and images for every engine."""
+"""A case of `bench model`: network, mode, batch and precision, with the weights and images that all engines get."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ Dtype = Literal["float32", "tf32", "bfloat16"]
 MODES: tuple[Mode, ...] = ("inference", "train")
 DTYPES: tuple[Dtype, ...] = ("float32", "tf32", "bfloat16")
 
-BATCHES = 4  # that take turns, so that nothing is computed from what is in a cache already
+BATCHES = 4  # they rotate, so that the images of a call are not in a cache already
 LEARNING_RATE, MOMENTUM = 1e-3, 0.9
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A question to all engines.
+    """What every engine runs.
 
     Attributes:
-      model: of the zoo.
-      mode: logits of images, or a step of SGD with momentum: loss, gradients, new parameters and statistics.
-      batch: images of a call.
-      dtype: of the computation; parameters are float32. tf32 is float32 with convolutions of 10 bits, on GPUs.
-      image_size: in pixels; None: the card's.
-      num_classes, aux: of the network; the auxiliary heads count in training alone.
-      threads: processor cores that an engine may use; None: all.
+      model: a name of the zoo.
+      mode: "inference" computes logits; "train" is a step of SGD with momentum that returns loss, new parameters and
+        running statistics.
+      batch: images per call.
+      dtype: of the computation; parameters are float32. On GPUs, tf32 is float32 whose convolutions round their inputs
+        to 10 bits of mantissa.
+      image_size: height and width in pixels; None: the model card's.
+      num_classes, aux: arguments of `create_model`; auxiliary heads run in training only.
+      threads: CPU cores that an engine may use; None: all.
       implementation: of our convolutions and pools; see `create_model`.
       seed: of weights, images and labels.
     """
@@ -72,7 +74,7 @@ class Case:
         return self.aux and self.mode == "train"
 
     def check(self) -> None:
-        """Raises a `ValueError` if the model is unknown or reads no images of this size."""
+        """Raises a `ValueError` if the model is unknown or does not accept this image size."""
         model = zoo.create_model(self.model, self.num_classes, aux=self.heads)
         model.check_size(self.size, self.size, heads=self.heads)
 
@@ -82,7 +84,7 @@ class Case:
 
 
 def images(case: Case) -> np.ndarray:
-    """Returns pixels [BATCHES, batch, size, size, 3], uint8: noise about a colour that differs from image to image."""
+    """Returns pixels [BATCHES, batch, size, size, 3], uint8: noise around a random colour for each image."""
     rng = np.random.default_rng((case.seed, 1))
     shape = (BATCHES, case.batch, case.size, case.size, 3)
     noise = rng.integers(0, 128, shape, np.uint8)
@@ -91,24 +93,24 @@ def images(case: Case) -> np.ndarray:
 
 
 def labels(case: Case) -> np.ndarray:
-    """Returns classes [BATCHES, batch], int32."""
+    """Returns class indices [BATCHES, batch], int32."""
     rng = np.random.default_rng((case.seed, 2))
     return rng.integers(0, case.num_classes, (BATCHES, case.batch), np.int32)
 
 
-def random_weights(case: Case, gains: bool = True) -> Weights:
-    """Returns weights under which no signal fades, with statistics as after some training.
+def random_weights(case: Case, scales: bool = True) -> Weights:
+    """Returns random weights: He-normal kernels, and the other variables uniform about one (scale, var) or zero.
 
     Args:
       case: names the model.
-      gains: whether batch norms have random gains; False: ones, which an engine that knows no gains can run.
+      scales: whether the scale (gamma) of batch norms is random; False: one, for engines without this parameter.
     """
     card = zoo.model_card(case.model)
     preprocess = dataclasses.replace(card.preprocess, size=case.size)
     info = WeightsInfo(case.model, case.num_classes, case.heads, preprocess, card.numerics)
     rng = np.random.default_rng((case.seed, 0))
     flat = {path: _draw(rng, path, shape) for path, shape in variable_shapes(info.create_model(), case.size).items()}
-    if not gains:
+    if not scales:
         paths = [path for path in flat if path[-2:] == ("bn", "scale")]
         flat |= {path: np.ones_like(flat[path]) for path in paths}
         info = dataclasses.replace(info, filled=tuple("/".join(path[1:]) for path in paths))
@@ -116,9 +118,9 @@ def random_weights(case: Case, gains: bool = True) -> Weights:
 
 
 def flops_per_image(case: Case) -> int:
-    """Returns the floating-point operations of one image, two for each multiply-add of convolutions and linear layers.
+    """Returns the floating-point operations per image: two for each multiply-add of convolutions and linear layers.
 
-    Training counts three passes: forward, and the gradients by inputs and by weights; none by the image.
+    Training counts three passes (forward, gradient by input, gradient by weights) but no gradient by the image.
     """
     table = summary.summarize(case.model, case.size, num_classes=case.num_classes, aux=case.heads)
     rows = (*table.rows, *table.aux)

@@ -1,4 +1,4 @@
-"""Whether engines compute the same, before anyone asks how fast."""
+"""Compares the outputs of engines; nothing is timed unless they agree."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from inception_jax.weights.convert import convert, find_lineage
 
 Flat = Mapping[tuple[str, ...], np.ndarray]
 
-# What rounding explains: of logits and losses, as a share of the largest value; of gradients, and of the steps of
-# running statistics, taken as one vector, as a share of its norm. Through the batch norms of a network what rounding
-# leaves of a gradient grows by orders of magnitude: of googlenet_torchvision on 32 images of 224 pixels, float32 of
-# PyTorch is 0.7 % from its float64, in channels_last 2.1 %. In tf32 and bfloat16 two right answers share their norm.
+# The differences that rounding explains. For logits and losses relative to the largest value; for gradients and for
+# changes of running statistics, each taken as one vector, relative to its norm. Batch norms amplify the rounding of
+# gradients by orders of magnitude: for googlenet_torchvision on 32 images of 224 pixels, float32 gradients of PyTorch
+# differ from its float64 ones by 0.7 %, in channels_last by 2.1 %. In tf32 and bfloat16 only their norms agree.
 TOLERANCES: dict[str, dict[str, float]] = {
     "float32": {"value": 1e-4, "norm": 5e-3, "statistics": 1e-3, "gradients": 0.1},
     "tf32": {"value": 1e-2, "norm": 0.1, "statistics": 0.02},
@@ -31,15 +31,18 @@ TOLERANCES: dict[str, dict[str, float]] = {
 
 
 def compare(case: Case, start: Weights, outputs: Mapping[str, dict[str, Any]]) -> list[Check]:
-    """Returns the checks of all engines against the first.
+    """Compares the outputs of all engines with those of the first.
 
     Args:
-      case: that they ran.
-      start: the weights that they began with.
-      outputs: of each engine: `Engine.outputs`.
+      case: the case that they ran.
+      start: the weights that they started from.
+      outputs: `Engine.outputs` by engine.
+
+    Returns:
+      One `Check` for each engine but the first, and each compared quantity.
 
     Raises:
-      UserError: one computes something else; the difference is named.
+      UserError: the outputs of two engines differ by more than rounding explains.
     """
     (reference, expected), *others = ((name, _values(case, start, name, each)) for name, each in outputs.items())
     tolerances = TOLERANCES[case.dtype]
@@ -52,7 +55,7 @@ def compare(case: Case, start: Weights, outputs: Mapping[str, dict[str, Any]]) -
 
 
 def _values(case: Case, start: Weights, name: str, outputs: dict[str, Any]) -> dict[str, tuple[str, Any]]:
-    """Returns what is compared of an engine by name, each with its kind."""
+    """Returns the compared quantities of an engine by name, each with its key in `TOLERANCES`."""
     if case.mode == "inference":
         return {"logits": ("value", outputs["logits"])}
     before = traverse_util.flatten_dict(start.variables)
@@ -70,7 +73,7 @@ def _values(case: Case, start: Weights, name: str, outputs: dict[str, Any]) -> d
 
 
 def _ours(start: Weights, name: str, variables: Mapping[Any, np.ndarray]) -> Flat:
-    """Returns variables of an engine under our names."""
+    """Returns the variables of an engine under the names of this package."""
     kind = framework(name)
     if kind == "jax":
         return variables
@@ -80,11 +83,15 @@ def _ours(start: Weights, name: str, variables: Mapping[Any, np.ndarray]) -> Fla
 
 
 def _norm(tree: Flat) -> float:
-    return float(np.sqrt(sum(np.square(array, dtype=np.float64).sum() for array in tree.values())))
+    return float(np.linalg.norm([np.linalg.norm(np.asarray(array, np.float64)) for array in tree.values()]))
 
 
 def check(engine: str, reference: str, what: str, ours: Any, theirs: Any, tolerance: float) -> Check:
-    """Returns the check of one output; the difference of many arrays is its norm."""
+    """Compares one output: an array by its largest difference, a dict of arrays by the norm of the difference.
+
+    Raises:
+      UserError: the difference is above `tolerance` times the largest value (the norm) of `theirs`.
+    """
     if isinstance(theirs, Mapping):
         what += " (norm of the difference)"
         difference, largest = _norm({path: ours[path] - array for path, array in theirs.items()}), _norm(theirs)

@@ -1,21 +1,20 @@
-"""How long a program takes until its first result, cold, cached and exported, and what XLA made of it."""
+"""Seconds up to the first result (cold, cached and exported), and the operations before and after XLA."""
 
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import datetime
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from inception_jax.bench import engines
 from inception_jax.bench.case import Case
 from inception_jax.bench.compare import compare
-from inception_jax.bench.model import CREATE, PACKAGES, write_weights
+from inception_jax.bench.model import CREATE, PACKAGES, Announce, write_weights
 from inception_jax.bench.records import Row, find_flags, find_hardware, find_versions
 from inception_jax.bench.worker import Worker
 from inception_jax.inference.export_stablehlo import export_stablehlo
@@ -30,12 +29,18 @@ def measure(
     case: Case,
     beside: Sequence[str],
     command: str,
-    tell: Callable[[str], contextlib.AbstractContextManager[None]],
+    announce: Announce,
 ) -> Row:
-    """Returns a row with the seconds by phase of our program and of engines beside it, and what ours consists of.
+    """Returns a row with the seconds by phase of each engine, and the operations of this package's program.
 
-    Each is built twice, in processes that begin anew: "cold", and "warm", which finds what the first one compiled. So
-    is the exported file, of inference in float32.
+    Each engine is built twice, in fresh processes: "cold" with an empty compilation cache, "warm" with the one that the
+    first filled. So is the exported file, for inference in float32.
+
+    Args:
+      case: the case to build.
+      beside: engines to build besides "jax".
+      command: that repeats the measurement, for the row.
+      announce: see `model.measure`.
 
     Raises:
       UserError: as `model.measure`.
@@ -57,7 +62,10 @@ def measure(
             found[label] = {}
             for state in ("cold", "warm"):
                 where = folder / "cache" / label
-                with tell(f"{case}: {label}, {state}"), Worker(name, factory, arguments, case.threads, where) as worker:
+                with (
+                    announce(f"{case}: {label}, {state}"),
+                    Worker(name, factory, arguments, case.threads, where) as worker,
+                ):
                     found[label][state] = worker.ask("build")
                     outputs[label] = worker.ask("outputs")
                     if label == "jax" and state == "cold":
@@ -80,13 +88,14 @@ def measure(
 
 
 def read_program(stablehlo: str, compiled: str) -> dict[str, Any]:
-    """Returns what a program consists of before and after XLA, and the bytes that its steps move by layer.
+    """Counts the operations of a program before and after XLA, and the bytes that its steps move.
 
-    before       operations by name, most often first
-    after        instructions by opcode in all computations
-    steps        those that run one after the other, by opcode; a fusion is one
-    bytes_moved  by layer, most first: operands and results of its steps; backward stands apart, and what XLA says no
-                 name of is "other"
+    Returns:
+      "before": StableHLO operations by name, the most frequent first.
+      "after": compiled instructions by opcode, in all computations.
+      "steps": instructions of the entry computation by opcode; a fusion is one.
+      "bytes_moved": bytes of operands and results by layer, most first. The backward pass of a layer is an entry of
+        its own. Steps for which XLA records no layer are "other".
     """
     module = hlo.parse(compiled)
     moved = traffic_by(module, lambda each: layer(each.op_name))

@@ -1,7 +1,7 @@
-"""The input pipeline, one core at a time: our loader beside what others decode, crop and resize with.
+"""Times the input pipeline on one core: our loader, and those of other packages.
 
-Every engine turns the same JPEGs into flipped random crops (area 0.08 ... 1, aspect 3/4 ... 4/3, bilinear), uint8, in
-batches, and has them in memory; with workers, our loader reads them from the data set.
+Every engine turns the same JPEGs, held in memory, into batches of flipped random crops (area 0.08 ... 1, aspect ratio
+3/4 ... 4/3, bilinear, uint8). With worker processes, our loader reads the JPEGs from the data set.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ PACKAGES = (
 
 @dataclasses.dataclass(frozen=True)
 class _Cycle(Sequence):
-    """The first records of a source over and over: an epoch as long as ImageNet's.
+    """The first records of a source, repeated to an epoch of ImageNet's length.
 
-    An order of few images takes longer: Grain's shuffle walks through 2**16 numbers to find one of a few hundred.
+    A short epoch would take longer: to shuffle a few hundred records, Grain's shuffle draws from 2**16 indices.
     """
 
     records: Sequence[Any]
@@ -60,19 +60,22 @@ class _Cycle(Sequence):
 def measure(
     source: ImageSource, size: int, count: int, rounds: int, workers: Sequence[int], seconds: float, command: str
 ) -> tuple[Row, dict[str, str]]:
-    """Returns the row, and why engines were left out, by name.
+    """Times each engine on one core.
 
     Args:
       source: the data set.
-      count: of images in a turn, drawn from as many of its first ones; every engine reads those.
-      size: of the crops, in pixels.
-      rounds: turns that each engine takes.
-      workers: numbers of worker processes, to time our loader with on all cores.
+      size: height and width of the crops in pixels.
+      count: images per turn, drawn from the first `count` of the data set; every engine reads the same.
+      rounds: turns of each engine.
+      workers: numbers of worker processes with which our loader is also timed, on all cores.
       seconds: for each number of workers.
-      command: that repeats it.
+      command: that repeats the measurement, for the row.
+
+    Returns:
+      The row, and {engine: reason} for the engines that are not installed.
 
     Raises:
-      UserError: the crops of an engine are not those of ours.
+      UserError: the crops of an engine differ from ours.
     """
     first = min(count, len(source))
     source = dataclasses.replace(source, records=_Cycle(source.records, first))
@@ -113,7 +116,7 @@ def _engines(source: ImageSource, images: list[bytes], size: int) -> tuple[dict[
     for name, build in OTHERS.items():
         try:
             engines[name] = build(images, size)
-        except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises the second
+        except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
             missing[name] = first_line(error)
 
     def crop(encoded, box):
@@ -146,7 +149,7 @@ def _ours(source: ImageSource, count: int, size: int) -> Engine:
         batches = _read(source, count, size)
         for _ in range(count // _batch(count)):
             next(batches)
-        return batches  # ended outside of the measured time: a run does so once
+        return batches  # closed after the timing: a run does so once
 
     return Engine(read, crop)
 
@@ -171,7 +174,7 @@ def _check(name: str, engine: Engine, ours: Engine, images: list[bytes]) -> Chec
 
 
 def _images_per_second(source: ImageSource, size: int, workers: int, seconds: float) -> float:
-    """Returns the speed of our loader once its buffers are full, on all cores."""
+    """Returns the speed of our loader on all cores, once its buffers are full."""
     batch = 64
     reading = LoaderOptions(workers=workers, threads=1, buffer=1)
     with contextlib.closing(train_batches(source, _transform(size), batch, 0, range(10**6), reading)) as batches:
@@ -186,7 +189,7 @@ def _images_per_second(source: ImageSource, size: int, workers: int, seconds: fl
 
 @contextlib.contextmanager
 def _one_core() -> Iterator[int | None]:
-    """Keeps this thread, and those that it starts, on one core, where the system can."""
+    """Binds this process to one core, and yields its number; None where the system cannot."""
     if not hasattr(os, "sched_setaffinity"):
         yield None
         return

@@ -1,4 +1,4 @@
-"""One network on several engines: the same weights, the same images, outputs compared, and then the time."""
+"""Times one network on several engines, with the same weights and images, after comparing their outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from inception_jax import weights
 from inception_jax.bench import engines, timing
 from inception_jax.bench.case import Case, flops_per_image, random_weights
 from inception_jax.bench.compare import compare
-from inception_jax.bench.originals import KERAS_WITHOUT_GAINS, origin_of
+from inception_jax.bench.originals import KERAS_WITHOUT_SCALE, origin_of
 from inception_jax.bench.records import Check, Row, find_flags, find_hardware, find_versions
 from inception_jax.bench.worker import Worker
 from inception_jax.errors import UserError
@@ -27,14 +27,17 @@ PACKAGES = {
     "keras": ("keras", "jax", "jaxlib"),
 }
 CREATE = "inception_jax.bench.engines:create"
-Tell = Callable[[str], contextlib.AbstractContextManager[None]]
+Announce = Callable[[str], contextlib.AbstractContextManager[None]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """How long engines run: `seconds` of each, cut into `rounds` in which they take turns.
+    """How long engines run.
 
-    With `warm`, each is built once more in a fresh process that finds what the first one compiled.
+    Attributes:
+      seconds: that each engine runs.
+      rounds: into which these are divided; in each round every engine has one turn.
+      warm: whether each engine is built once more, in a fresh process with a filled compilation cache.
     """
 
     seconds: float = 10.0
@@ -48,29 +51,29 @@ class Effort:
             raise UserError(f"rounds is {self.rounds}; it must be at least 1.")
 
 
-def measure(case: Case, names: Sequence[str], baseline: str, effort: Effort, command: str, tell: Tell) -> Row:
+def measure(case: Case, names: Sequence[str], baseline: str, effort: Effort, command: str, announce: Announce) -> Row:
     """Returns the row of a case.
 
     Args:
       case: what to run.
-      names: of the engines; the first is what outputs are compared with.
+      names: of the engines; outputs are compared with those of the first.
       baseline: the engine whose speed is 1.
-      effort: how long.
-      command: that repeats it, for the row.
-      tell: a context in which something takes long.
+      effort: how long engines run.
+      command: that repeats the measurement, for the row.
+      announce: makes a context manager from a text; each long operation runs in one, so that a user sees its progress.
 
     Raises:
-      UserError: an engine is unknown, not installed, cannot run the case, or computes something else.
+      UserError: an engine is unknown, not installed or cannot run the case, or outputs differ.
     """
     names = tuple(dict.fromkeys(names))
     if baseline not in names:
-        raise UserError(f"The baseline {baseline} is not measured; measured are: {', '.join(names)}.")
+        raise UserError(f"The baseline {baseline} is not among the engines: {', '.join(names)}.")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         start = write_weights(case, names, folder)
         hardware = find_hardware()
-        found = _run(case, names, start, effort, folder, tell)
-        warm = _build_again(case, names, folder, tell) if effort.warm else {}
+        found = _run(case, names, start, effort, folder, announce)
+        warm = _build_again(case, names, folder, announce) if effort.warm else {}
     laps = {name: each["laps"] for name, each in found.engines.items()}
     figures = {
         "case": dataclasses.asdict(case) | {"image_size": case.size},
@@ -96,13 +99,13 @@ def measure(case: Case, names: Sequence[str], baseline: str, effort: Effort, com
 
 
 def write_weights(case: Case, names: Sequence[str], folder: Path) -> Weights:
-    """Writes the weights of a case, in the layout of every framework that runs it, and returns ours.
+    """Writes the weights of a case in the layout of each framework, and returns them in that of this package.
 
     Raises:
       UserError: an engine is unknown, or the model has no original of its framework.
     """
     frameworks = {engines.framework(name) for name in names}
-    start = random_weights(case, gains="keras" not in frameworks or case.model not in KERAS_WITHOUT_GAINS)
+    start = random_weights(case, scales="keras" not in frameworks or case.model not in KERAS_WITHOUT_SCALE)
     weights.save(folder / engines.WEIGHTS, start)
     for kind in sorted(frameworks - {"jax"}):
         weights.save_tensors(folder / f"{kind}.safetensors", weights.export(start, origin_of(kind, case.model)))
@@ -110,9 +113,9 @@ def write_weights(case: Case, names: Sequence[str], folder: Path) -> Weights:
 
 
 class _Found(NamedTuple):
-    """What the processes of the engines said: "laps", "phases", "ceilings" and "facts" of each, and the checks.
+    """Measurements: by engine "laps", "phases", "ceilings" and "facts"; the checks of outputs.
 
-    `busy` are the cores that worked for others before and after the turns.
+    `busy` holds the CPU cores that other processes used, before and after the turns.
     """
 
     engines: dict[str, dict[str, Any]]
@@ -120,20 +123,20 @@ class _Found(NamedTuple):
     busy: tuple[float | None, float | None]
 
 
-def _run(case: Case, names: Sequence[str], start: Weights, effort: Effort, folder: Path, tell: Tell) -> _Found:
-    """Builds the engines one after the other, compares what they compute, and lets them take turns."""
+def _run(case: Case, names: Sequence[str], start: Weights, effort: Effort, folder: Path, announce: Announce) -> _Found:
+    """Builds the engines one after the other, compares their outputs, and times them in turns."""
     workers: dict[str, Worker] = {}
     with contextlib.ExitStack() as stack:
         phases, outputs = {}, {}
         for name in names:
-            with tell(f"{case}: building {name}"):
+            with announce(f"{case}: building {name}"):
                 workers[name] = stack.enter_context(_start(name, case, folder))
                 phases[name] = workers[name].ask("build")
                 outputs[name] = workers[name].ask("outputs")
         checks = compare(case, start, outputs)
         each = effort.seconds / effort.rounds
         turns = {name: functools.partial(worker.ask, "turn", each) for name, worker in workers.items()}
-        with tell(f"{case}: {', '.join(names)} take turns"):
+        with announce(f"{case}: {', '.join(names)} take turns"):
             before = timing.busy_cores()
             laps = timing.take_turns(turns, effort.rounds)
             busy = before, timing.busy_cores()
@@ -152,17 +155,17 @@ def _start(name: str, case: Case, folder: Path) -> Worker:
     return Worker(name, CREATE, (name, case, folder), case.threads, folder / "cache" / name)
 
 
-def _build_again(case: Case, names: Sequence[str], folder: Path, tell: Tell) -> dict[str, dict[str, float]]:
-    """Returns the seconds by phase of engines that find what they compiled before, in processes that begin anew."""
+def _build_again(case: Case, names: Sequence[str], folder: Path, announce: Announce) -> dict[str, dict[str, float]]:
+    """Builds each engine in a fresh process with a filled compilation cache; returns the seconds by phase."""
     phases = {}
     for name in names:
-        with tell(f"{case}: building {name} again"), _start(name, case, folder) as worker:
+        with announce(f"{case}: building {name} again"), _start(name, case, folder) as worker:
             phases[name] = worker.ask("build")
     return phases
 
 
 def _figures(case: Case, found: Mapping[str, Any], baseline: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """Returns the figures of one engine, in seconds, bytes and FLOPs."""
+    """Returns the figures of one engine for the row, in seconds, bytes and FLOPs."""
     steady = timing.spread(found["laps"])
     rate = flops_per_image(case) * case.batch / steady["median"]
     facts = {name: value for name, value in found["facts"].items() if name != "flags"}

@@ -1,4 +1,4 @@
-"""The convolutions and pools of a network one by one, in JAX and beside PyTorch: which shapes cost what."""
+"""Times each distinct convolution and pool of a network, in JAX and in PyTorch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import datetime
 import functools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ import numpy as np
 
 from inception_jax.bench import timing
 from inception_jax.bench.compare import TOLERANCES, check
-from inception_jax.bench.model import PACKAGES, Effort
+from inception_jax.bench.model import PACKAGES, Announce, Effort
 from inception_jax.bench.records import Check, Row, find_flags, find_hardware, find_versions
 from inception_jax.bench.worker import Worker
 from inception_jax.models import spec, zoo
 
-Kernel = spec.Conv | spec.SeparableConv | spec.Pool
-PARTS = ("forward", "gradients")  # the second runs forward, and backward to its input and its parameters
+OpRow = spec.Conv | spec.SeparableConv | spec.Pool
+PASSES = ("forward", "gradients")  # "gradients" is the forward pass and the gradients by input and parameters
 FACTORIES = {
     "jax": "inception_jax.bench.engines.ops_on_jax:OpsOnJax",
     "torch-channels-last": "inception_jax.bench.engines.ops_on_torch:OpsOnTorch",
@@ -30,28 +30,28 @@ FACTORIES = {
 
 @dataclasses.dataclass(frozen=True)
 class Op:
-    """A convolution or pool on maps of one shape.
+    """A convolution or pool with an input of one shape.
 
     Attributes:
-      row: of a table, without what follows the convolution.
-      size, channels: height and width, and channels, of the maps that it reads.
+      row: of a table, without the norm and the ReLU that follow a convolution.
+      size, channels: of the input, [B, size, size, channels].
     """
 
-    row: Kernel
+    row: OpRow
     size: int
     channels: int
 
     def __str__(self) -> str:
-        row, maps = self.row, f"{self.size}x{self.size}x{self.channels}"
+        row, shape = self.row, f"{self.size}x{self.size}x{self.channels}"
         valid = " valid" if row.padding == spec.VALID else ""
         if isinstance(row, spec.Pool):
-            return f"{row.kind} {row.window}x{row.window}/{row.stride}{valid} {maps}"
+            return f"{row.kind} {row.window}x{row.window}/{row.stride}{valid} {shape}"
         kind = "separable" if isinstance(row, spec.SeparableConv) else "conv"
         height, width = row.kernel
-        return f"{kind} {height}x{width}/{row.stride}{valid} {maps} to {row.features}"
+        return f"{kind} {height}x{width}/{row.stride}{valid} {shape} to {row.features}"
 
     def macs(self, numerics: spec.Numerics) -> int:
-        """Returns the multiply-adds for one image; 0 of a pool."""
+        """Returns the multiply-adds per image; 0 for a pool."""
         if isinstance(self.row, spec.Pool):
             return 0
         height, width = (
@@ -66,12 +66,12 @@ class Op:
 
 
 def distinct(model: str, image_size: int | None = None, aux: bool = False) -> dict[Op, int]:
-    """Returns the convolutions and pools of a network, each shape once, with how often it occurs.
+    """Returns the distinct convolutions and pools of a network, each with the number of its uses.
 
     Args:
-      model: of the zoo.
-      image_size: in pixels; None: the card's.
-      aux: whether those of the auxiliary heads count, too.
+      model: a name of the zoo.
+      image_size: height and width in pixels; None: the model card's.
+      aux: whether to include the auxiliary heads.
     """
     card = zoo.model_card(model)
     size, channels = image_size or card.preprocess.size, 3
@@ -97,18 +97,18 @@ def padding(op: Op, numerics: spec.Numerics) -> list[tuple[int, int]]:
 
 
 def inputs(op: Op, batch: int, seed: int = 0) -> list[np.ndarray]:
-    """Returns maps [2, batch, H, W, C], normal: two batches that take turns."""
+    """Returns two batches [batch, size, size, channels] of normal values, float32, for alternate calls."""
     rng = np.random.default_rng((seed, 0))
     return [rng.standard_normal((batch, op.size, op.size, op.channels), np.float32) for _ in range(2)]
 
 
 def cotangent(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Returns what the gradients are taken of: normal maps of this shape, [B, H, W, C]."""
+    """Returns the cotangent of the output for the gradients: normal values of its shape [B, H, W, C], float32."""
     return np.random.default_rng((seed, 1)).standard_normal(shape, np.float32)
 
 
 def parameters(op: Op, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
-    """Returns the parameters of a convolution as `layers.ConvNormAct` names them; none of a pool."""
+    """Returns the parameters of a convolution under the names of `ConvNormAct`; {} for a pool."""
     row, rng = op.row, np.random.default_rng((seed, 2))
     if isinstance(row, spec.Pool):
         return {}
@@ -132,23 +132,23 @@ def measure(
     threads: int | None,
     effort: Effort,
     command: str,
-    tell: Callable[[str], contextlib.AbstractContextManager[None]],
+    announce: Announce,
     beside: bool = True,
 ) -> Row:
     """Returns a row with the seconds of every distinct op of a model, slowest in JAX first.
 
     Args:
       model, image_size: see `distinct`.
-      batch: images.
+      batch: images per call.
       dtype: "float32", "tf32" or "bfloat16".
       threads: see `Worker`.
-      effort: seconds for each op and part, and the rounds.
-      command: for the row.
-      tell: a context in which something takes long.
-      beside: whether PyTorch runs, too.
+      effort: seconds for each op and pass, and the rounds.
+      command: that repeats the measurement, for the row.
+      announce: see `model.measure`.
+      beside: whether to measure PyTorch, too.
 
     Raises:
-      UserError: PyTorch is not installed, or computes something else.
+      UserError: PyTorch is not installed, or outputs differ.
     """
     ops, numerics = distinct(model, image_size), zoo.model_card(model).numerics
     names = list(FACTORIES) if beside else ["jax"]
@@ -164,9 +164,9 @@ def measure(
             for name in names
         }
         for number, (op, count) in enumerate(ops.items(), start=1):
-            with tell(f"{model}, {number} of {len(ops)}: {op}"):
-                seconds, its_checks = _run(op, workers, dtype, effort)
-            checks += its_checks
+            with announce(f"{model}, {number} of {len(ops)}: {op}"):
+                seconds, found = _run(op, workers, dtype, effort)
+            checks += found
             rows.append({"op": str(op), "uses": count, "flops": 2 * op.macs(numerics) * batch, "seconds": seconds})
         facts = {name: worker.ask("facts") for name, worker in workers.items()}
     rows.sort(key=lambda row: -row["uses"] * row["seconds"]["gradients"]["jax"])
@@ -189,20 +189,20 @@ def measure(
 def _run(
     op: Op, workers: dict[str, Worker], dtype: str, effort: Effort
 ) -> tuple[dict[str, dict[str, float]], list[Check]]:
-    """Returns the median seconds of an op by part and engine, and the checks that went before."""
+    """Compares the outputs of an op, then times it; returns the median seconds by pass and engine, and the checks."""
     seconds, checks = {}, []
-    for part in PARTS:
-        outputs = {name: worker.ask("prepare", op, part) for name, worker in workers.items()}
-        checks += _compare(f"{part} of {op}", outputs, dtype)
+    for which in PASSES:
+        outputs = {name: worker.ask("prepare", op, which) for name, worker in workers.items()}
+        checks += _compare(f"{which} of {op}", outputs, dtype)
         each = effort.seconds / effort.rounds
         turns = {name: functools.partial(worker.ask, "turn", each) for name, worker in workers.items()}
         laps = timing.take_turns(turns, effort.rounds)
-        seconds[part] = {name: timing.spread(its)["median"] for name, its in laps.items()}
+        seconds[which] = {name: timing.spread(each)["median"] for name, each in laps.items()}
     return seconds, checks
 
 
 def _compare(what: str, outputs: dict[str, dict[str, np.ndarray]], dtype: str) -> list[Check]:
-    """Returns the checks of each array that an op makes."""
+    """Compares each output array of an op."""
     (reference, expected), *others = outputs.items()
     return [
         check(name, reference, f"{array} of {what}", found[array], theirs, TOLERANCES[dtype]["value"])
@@ -212,7 +212,7 @@ def _compare(what: str, outputs: dict[str, dict[str, np.ndarray]], dtype: str) -
 
 
 def _walk(rows: spec.Branch, size: int, channels: int, numerics: spec.Numerics) -> Iterator[Any]:
-    """Yields the ops of a chain, and at last (size, channels) of what it makes."""
+    """Yields the ops of a chain of rows, and last the (size, channels) of its output."""
     for row in rows:
         match row:
             case spec.Conv() | spec.SeparableConv():

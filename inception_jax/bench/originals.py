@@ -1,4 +1,4 @@
-"""What networks of the zoo are measured beside: which of them have an original that can run, and how it is built."""
+"""The PyTorch and Keras originals of networks of the zoo: which exist, and how to build them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from inception_jax.errors import UserError
 
-TORCH = {  # the packages in which the original of a model is a torch.nn.Module, as `weights.origins` names them
+TORCH = {  # model: the package with its torch.nn.Module, as in `weights.origins`
     "googlenet_torchvision": "torchvision",
     "inception_v3": "torchvision",
     "inception_v4": "timm",
@@ -18,15 +18,15 @@ TORCH = {  # the packages in which the original of a model is a torch.nn.Module,
     "xception_timm": "timm",
 }
 KERAS = {"inception_v3_tf": "InceptionV3", "inception_resnet_v2": "InceptionResNetV2", "xception": "Xception"}
-KERAS_WITHOUT_GAINS = ("inception_resnet_v2",)  # whose batch norms learn gains here, and in PyTorch
-TIMM = {"xception_timm": "legacy_xception"}  # where timm's name is another
+KERAS_WITHOUT_SCALE = ("inception_resnet_v2",)  # batch norms that have a scale (gamma) here and in PyTorch
+TIMM = {"xception_timm": "legacy_xception"}  # where timm uses another name
 
 
 def torch_original(model: str, num_classes: int, aux: bool) -> Any:
-    """Returns the PyTorch original of a model of the zoo, without dropout, with weights as its package draws them.
+    """Returns the PyTorch original of a model of the zoo, without dropout, with initial weights.
 
     Raises:
-      UserError: there is none, it has no such heads, or its package is not installed.
+      UserError: there is none, it has no auxiliary heads, or its package is not installed.
     """
     origin = origin_of("torch", model)
     if origin == "timm":
@@ -43,7 +43,7 @@ def torch_original(model: str, num_classes: int, aux: bool) -> Any:
 
 
 def keras_original(model: str, image_size: int, num_classes: int) -> Any:
-    """Returns the Keras application that is a model of the zoo; it gives logits.
+    """Returns the Keras application of a model of the zoo, with logits as output.
 
     Raises:
       UserError: there is none, or Keras is not installed.
@@ -56,19 +56,19 @@ def keras_original(model: str, image_size: int, num_classes: int) -> Any:
 
 
 def origin_of(framework: str, model: str) -> str:
-    """Returns what `weights.export` calls the original of a model in "torch" or "keras".
+    """Returns the origin, as in `weights.export`, of a model in the framework "torch" or "keras".
 
     Raises:
-      UserError: it has none there.
+      UserError: the framework does not have the model.
     """
     known = TORCH if framework == "torch" else dict.fromkeys(KERAS, "keras")
     if model not in known:
-        raise UserError(f"{model} has no original in {framework} to compare with; these have: {', '.join(known)}.")
+        raise UserError(f"{model} has no original in {framework}. These models have one: {', '.join(known)}.")
     return known[model]
 
 
 def check(framework: str, model: str | None) -> None:
-    """Looks for a framework, and for what has the original of a model, without importing them.
+    """Checks that a framework and the package with the original of a model are installed, without importing them.
 
     Raises:
       UserError: there is no original, or a package is not installed.
@@ -93,7 +93,7 @@ def require(name: str) -> Any:
 
 @contextlib.contextmanager
 def without_missing_operators() -> Iterator[None]:
-    """Lets torchvision be imported where its build lacks compiled operators, which no network here uses."""
+    """Lets torchvision be imported if its build lacks compiled operators, which no network here uses."""
     torch = require("torch")
     register = torch.library.register_fake
 

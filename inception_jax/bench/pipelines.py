@@ -1,6 +1,6 @@
-"""How others turn JPEGs into training crops: torchvision, OpenCV, tf.data. Each is imported when it is built.
+"""Input pipelines of torchvision, OpenCV and tf.data, from JPEGs to training crops. Building one imports its package.
 
-All crop at random (area 0.08 ... 1, aspect 3/4 ... 4/3), resize bilinearly, flip, and make batches of uint8.
+All take random crops (area 0.08 ... 1, aspect ratio 3/4 ... 4/3), resize bilinearly, flip, and make uint8 batches.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from inception_jax.data.pixels import open_untrusted
 from inception_jax.data.transforms import Box, sample_box
 
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
-# Mean differences, of 255 levels. Pillow may swap the axes, which rounds otherwise; the rest shrink without a blur.
+# Tolerated mean differences, of 255 levels: Pillow may resize the axes in another order, which rounds differently; the
+# others shrink without antialiasing.
 ROUNDING, ALIASING = 1.0, 20.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """`read` turns all images into batches once; `crop` resizes a box of one, for the comparison."""
+    """`read` turns all images into batches, once; `crop` crops and resizes one image, for the comparison."""
 
     read: Callable[[], Any]
     crop: Callable[[bytes, Box], Any]
@@ -38,8 +39,8 @@ def torchvision(images: list[bytes], size: int) -> Engine:
         from torchvision import transforms
 
     torch.set_num_threads(1)
-    parts = [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
-    transform = transforms.Compose(parts)
+    steps = [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
+    transform = transforms.Compose(steps)
 
     def crop(encoded, box):
         left, top, right, bottom = box
@@ -59,18 +60,18 @@ def opencv(images: list[bytes], size: int) -> Engine:
     rng = np.random.default_rng(0)
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
-    def part(image, box):
+    def resized(image, box):
         left, top, right, bottom = box
         return cv2.resize(image[top:bottom, left:right], (size, size), interpolation=cv2.INTER_LINEAR)
 
     def crop(encoded, box):
-        return part(cv2.imdecode(np.frombuffer(encoded, np.uint8), flags), box)[..., ::-1]
+        return resized(cv2.imdecode(np.frombuffer(encoded, np.uint8), flags), box)[..., ::-1]
 
     def read():
         batch = []
         for encoded in images:
             image: Any = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-            pixels = part(image, sample_box(image.shape[1], image.shape[0], rng, AREA, ASPECT))
+            pixels = resized(image, sample_box(image.shape[1], image.shape[0], rng, AREA, ASPECT))
             batch.append(cv2.cvtColor(cv2.flip(pixels, 1) if rng.random() < 0.5 else pixels, cv2.COLOR_BGR2RGB))
         return np.stack(batch)
 
@@ -78,12 +79,12 @@ def opencv(images: list[bytes], size: int) -> Engine:
 
 
 def tf_data(images: list[bytes], size: int, our_boxes: bool = False) -> Engine:
-    """Returns tf.data with the boxes that TensorFlow draws, which are smaller on average than those of the others."""
+    """Returns tf.data; TensorFlow's own random boxes are smaller on average than those of the others."""
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
 
-    def part(encoded, window):
+    def decoded(encoded, window):
         return tf.image.resize(tf.image.decode_and_crop_jpeg(encoded, window, channels=3), (size, size))
 
     def draw(encoded):
@@ -94,7 +95,7 @@ def tf_data(images: list[bytes], size: int, our_boxes: bool = False) -> Engine:
         return tf.concat([first[:2], extent[:2]], 0)
 
     def load(encoded, window):
-        pixels = tf.image.random_flip_left_right(part(encoded, window if our_boxes else draw(encoded)))
+        pixels = tf.image.random_flip_left_right(decoded(encoded, window if our_boxes else draw(encoded)))
         return tf.cast(tf.round(pixels), tf.uint8)
 
     options = tf.data.Options()
@@ -114,13 +115,13 @@ def tf_data(images: list[bytes], size: int, our_boxes: bool = False) -> Engine:
     passes = itertools.cycle([batches() for _ in range(2)])
 
     def crop(encoded, box):
-        return np.round(part(encoded, window(box)).numpy())
+        return np.round(decoded(encoded, window(box)).numpy())
 
     def read():
         iterator = iter(next(passes))
         for _ in iterator:
             pass
-        return iterator  # ended outside of the measured time, as ours: that waits for a clock of tf.data
+        return iterator  # deleted after the timing, as ours is: the deletion waits for a timer of tf.data
 
     return Engine(read, crop)
 

@@ -16,13 +16,13 @@ OURS = COLOURS[0]
 
 
 def draw(rows: report.Rows) -> dict[str, Figure]:
-    """Returns a picture by kind, for each kind of row that there is something of to draw."""
+    """Returns a figure for each kind of row ("model", "ops", "compile") that has something to draw."""
     figures = {"model": draw_models(rows.model), "ops": draw_ops(rows.ops), "compile": draw_compile(rows.compile)}
     return {kind: figure for kind, figure in figures.items() if figure is not None}
 
 
 def draw_models(rows: Sequence[Row]) -> Figure | None:
-    """Returns bars of the images a second of each engine, a panel for each case; None without rows."""
+    """Returns bars of the images per second of each engine, with a panel for each case; None without rows."""
     if not rows:
         return None
     engines = list(dict.fromkeys(name for row in rows for name in row.figures[records.ENGINES]))
@@ -40,7 +40,7 @@ def draw_models(rows: Sequence[Row]) -> Figure | None:
 
 
 def draw_ops(rows: Sequence[Row]) -> Figure | None:
-    """Returns each op as a point, its milliseconds in PyTorch and in JAX; None where PyTorch was not measured."""
+    """Returns a scatter plot of ops, milliseconds in PyTorch and in JAX; None where PyTorch was not measured."""
     pairs = [row for row in rows if len(row.figures[records.ENGINES]) > 1]
     if not pairs:
         return None

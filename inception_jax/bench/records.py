@@ -19,14 +19,14 @@ from inception_jax.errors import UserError, printable
 from inception_jax.paths import check_output, check_regular, user_path
 from inception_jax.version import __version__
 
-ENGINES = "engines"  # the key of figures under which what is compared stands, by name
+ENGINES = "engines"  # the key of `Row.figures` with the compared engines by name
 
-# Variables of the environment that change how fast something runs, by how they begin.
+# Prefixes of environment variables that change speed.
 FLAGS = (
     *("XLA_FLAGS", "XLA_PYTHON", "LIBTPU_INIT", "JAX_DEFAULT_MATMUL", "JAX_PLATFORMS", "KERAS_BACKEND", "TF_ENABLE"),
     *("OMP_", "KMP_", "GOMP_", "MKL_", "ONEDNN_", "TORCH", "CUDA_", "CUDNN_", "CUBLAS_", "NVIDIA_TF32"),
 )
-PLACES = ("DIR", "HOME", "PATH")  # how variables end that name a folder of this machine
+PLACES = ("DIR", "HOME", "PATH")  # suffixes of variables that hold a path of this machine
 
 Text = Annotated[str, pydantic.Field(min_length=1)]
 Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
@@ -37,14 +37,14 @@ class _Strict(pydantic.BaseModel):
 
 
 class Hardware(_Strict):
-    """The machine: its processor, the cores and bytes of memory that it has, and how busy it was at the start."""
+    """The machine: processor, cores, bytes of memory, and its load when the measurement started."""
 
     cpu: Text
     cores: Annotated[int, pydantic.Field(ge=1)]
     memory: Annotated[int, pydantic.Field(ge=0)]
     accelerators: tuple[str, ...]
     system: Text
-    load_average: Finite  # of the last minute: running processes
+    load_average: Finite  # of the last minute
 
     def __str__(self) -> str:
         devices = ", ".join(self.accelerators)
@@ -52,7 +52,7 @@ class Hardware(_Strict):
 
 
 class Check(_Strict):
-    """That one engine computes what the reference does; a difference above the tolerance is no valid check."""
+    """The comparison of one output of two engines; a difference above the tolerance is not valid."""
 
     engine: Text
     reference: Text
@@ -72,17 +72,17 @@ class Check(_Strict):
 
 
 class Row(_Strict):
-    """A measurement. Where it compares engines, `figures["engines"]` has them by name, and all but one are checked.
+    """A measurement. If it compares engines, `figures["engines"]` holds them by name, and checks must connect them all.
 
     Attributes:
       schema_version: of these fields.
-      command: that repeats it.
-      hardware, date: where and when.
-      versions: of every package whose speed or output counts.
+      command: that repeats the measurement.
+      hardware, date: where and when it was made.
+      versions: of every package that affects speed or output.
       flags: options of XLA, JAX, PyTorch and the environment; threads.
       figures: what was measured.
-      outputs_compared: of the engines, before their times were taken.
-      note: what the reader must know besides.
+      outputs_compared: comparisons of outputs, made before the timing.
+      note: a remark for the reader.
     """
 
     schema_version: Literal[1] = 1
@@ -108,7 +108,7 @@ class Row(_Strict):
 
 
 class OldRow(pydantic.BaseModel):
-    """A row of before there was a schema: the hardware in words, anything besides."""
+    """A row from before there was a schema: the hardware as text, and any other fields."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="allow")
 
@@ -120,10 +120,10 @@ class OldRow(pydantic.BaseModel):
 
 
 def check(path: str | os.PathLike) -> None:
-    """Makes the folder of a file of rows, before what its row costs.
+    """Makes the folder of a file of rows and checks that rows can be appended; call it before a long measurement.
 
     Raises:
-      UserError: nothing can be appended there.
+      UserError: they cannot.
     """
     path = user_path(path)
     try:
@@ -139,10 +139,10 @@ def check(path: str | os.PathLike) -> None:
 
 
 def append(path: str | os.PathLike, row: Row | Mapping[str, Any]) -> Row:
-    """Appends a row to a file of them, and returns it; fields of a mapping that are not checked yet are.
+    """Appends a row to a file, and returns it; a mapping is validated first.
 
     Raises:
-      UserError: it is no valid row, or the file cannot be written.
+      UserError: the row is not valid, or the file cannot be written.
     """
     row = row if isinstance(row, Row) else parse(row)
     try:
@@ -155,10 +155,10 @@ def append(path: str | os.PathLike, row: Row | Mapping[str, Any]) -> Row:
 
 
 def read(path: str | os.PathLike) -> list[Row | OldRow]:
-    """Returns the rows of a file, first to last.
+    """Returns the rows of a file in order.
 
     Raises:
-      UserError: the file cannot be read, or a line is no row; its number is named.
+      UserError: the file cannot be read, or a line is not a row; the message gives its number.
     """
     try:
         lines = Path(path).read_text().splitlines()
@@ -174,10 +174,10 @@ def read(path: str | os.PathLike) -> list[Row | OldRow]:
 
 
 def parse(fields: Mapping[str, Any]) -> Any:
-    """Returns a `Row`, or an `OldRow` if the fields name no `schema_version` and their hardware is in words.
+    """Returns a `Row`, or an `OldRow` if there is no `schema_version` and the hardware is text.
 
     Raises:
-      UserError: they are neither; every fault is named.
+      UserError: the fields are neither; the message names every fault.
     """
     old = "schema_version" not in fields and isinstance(fields.get("hardware"), str)
     try:
@@ -190,7 +190,7 @@ def find_hardware(accelerators: Iterable[str] | None = None) -> Hardware:
     """Returns this machine.
 
     Args:
-      accelerators: names of those that are used; None: the GPUs that the driver names.
+      accelerators: names of those in use; None: the GPUs that nvidia-smi lists.
     """
     return Hardware(
         cpu=_cpu(),
@@ -203,7 +203,7 @@ def find_hardware(accelerators: Iterable[str] | None = None) -> Hardware:
 
 
 def find_versions(*packages: str) -> dict[str, str]:
-    """Returns the versions of Python, of this package and of those named that are installed."""
+    """Returns the versions of Python, this package and the given packages, without those that are not installed."""
     versions = {"python": platform.python_version(), "inception_jax": __version__}
     for name in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -212,13 +212,13 @@ def find_versions(*packages: str) -> dict[str, str]:
 
 
 def find_flags() -> dict[str, str]:
-    """Returns the variables of the environment that change the speed of what is measured."""
+    """Returns the environment variables that change speed, without paths."""
     found = {name: value for name, value in sorted(os.environ.items()) if name.startswith(FLAGS)}
     return {name: value for name, value in found.items() if not name.endswith(PLACES)}
 
 
 def _tied(engines: set[str], compared: set[frozenset[str]]) -> set[str]:
-    """Returns the engines that comparisons tie to the first, directly or through others; one alone needs none."""
+    """Returns the engines that comparisons connect to the first, directly or through others."""
     tied = {min(engines)} if engines else set()
     while more := {name for pair in compared if pair & tied for name in pair} - tied:
         tied |= more
@@ -232,7 +232,7 @@ def _fault(error: Mapping[str, Any]) -> str:
 
 
 def _cpu() -> str:
-    """Returns the model of the processor, and what its vector units compute at a time."""
+    """Returns the model of the processor and its vector extensions."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

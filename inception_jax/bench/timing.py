@@ -1,4 +1,4 @@
-"""Clocks, laps and turns. Nothing here knows what is timed, and tests bring clocks of their own."""
+"""Timing of calls. Engines take turns; a lap is the seconds of one call. Tests pass clocks of their own."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any, TypeVar
 Clock = Callable[[], float]
 Result = TypeVar("Result")
 
-MINIMUM_CALLS = 3  # of a turn
+MINIMUM_CALLS = 3  # in a turn
 
 
 def timed(function: Callable[[], Result], clock: Clock = time.perf_counter) -> tuple[Result, float]:
-    """Returns what `function` gives, and the seconds that it took."""
+    """Returns the result of `function` and the seconds that it took."""
     start = clock()
     result = function()
     return result, clock() - start
 
 
 def turn(call: Callable[[], Any], seconds: float, clock: Clock = time.perf_counter) -> list[float]:
-    """Returns the seconds of each of several calls, which take `seconds` together, or are `MINIMUM_CALLS`.
+    """Returns the seconds of each call; calls until they add up to `seconds`, and at least `MINIMUM_CALLS` times.
 
-    One call goes before and does not count: another engine has had the machine, and the caches.
+    One call before these is not counted, because the caches still hold data of the engine whose turn it was.
     """
     call()
     laps: list[float] = []
@@ -34,7 +34,7 @@ def turn(call: Callable[[], Any], seconds: float, clock: Clock = time.perf_count
 
 
 def take_turns(turns: Mapping[str, Callable[[], list[float]]], rounds: int) -> dict[str, list[list[float]]]:
-    """Returns the laps of each engine by round; they run in turns, A B A B: a machine that drifts favours none."""
+    """Returns the laps of each engine by round. Engines alternate (A B A B), so drift of the machine favours none."""
     laps: dict[str, list[list[float]]] = {name: [] for name in turns}
     for _ in range(rounds):
         for name, run in turns.items():
@@ -43,7 +43,7 @@ def take_turns(turns: Mapping[str, Callable[[], list[float]]], rounds: int) -> d
 
 
 def busy_cores(seconds: float = 1.0) -> float | None:
-    """Returns how many processor cores work for others, while nothing here does; None where the system does not say."""
+    """Returns the CPU cores in use by other processes, while this one sleeps; None where the system does not tell."""
     try:
         before = _worked()
         time.sleep(seconds)
@@ -53,36 +53,30 @@ def busy_cores(seconds: float = 1.0) -> float | None:
 
 
 def _worked() -> int:
-    """Returns the clock ticks that all cores have worked since the start of the machine."""
+    """Returns the clock ticks that all cores have been busy since boot."""
     with open("/proc/stat") as file:
         ticks = [int(word) for word in file.readline().split()[1:9]]
-    return sum(ticks) - sum(ticks[3:5])  # without idle, and waiting for disks
+    return sum(ticks) - sum(ticks[3:5])  # without idle and iowait
 
 
 def spread(rounds: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """Returns median, p10 and p90 of all laps, how many there are, and the median of each round."""
+    """Returns median, p10 and p90 of all laps, their number, and the median of each round."""
+    import numpy as np  # not above: engine processes import this module before they are bound to their cores
+
     laps = [lap for laps in rounds for lap in laps]
+    p10, p90 = np.percentile(laps, (10, 90))
     return {
         "median": statistics.median(laps),
-        "p10": percentile(laps, 0.1),
-        "p90": percentile(laps, 0.9),
+        "p10": float(p10),
+        "p90": float(p90),
         "calls": len(laps),
         "medians_of_rounds": [statistics.median(laps) for laps in rounds],
     }
 
 
 def ratio(rounds: Sequence[Sequence[float]], baseline: Sequence[Sequence[float]]) -> dict[str, float]:
-    """Returns how many times as fast as the baseline an engine is: the median over the rounds, and their extremes."""
+    """Returns the speed of an engine relative to the baseline: median, lowest and highest of the rounds."""
     ratios = [
         statistics.median(theirs) / statistics.median(ours) for ours, theirs in zip(rounds, baseline, strict=True)
     ]
     return {"median": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Returns the value below which a share of the values lie, between two of them by a straight line."""
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])

@@ -1,6 +1,6 @@
-"""An engine in a process of its own: the thread pools of frameworks, and their memory, do not meet.
+"""An engine in a process of its own, so that frameworks do not share thread pools or memory.
 
-The process lives as long as its `Worker` and does what it is asked, one thing after the other; the others wait.
+The process lives as long as its `Worker`. It handles one request after the other, and sleeps in between.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import Any
 from inception_jax.bench.timing import turn
 from inception_jax.errors import UserError
 
-# XLA takes three quarters of a GPU's memory by default; other engines keep their part while it is not their turn.
+# XLA reserves three quarters of a GPU's memory by default. Engines keep their memory while others have their turn.
 SHARED_MEMORY = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.4"}
 KIB = 1 if os.uname().sysname == "Darwin" else 1024  # the unit of ru_maxrss
 
 
 class Worker:
-    """A process that holds one engine, and is left with `stop` or by leaving its context.
+    """A process that holds one engine; `stop`, or the end of its context, ends it.
 
     Args:
       name: of the engine.
-      factory: "module:function" that makes it there.
+      factory: "module:function" that creates the engine in the process.
       arguments: of that function.
-      threads: processor cores that it may use; None: all.
-      cache: folder where it keeps what it compiles.
+      threads: CPU cores that the process may use; None: all.
+      cache: folder for compiled programs.
 
     Raises:
       UserError: the engine is not installed, or refuses its arguments.
@@ -56,11 +56,14 @@ class Worker:
         self.stop()
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """Returns what a method of the engine gives; "turn" and "peak" are the process's own.
+        """Calls a method of the engine and returns its result.
+
+        Two methods are not the engine's: "turn" is `timing.turn` of its calls, "peak" the peak memory of the process in
+        bytes.
 
         Raises:
-          UserError: of the engine, or its process ended.
-          RuntimeError: any other error there, with its trace.
+          UserError: the engine raised one, or its process ended.
+          RuntimeError: any other error of the engine, with its traceback.
         """
         self._pipe.send((method, arguments))
         try:
@@ -85,9 +88,9 @@ class Worker:
 
 
 def _serve(pipe: multiprocessing.connection.Connection, name: str, threads: int | None, cache: str) -> None:
-    """Answers questions until the pipe is closed; the first of them makes the engine.
+    """Answers requests until the pipe is closed; the first request creates the engine.
 
-    Nothing that imports a framework is unpickled before the process is prepared.
+    `prepare_process` comes before the first unpickling, which may import a framework.
     """
     engine: Any = None
     answer: Any
@@ -115,7 +118,7 @@ def _serve(pipe: multiprocessing.connection.Connection, name: str, threads: int 
 
 
 def prepare_process(name: str, threads: int | None, cache: Path) -> None:
-    """Sets what a framework reads when it is imported: cores, memory, the folder of compiled programs."""
+    """Sets what a framework reads at its import: CPU affinity, memory fraction, compilation cache."""
     from inception_jax.bench.engines import framework
 
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -127,7 +130,7 @@ def prepare_process(name: str, threads: int | None, cache: Path) -> None:
         os.environ.setdefault(variable, value)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache / "torch")
     if framework(name) == "torch":
-        os.environ["JAX_PLATFORMS"] = "cpu"  # our tables import JAX, which must leave the GPU alone
+        os.environ["JAX_PLATFORMS"] = "cpu"  # this package imports JAX, which must not use the GPU here
         return
     from inception_jax.training.compilation import use_compilation_cache
 

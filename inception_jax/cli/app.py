@@ -138,6 +138,13 @@ def user_errors() -> Iterator[None]:
         raise UserError(str(error)) from error
 
 
+def use_cpu_only() -> None:
+    """Keeps JAX in this process off accelerators, which other processes may be using; call it before JAX starts."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+
+
 class PlainTable(Table):
     """A table whose cells are shown as they are: names are no markup, and what does not print is escaped."""
 

@@ -1,4 +1,4 @@
-"""Commands that measure, and the one that shows what was measured."""
+"""`inception-jax bench`: commands that measure speed and memory, and one that writes the page of results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from inception_jax.cli.app import App, Json, Overwrite, app, table, user_errors
+from inception_jax.bench.engines import ENGINES
+from inception_jax.cli.app import App, Json, Overwrite, app, table, use_cpu_only, user_errors
 from inception_jax.cli.progress import doing
 from inception_jax.errors import UserError, printable
 from inception_jax.paths import check_output, user_path, write_bytes, writing
@@ -19,50 +20,55 @@ from inception_jax.paths import check_output, user_path, write_bytes, writing
 if TYPE_CHECKING:
     from inception_jax.bench.records import Row
 
-bench = App(help="Measure speed, beside PyTorch and Keras, and show what was measured.")
+bench = App(help="Measure speed and memory, ours and those of PyTorch and Keras.")
 app.add_typer(bench, name="bench")
 
-BUSY = 0.2  # cores that work for others; above it, figures of processors mean little
+BUSY = 0.2  # cores used by other processes; above it, figures of a CPU mean little
 
 Save = Annotated[
-    Path | None, typer.Option("--save", help="Append a row for each result, such as benchmarks/results/model.jsonl.")
+    Path | None,
+    typer.Option("--save", help="Append a row for each result to this file, e.g. benchmarks/results/model.jsonl."),
 ]
-Threads = Annotated[int | None, typer.Option("--threads", help="Processor cores of an engine; all if none.", min=1)]
+Threads = Annotated[int | None, typer.Option("--threads", help="CPU cores for each engine; by default all.", min=1)]
 
 
-@bench.command("model")
+ENGINES_HELP = "\n\n".join(["Engines:", *(f"{name}: {each.summary}." for name, each in ENGINES.items())])
+
+
+@bench.command("model", epilog=ENGINES_HELP)
 def bench_model(
     model: Annotated[str, typer.Option("--model", help="A name of `inception-jax models`.")] = "googlenet_torchvision",
     mode: Annotated[list[str] | None, typer.Option("--mode", help="inference or train; repeat it.")] = None,
-    batch: Annotated[list[int] | None, typer.Option("--batch", help="Images of a call; repeat it.", min=1)] = None,
+    batch: Annotated[list[int] | None, typer.Option("--batch", help="Images per call; repeat it.", min=1)] = None,
     dtype: Annotated[list[str] | None, typer.Option("--dtype", help="float32, tf32 or bfloat16; repeat it.")] = None,
     engine: Annotated[list[str] | None, typer.Option("--engine", help="See below; repeat it.")] = None,
-    baseline: Annotated[str | None, typer.Option("--baseline", help="Its speed is 1; the last engine if none.")] = None,
-    image_size: Annotated[
-        int | None, typer.Option("--image-size", help="In pixels; the model's if none.", min=1)
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="The engine whose speed is 1; by default the last.")
     ] = None,
-    classes: Annotated[int, typer.Option("--classes", help="Of the network.", min=1)] = 1000,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", help="Height and width in pixels; by default the model's.", min=1)
+    ] = None,
+    classes: Annotated[int, typer.Option("--classes", help="Classes of the network.", min=1)] = 1000,
     aux: Annotated[bool, typer.Option("--aux/--no-aux", help="Train with the auxiliary heads.")] = False,
     threads: Threads = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="How long each engine runs a case.", min=0)] = 10.0,
-    rounds: Annotated[int, typer.Option("--rounds", help="Turns into which that is cut.", min=1)] = 5,
+    seconds: Annotated[float, typer.Option("--seconds", help="Seconds that each engine runs a case.", min=0)] = 10.0,
+    rounds: Annotated[int, typer.Option("--rounds", help="Turns into which these seconds are divided.", min=1)] = 5,
     implementation: Annotated[
         str, typer.Option("--implementation", help="Of the engine jax: auto, xla, native or pallas.")
     ] = "auto",
     warm: Annotated[
-        bool, typer.Option("--warm/--no-warm", help="Build each once more, with what it compiled before at hand.")
+        bool, typer.Option("--warm/--no-warm", help="Build each engine once more, with its compilation cache filled.")
     ] = True,
-    note: Annotated[str, typer.Option("--note", help="What readers of a saved row must know.")] = "",
+    note: Annotated[str, typer.Option("--note", help="A remark, saved with the row.")] = "",
     save: Save = None,
     as_json: Json = False,
 ) -> None:
-    """Time a network on this machine, on one device, beside its original: same weights, same images.
+    """Time a network on one device, in this package and in others, with the same weights and images.
 
-    Engines: jax (this package), torch, torch-channels-last, torch-compile, torch-compile-max-autotune,
-    torch-compile-freezing, keras. Each has a process of its own, and they take turns. Outputs are compared first; if
-    they differ by more than rounding explains, nothing is timed.
+    Each engine has a process of its own, and they take turns. Outputs are compared first. If they differ by more than
+    rounding explains, nothing is timed.
     """
-    _stay_on_cpu()
+    use_cpu_only()  # accelerators belong to the processes of the engines
     from inception_jax.bench import engines, records
     from inception_jax.bench.case import Case
     from inception_jax.bench.model import Effort, measure
@@ -96,27 +102,27 @@ def bench_model(
 @bench.command("ops")
 def bench_ops(
     model: Annotated[str, typer.Option("--model", help="A name of `inception-jax models`.")] = "googlenet_torchvision",
-    batch: Annotated[int, typer.Option("--batch", help="Images.", min=1)] = 32,
+    batch: Annotated[int, typer.Option("--batch", help="Images per call.", min=1)] = 32,
     dtype: Annotated[str, typer.Option("--dtype", help="float32, tf32 or bfloat16.")] = "float32",
     image_size: Annotated[
-        int | None, typer.Option("--image-size", help="In pixels; the model's if none.", min=1)
+        int | None, typer.Option("--image-size", help="Height and width in pixels; by default the model's.", min=1)
     ] = None,
     threads: Threads = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", help="For each shape, forward and with gradients.", min=0)
+        float, typer.Option("--seconds", help="Seconds for each shape, forward and with gradients.", min=0)
     ] = 0.5,
-    rounds: Annotated[int, typer.Option("--rounds", help="Turns into which that is cut.", min=1)] = 3,
-    beside: Annotated[bool, typer.Option("--torch/--no-torch", help="Measure PyTorch as well.")] = True,
-    note: Annotated[str, typer.Option("--note", help="What readers of a saved row must know.")] = "",
+    rounds: Annotated[int, typer.Option("--rounds", help="Turns into which these seconds are divided.", min=1)] = 3,
+    beside: Annotated[bool, typer.Option("--torch/--no-torch", help="Also measure PyTorch.")] = True,
+    note: Annotated[str, typer.Option("--note", help="A remark, saved with the row.")] = "",
     save: Save = None,
     as_json: Json = False,
 ) -> None:
     """Time each distinct convolution and pool of a network, forward and with gradients, slowest first.
 
-    In JAX by the layers of the networks, in PyTorch by torch.nn.functional on maps in channels_last. Outputs and
-    gradients are compared first.
+    JAX runs the layers of the networks, PyTorch torch.nn.functional in channels_last. Outputs and gradients are
+    compared first.
     """
-    _stay_on_cpu()
+    use_cpu_only()  # accelerators belong to the processes of the engines
     from inception_jax.bench import engines, ops, records
     from inception_jax.bench.case import Case
     from inception_jax.bench.model import Effort
@@ -140,23 +146,23 @@ def bench_ops(
 def bench_compile(
     model: Annotated[str, typer.Option("--model", help="A name of `inception-jax models`.")] = "googlenet_torchvision",
     mode: Annotated[str, typer.Option("--mode", help="inference or train.")] = "inference",
-    batch: Annotated[int, typer.Option("--batch", help="Images of a call.", min=1)] = 32,
+    batch: Annotated[int, typer.Option("--batch", help="Images per call.", min=1)] = 32,
     dtype: Annotated[str, typer.Option("--dtype", help="float32, tf32 or bfloat16.")] = "float32",
     beside: Annotated[
         list[str] | None, typer.Option("--beside", help="An engine of `bench model`, such as torch-compile; repeat it.")
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option("--image-size", help="In pixels; the model's if none.", min=1)
+        int | None, typer.Option("--image-size", help="Height and width in pixels; by default the model's.", min=1)
     ] = None,
-    classes: Annotated[int, typer.Option("--classes", help="Of the network.", min=1)] = 1000,
+    classes: Annotated[int, typer.Option("--classes", help="Classes of the network.", min=1)] = 1000,
     aux: Annotated[bool, typer.Option("--aux/--no-aux", help="Train with the auxiliary heads.")] = False,
     threads: Threads = None,
-    note: Annotated[str, typer.Option("--note", help="What readers of a saved row must know.")] = "",
+    note: Annotated[str, typer.Option("--note", help="A remark, saved with the row.")] = "",
     save: Save = None,
     as_json: Json = False,
 ) -> None:
-    """Time what goes before the first result, cold and with a cache, and count what XLA makes of the program."""
-    _stay_on_cpu()
+    """Time compilation and the first call, with an empty and a filled cache; count the operations that XLA runs."""
+    use_cpu_only()  # accelerators belong to the processes of the engines
     from inception_jax.bench import compilation, engines, records
     from inception_jax.bench.case import Case
 
@@ -177,13 +183,13 @@ def bench_compile(
 
 @bench.command("report")
 def bench_report(
-    results: Annotated[Path, typer.Option("--results", help="Folder of the rows.")] = Path("benchmarks/results"),
-    output: Annotated[Path, typer.Option("--output", "-o", help="The page; pictures lie in images/ beside it.")] = Path(
-        "docs/BENCHMARKS.md"
-    ),
+    results: Annotated[Path, typer.Option("--results", help="Folder of the saved rows.")] = Path("benchmarks/results"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The page to write; pictures go to images/ beside it.")
+    ] = Path("docs/BENCHMARKS.md"),
     overwrite: Overwrite = False,
 ) -> None:
-    """Write the page of results and its pictures from the rows that were saved."""
+    """Write the page of results, and its pictures, from the saved rows."""
     from inception_jax.bench import plots, report
 
     rows = report.read_rows(results)
@@ -204,19 +210,12 @@ def bench_report(
 
 
 def command_line() -> str:
-    """Returns the command that runs, without where it appends its rows."""
+    """Returns the command line of this program, without --save."""
     words = ["inception-jax", *sys.argv[1:]]
     if "--save" in words:
         place = words.index("--save")
         del words[place : place + 2]
     return shlex.join(words)
-
-
-def _stay_on_cpu() -> None:
-    """Keeps this process away from accelerators, which belong to those of the engines."""
-    import jax
-
-    jax.config.update("jax_platforms", "cpu")
 
 
 def _print_model(title: str, row: Row) -> None:
@@ -235,11 +234,11 @@ def _print_model(title: str, row: Row) -> None:
     print(f"{row.hardware}. The baseline is {row.figures['baseline']}.")
     busy = max(cores or 0.0 for cores in row.figures["cores_busy_for_others"])
     if busy > BUSY:
-        print(f"Other processes kept {busy:.1f} cores busy: these figures are no measure, least of all PyTorch's.")
+        print(f"Other processes kept {busy:.1f} cores busy: do not rely on these figures, least of all on PyTorch's.")
 
 
 def _model_cells(each: dict[str, Any], batch: int) -> dict[str, str]:
-    """Returns what the table says of an engine, by row."""
+    """Returns the cells of an engine's column by the name of their row."""
     steady, ratio = each["steady"], each["ratio"]
     warm = each.get("warm_seconds")
     return {
@@ -248,7 +247,7 @@ def _model_cells(each: dict[str, Any], batch: int) -> dict[str, str]:
         "p10 ... p90, ms": f"{steady['p10'] * 1e3:,.2f} ... {steady['p90'] * 1e3:,.2f}",
         "calls": f"{steady['calls']:,}",
         "images/s": f"{each['images_per_second']:,.1f}",
-        "times the baseline's speed": f"{ratio['median']:.2f}",
+        "speed, baseline = 1": f"{ratio['median']:.2f}",
         "  lowest ... highest of the rounds": f"{ratio['lowest']:.2f} ... {ratio['highest']:.2f}",
         "GFLOP/s": f"{each['flops_per_second'] / 1e9:,.1f}",
         "  of a matrix product's": f"{each['utilisation']:.1%}",
@@ -256,7 +255,7 @@ def _model_cells(each: dict[str, Any], batch: int) -> dict[str, str]:
         "scaling in place, GB/s": f"{each['ceilings']['bandwidth'] / 1e9:,.1f}",
         **{f"{phase.replace('_', ' ')}, s": f"{seconds:,.2f}" for phase, seconds in each["phases"].items()},
         "to the first result, s": f"{each['to_first_result']:,.2f}",
-        **({"  what it compiled at hand, s": f"{sum(warm.values()):,.2f}"} if warm else {}),
+        **({"  with a filled cache, s": f"{sum(warm.values()):,.2f}"} if warm else {}),
         **{f"{kind.replace('_', ' ')}, MiB": f"{size / 2**20:,.0f}" for kind, size in each["memory"].items()},
     }
 
@@ -274,9 +273,9 @@ def _print_ops(row: Row) -> None:
         for part in ("forward", "gradients")
         for name in names
     ]
-    printed.add_row("all uses of all", "", *(f"{value * 1e3:,.1f}" for value in totals), "")
+    printed.add_row("all, with all uses", "", *(f"{value * 1e3:,.1f}" for value in totals), "")
     Console().print(printed)
-    print(f"{row.hardware}; load {row.hardware.load_average:g} at the start. Gradients: forward and backward.")
+    print(f"{row.hardware}; load {row.hardware.load_average:g} at the start. Gradients include the forward pass.")
 
 
 def _print_compile(row: Row) -> None:
@@ -291,7 +290,7 @@ def _print_compile(row: Row) -> None:
     program = row.figures["program"]
     print(f"StableHLO: {sum(program['before'].values()):,} operations: {_most(program['before'])}")
     print(f"compiled: {sum(program['after'].values()):,} instructions: {_most(program['after'])}")
-    print(f"run one after the other: {sum(program['steps'].values()):,} steps: {_most(program['steps'])}")
+    print(f"steps in sequence: {sum(program['steps'].values()):,}: {_most(program['steps'])}")
     moved, batch = program["bytes_moved"], row.figures["case"]["batch"]
     total = sum(moved.values())
     layers = table("layer", "MB/image", "share", left=("layer",))
@@ -303,5 +302,5 @@ def _print_compile(row: Row) -> None:
 
 
 def _most(counts: dict[str, int]) -> str:
-    """Returns the most frequent of counts, in words."""
+    """Returns the six most frequent names with their counts, as text."""
     return ", ".join(f"{count:,} {name}" for name, count in list(counts.items())[:6])

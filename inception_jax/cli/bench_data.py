@@ -1,4 +1,4 @@
-"""The command that times the input pipeline."""
+"""`inception-jax bench data`: times the input pipeline."""
 
 from __future__ import annotations
 
@@ -21,20 +21,23 @@ if TYPE_CHECKING:
 def bench_data(
     data: Annotated[str, typer.Option("--data", help="digits, a TFDS name or folder:PATH.")] = "imagenet2012",
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where TFDS keeps prepared data.")] = None,
-    split: Annotated[str, typer.Option("--split", help="Of the data set.")] = "train",
-    images: Annotated[int, typer.Option("--images", help="That each engine reads in a turn.", min=1)] = 768,
-    size: Annotated[int, typer.Option("--image-size", help="Of the crops, in pixels.", min=1)] = 224,
+    split: Annotated[str, typer.Option("--split", help="Split of the data set.")] = "train",
+    images: Annotated[int, typer.Option("--images", help="Images that each engine reads in a turn.", min=1)] = 768,
+    size: Annotated[int, typer.Option("--image-size", help="Height and width of the crops in pixels.", min=1)] = 224,
     rounds: Annotated[int, typer.Option("--rounds", help="Turns of each engine.", min=1)] = 9,
-    workers: Annotated[list[int] | None, typer.Option("--workers", help="Of our loader; repeat it.", min=0)] = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="For each number of workers.", min=0)] = 5.0,
-    note: Annotated[str, typer.Option("--note", help="What readers of a saved row must know.")] = "",
+    workers: Annotated[
+        list[int] | None,
+        typer.Option("--workers", help="Also time our loader with this many worker processes; repeat it.", min=0),
+    ] = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="Seconds for each --workers.", min=0)] = 5.0,
+    note: Annotated[str, typer.Option("--note", help="A remark, saved with the row.")] = "",
     save: Save = None,
     as_json: Json = False,
 ) -> None:
-    """Time JPEGs to training crops, on one core: our loader, torchvision, OpenCV, tf.data, and decoding alone.
+    """Time the way from JPEGs to training crops on one core: our loader, torchvision, OpenCV, tf.data, decoding alone.
 
-    They take turns; their crops are compared first. What is not installed is named. With --workers, our loader is timed
-    on all cores as well.
+    They take turns, and their crops are compared first. Packages that are not installed are listed. With --workers, our
+    loader is also timed on all cores.
     """
     from inception_jax.bench import records
     from inception_jax.bench.data import measure
@@ -62,7 +65,7 @@ def _print(row: Row) -> None:
     for name, found in engines.items():
         laps = (f"{found[each] / count * 1e3:.2f}" for each in ("p10", "p90"))
         printed.add_row(name, f"{found['images_per_second']:,.0f}", *laps, f"{found['of_ours']['median']:.2f}")
-    print(f"{row.hardware}; load {row.hardware.load_average}; parts of JPEGs: {row.flags['decodes_parts']}")
+    print(f"{row.hardware}; load {row.hardware.load_average}; partial JPEG decoding: {row.flags['decodes_parts']}")
     Console().print(printed)
     for workers, speed in row.figures["workers"].items():
         print(f"our loader, {workers} workers, all cores: {speed:,.0f} images/s")

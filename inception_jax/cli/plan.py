@@ -1,4 +1,4 @@
-"""The command that tells what a slice of TPU chips would do, without one."""
+"""`inception-jax plan`: what a training step needs on a slice of TPU chips, from the compiler alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from inception_jax.cli.app import Json, app, table
+from inception_jax.cli.app import Json, app, table, use_cpu_only
 from inception_jax.cli.config import ConfigCommand, read_config
 from inception_jax.cli.progress import doing
 from inception_jax.errors import UserError, printable
@@ -26,7 +26,7 @@ def plan(
     config: Annotated[Path, typer.Option("--config", help="The experiment, such as configs/imagenet_googlenet.py.")],
     topology: Annotated[list[str], typer.Option("--topology", help="A slice, such as v5e:16x16; repeat it.")],
     compare: Annotated[
-        list[Path] | None, typer.Option("--compare", help="Another experiment, shown beside; repeat it.")
+        list[Path] | None, typer.Option("--compare", help="Another experiment, in a column of its own; repeat it.")
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -34,29 +34,39 @@ def plan(
     ] = None,
     batch_per_chip: Annotated[
         int | None,
-        typer.Option("--batch-per-chip", help="Images of a step on one chip; config.batch_size if none.", min=1),
+        typer.Option("--batch-per-chip", help="Images per step on one chip, in place of config.batch_size.", min=1),
     ] = None,
-    classes: Annotated[int | None, typer.Option("--classes", help="Of data that are not known here.", min=1)] = None,
-    inference: Annotated[bool, typer.Option("--inference", help="The predictor's program, not the step.")] = False,
+    classes: Annotated[
+        int | None,
+        typer.Option(
+            "--classes", help="Number of classes, for data sets other than ImageNet, CIFAR-10 and digits.", min=1
+        ),
+    ] = None,
+    inference: Annotated[
+        bool, typer.Option("--inference", help="Compile the predictor's program, not the training step.")
+    ] = False,
     largest_batch: Annotated[
-        bool, typer.Option("--largest-batch", help="Find how many images fit: three to seven compilations more.")
+        bool,
+        typer.Option("--largest-batch", help="Find how many images per chip fit; compiles three to seven times more."),
     ] = False,
     option: Annotated[
-        list[str] | None, typer.Option("--option", help="NAME=VALUE, of the compiler, to see what it does; repeat it.")
+        list[str] | None, typer.Option("--option", help="NAME=VALUE, an option of the compiler; repeat it.")
     ] = None,
-    by_op: Annotated[bool, typer.Option("--by-op", help="What the steps move, by kind and by layer.")] = False,
+    by_op: Annotated[
+        bool, typer.Option("--by-op", help="Also show the bytes moved, by kind of step and by layer.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Compile a training step for TPU chips that are not there; tell memory, traffic, roofline and collectives.
+    """Compile a training step for TPUs, without a TPU, and show memory, traffic, roofline and collectives.
 
-    It needs libtpu (pip install inception_jax[tpu]) and no TPU. Compiling takes a minute or more for each column.
+    Needs libtpu (pip install inception_jax[tpu]). Compiling takes a minute or more for each column.
     """
     from inception_jax.plan.chips import parse_slice
 
     slices = [parse_slice(name) for name in topology]
     configs = [(path, read_config(path, changes or ())) for path in (config, *(compare or ()))]
     options = _options(option or ())
-    _stay_on_cpu()
+    use_cpu_only()  # what is compiled here runs nowhere, and a TPU may be busy with a run
     from inception_jax.plan import compile_tpu
 
     compile_tpu.check_installed()
@@ -64,15 +74,15 @@ def plan(
     from inception_jax.plan.plan import largest_batch as search
 
     questions = [
-        Question(path.stem, parsed, part, batch_per_chip, classes, inference, options)
+        Question(path.stem, parsed, topology_slice, batch_per_chip, classes, inference, options)
         for path, parsed in configs
-        for part in slices
+        for topology_slice in slices
     ]
     plans = []
     for number, question in enumerate(questions, start=1):
-        told = _teller(f"{number} of {len(questions)}")
-        found = told(question)
-        plans.append(search(found, told)[1] if largest_batch else found)
+        make_plan = _planner(f"{number} of {len(questions)}")
+        found = make_plan(question)
+        plans.append(search(found, make_plan)[1] if largest_batch else found)
     if as_json:
         return print(json.dumps([each.to_json(by_op) for each in plans], indent=2))
     _print(plans, largest_batch)
@@ -88,24 +98,17 @@ def _options(given: Sequence[str]) -> dict[str, str]:
     return {name: value for name, _, value in (each.partition("=") for each in given)}
 
 
-def _stay_on_cpu() -> None:
-    """Keeps JAX away from accelerators: what is compiled here runs nowhere, and a TPU may be busy with a run."""
-    import jax
-
-    jax.config.update("jax_platforms", "cpu")
-
-
-def _teller(place: str) -> Callable[[Question], Plan]:
-    """Returns `make_plan` that says on stderr what it compiles."""
+def _planner(position: str) -> Callable[[Question], Plan]:
+    """Returns `make_plan`, with a line on stderr that says what it compiles."""
     from inception_jax.plan.plan import make_plan
 
-    def told(question: Question) -> Plan:
+    def planner(question: Question) -> Plan:
         program = "predictor" if question.inference else "training step"
-        batch = f", {question.batch_per_chip} images a chip" if question.batch_per_chip else ""
-        with doing(f"{place}: compiling the {program} of {question.name} for {question.part.name}{batch}"):
+        batch = f", {question.batch_per_chip} images per chip" if question.batch_per_chip else ""
+        with doing(f"{position}: compiling the {program} of {question.name} for {question.slice.name}{batch}"):
             return make_plan(question)
 
-    return told
+    return planner
 
 
 def _print(plans: list[Plan], largest: bool) -> None:
@@ -115,42 +118,40 @@ def _print(plans: list[Plan], largest: bool) -> None:
     for name in dict.fromkeys(name for column in columns for name in column):
         printed.add_row(name, *(column.get(name, "-") for column in columns))
     Console().print(printed)
-    chips = {each.question.part.chip.name: each.question.part.chip for each in plans}
+    chips = {each.question.slice.chip.name: each.question.slice.chip for each in plans}
     for chip in chips.values():
         print(
             f"{chip.name}: {chip.flops / 1e12:g} TFLOP/s in bfloat16, {chip.hbm_bandwidth / 1e9:g} GB/s of HBM, "
             f"{_scaled(chip.ici_bandwidth, 1e9, 'g')} GB/s of interconnect ({chip.source})."
         )
     if largest:
-        print("The largest batch that fits is less than a sixteenth above: from memory at two batches, then compiled.")
+        print("The largest batch is extrapolated, then compiled; it is at most a sixteenth below what fits.")
     if any(record["flops_per_image"] is None and record["fits"] for record in records):
-        print("A program with a loop: the compiler counts one pass, so FLOPs, bytes and times are left out.")
+        print("In a program with a loop the compiler counts one iteration, so FLOPs, bytes and times are left out.")
     for record in records:
         if not record["fits"]:
             print(printable(f"{record['config']} on {record['topology']} does not fit: {record['refusal']}"))
-    print(f"Times are bounds if all overlaps, not predictions. Assumed: {records[0]['assumed']}.")
+    print(f"Times are lower bounds, not predictions. Assumed: {records[0]['assumed']}.")
 
 
 def _print_by_op(plan: Plan) -> None:
-    """Prints what the steps of a program move, kind by kind, with the three layers where most of it is."""
-    parts = plan.to_json(by_op=True)["by_op"]
-    if not parts:
-        return print(f"{printable(plan.question.name)} on {plan.question.part.name}: what its steps move is not known.")
+    """Prints the bytes that the steps of a program move, by kind, with the three layers that move most."""
+    groups = plan.to_json(by_op=True)["by_op"]
+    if not groups:
+        return print(f"{printable(plan.question.name)} on {plan.question.slice.name}: no traffic by kind is known.")
     numbers = ("moved_per_image", "hbm_bytes_per_image", "bytes_per_image")
-    headings = ("MB moved per image", "in HBM", "counted by XLA", "expected Mcycles a step", "most of it in (MB)")
-    printed = table(
-        f"{plan.question.name}\n{plan.question.part.name}", "steps", *headings, left=("most of it in (MB)",)
-    )
-    for kind in (None, *dict.fromkeys(part["kind"] for part in parts)):
-        own = [part for part in parts if kind in (None, part["kind"])]
-        where = ", ".join(f"{part['layer']} {part['moved_per_image'] / 1e6:.1f}" for part in own[:3]) if kind else ""
-        sums = (f"{sum(part[name] for part in own) / 1e6:,.2f}" for name in (*numbers, "estimated_cycles"))
-        printed.add_row(kind or "all", f"{sum(part['steps'] for part in own):,}", *sums, where)
+    headings = ("MB moved per image", "in HBM", "counted by XLA", "expected Mcycles a step", "most in (MB)")
+    printed = table(f"{plan.question.name}\n{plan.question.slice.name}", "steps", *headings, left=("most in (MB)",))
+    for kind in (None, *dict.fromkeys(group["kind"] for group in groups)):
+        own = [group for group in groups if kind in (None, group["kind"])]
+        where = ", ".join(f"{each['layer']} {each['moved_per_image'] / 1e6:.1f}" for each in own[:3]) if kind else ""
+        sums = (f"{sum(each[name] for each in own) / 1e6:,.2f}" for name in (*numbers, "estimated_cycles"))
+        printed.add_row(kind or "all", f"{sum(each['steps'] for each in own):,}", *sums, where)
     Console().print(printed)
 
 
 def _cells(record: dict[str, Any]) -> dict[str, str]:
-    """Returns what the table says of a plan, by row."""
+    """Returns the cells of a plan's column by the name of their row."""
     memory, times = record["memory_per_chip"], record["seconds_at_least"]
     cells = {
         "model": record["model"],
@@ -175,5 +176,5 @@ def _cells(record: dict[str, Any]) -> dict[str, str]:
     return cells
 
 
-def _scaled(value: float | None, unit: float, form: str) -> str:
-    return "-" if value is None else format(value / unit, form)
+def _scaled(value: float | None, unit: float, spec: str) -> str:
+    return "-" if value is None else format(value / unit, spec)

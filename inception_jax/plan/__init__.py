@@ -1,4 +1,4 @@
-"""What a TPU slice would need, by compiling for it."""
+"""What a training step needs on a slice of TPU chips, from compiling it; no TPU is used."""
 
 from typing import TYPE_CHECKING, Any
 

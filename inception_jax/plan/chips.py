@@ -1,4 +1,4 @@
-"""TPU chips as Google Cloud documents them, and the slices that they come in. Plain Python."""
+"""TPU chips and their slices, from the documentation of Google Cloud. Plain Python."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Chip:
     """A generation of TPU chips.
 
     Attributes:
-      name: in `--topology`, and as libtpu has it.
-      flops: peak of one chip in bfloat16, floating-point operations a second.
+      name: in `--topology` and in libtpu.
+      flops: peak FLOP/s of one chip in bfloat16.
       hbm: memory of one chip in bytes.
-      usable: of it, what libtpu leaves to programs, as its error for a program that is too large says (0.0.42.1).
-      hbm_bandwidth: of one chip, bytes a second.
-      ici_bandwidth: of one chip, all links in both directions, bytes a second; None where the page states none.
-      devices: how many JAX sees in one chip.
-      shapes: of its slices, in chips; one chip alone serves as the base line of a table of scaling.
-      source: the page that states the figures.
-      options: what libtpu needs to be told besides the name.
+      usable: bytes of it that programs may use, from the error of libtpu 0.0.42.1 for a program that is too large.
+      hbm_bandwidth: bytes per second of one chip.
+      ici_bandwidth: interconnect, bytes per second over all links of a chip, both directions; None if not documented.
+      devices: JAX devices per chip.
+      shapes: of its slices, in chips. A single chip is the baseline of scaling tables.
+      source: the page with the figures.
+      options: further options of libtpu's topology.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Chip:
 CHIPS = {
     chip.name: chip
     for chip in (
-        # Megacore: JAX sees the two cores of a chip as one device, as on Cloud; libtpu would make them two here.
+        # Megacore: on Cloud TPU, JAX sees the two cores of a chip as one device; without the option libtpu makes two.
         Chip(
             name="v4",
             flops=275e12,
@@ -110,32 +110,32 @@ CHIPS = {
 
 
 class Slice(NamedTuple):
-    """Chips of one generation, connected in a shape such as "2x4"."""
+    """Connected chips of one generation, in a shape such as "2x4"."""
 
     chip: Chip
     shape: str
 
     @property
     def name(self) -> str:
-        """As `parse_slice` reads it."""
+        """The slice as `parse_slice` reads it, such as "v5e:2x4"."""
         return f"{self.chip.name}:{self.shape}"
 
     @property
     def chips(self) -> int:
-        """How many it has."""
+        """Number of chips."""
         return math.prod(int(size) for size in self.shape.split("x"))
 
     @property
     def devices(self) -> int:
-        """How many JAX sees."""
+        """Number of JAX devices."""
         return self.chips * self.chip.devices
 
 
 def parse_slice(topology: str) -> Slice:
-    """Returns the slice that "v5e:2x4" names.
+    """Returns the slice for a topology such as "v5e:2x4".
 
     Raises:
-      UserError: there is no such chip, or it has no slice of this shape.
+      UserError: there is no such chip, or no slice of it has this shape.
     """
     name, _, shape = topology.partition(":")
     if name not in CHIPS:

@@ -1,4 +1,4 @@
-"""Compiles programs for TPU slices that are not there: libtpu's compiler runs on a CPU."""
+"""Compiles programs for TPU slices without a TPU: libtpu's compiler runs on a CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jax.experimental import topologies
 from inception_jax.errors import UserError, first_line
 from inception_jax.plan.chips import Slice
 
-# Compiling uses no chip: no metadata server is asked, no lock of a running job stands in the way, no notes on stderr.
+# Compiling uses no chip: do not ask the metadata server, ignore the lock of a running job, log errors only.
 ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -26,18 +26,19 @@ ENVIRONMENT = {
 
 
 class TooLarge(Exception):
-    """The compiler refused a program because it needs more HBM than a device has; the message is the compiler's."""
+    """A program needs more HBM than a device has; the message is the compiler's."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What the compiler says of a program, for one device.
+    """A compiled program; figures are of one device and one run.
 
     Attributes:
-      flops, bytes_accessed: of one run, by XLA's cost analysis.
-      memory: bytes of HBM by kind: arguments, outputs, aliased (outputs in the place of arguments), temporaries, code.
+      flops, bytes_accessed: from XLA's cost analysis.
+      memory: bytes of HBM by kind: "arguments", "outputs", "aliased" (outputs that reuse buffers of donated arguments),
+        "temporaries", "code".
       text: HLO after all passes.
-      seconds: that the compiler took.
+      seconds: of compilation.
     """
 
     flops: float
@@ -48,36 +49,40 @@ class Program:
 
 
 def check_installed() -> None:
-    """Raises a `UserError` if there is no compiler for TPUs."""
+    """Raises a `UserError` if libtpu is not installed."""
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
             "Compiling for TPUs needs libtpu, which is not installed: pip install inception_jax[tpu]. It needs no TPU."
         )
 
 
-def devices(part: Slice) -> list[jax.Device]:
-    """Returns the devices of a slice, which compile and run nothing.
+def devices(topology: Slice) -> list[jax.Device]:
+    """Returns the devices of a slice, for compilation only.
 
     Raises:
       UserError: libtpu is not installed, or refuses the slice.
     """
     check_installed()
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
-    options = dict(part.chip.options)
-    if part.chips == 1:
+    options = dict(topology.chip.options)
+    if topology.chips == 1:
         options["chips_per_host_bounds"] = (1, 1, 1)
     try:
-        return list(topologies.get_topology_desc(part.name, "tpu", **options).devices)
+        return list(topologies.get_topology_desc(topology.name, "tpu", **options).devices)
     except jax.errors.JaxRuntimeError as error:
-        raise UserError(f"libtpu refuses the topology {part.name!r}: {first_line(error)}.") from error
+        raise UserError(f"libtpu refuses the topology {topology.name!r}: {first_line(error)}.") from error
 
 
 def compile_for_tpu(traced: jax.stages.Traced, options: Mapping[str, str] | None = None) -> Program:
-    """Compiles a traced program for the devices of its shardings, with these options of the compiler.
+    """Compiles a traced program for the devices of its shardings.
+
+    Args:
+      traced: the program.
+      options: of the compiler, by name.
 
     Raises:
-      TooLarge: it does not fit into their memory.
-      UserError: the compiler knows no such option, or no such value of it.
+      TooLarge: it does not fit into the memory of a device.
+      UserError: the compiler does not know an option, or refuses its value.
     """
     lowered = traced.lower(lowering_platforms=("tpu",))
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""What the text of a compiled program says: its steps, their arrays, its collectives. Pure functions."""
+"""Parses the HLO text of a compiled program: instructions, arrays, collectives. Pure functions."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ _CALLS = re.compile(r"calls=%?([\w.\-]+)")
 _NUMBER = re.compile(r"parameter\((\d+)\)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _BRACKET = re.compile(r"[()]")
-_TILE = re.compile(r"T\(([0-9,]+)\)")  # the first; further ones divide it
+_TILE = re.compile(r"T\(([0-9,]+)\)")  # the outermost; further ones subdivide it
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
-_ON_CHIP = re.compile(r"S\([1-9]")  # a memory space in a layout; HBM is number 0, which is not written
+_ON_CHIP = re.compile(r"S\([1-9]")  # the memory space in a layout; HBM is number 0, which is omitted
 
 
 class Array(NamedTuple):
-    """An array of a shape: its bytes, those it takes in memory with its tiles filled up, and where it lies."""
+    """An array: its bytes without and with the padding of its tiles, and whether it is in HBM or on the chip."""
 
     bytes: int
-    held: int
+    padded: int
     in_hbm: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """A line of a computation.
+    """One instruction of a computation.
 
     Attributes:
-      name, opcode: of it.
-      results: the arrays of its shape from left to right; a tuple is flat.
+      name, opcode: as in the text.
+      results: the arrays of its shape from left to right, with tuples flattened.
       operands: names of the instructions that it reads.
-      target: of a custom call, else empty.
-      op_name: what JAX called it: "jit(step)/jvp(Net)/block/conv/conv_general_dilated"; empty where it says nothing.
-      calls: the computation of a fusion, else empty.
+      target: of a custom call, else "".
+      op_name: the path in the JAX program, such as "jit(step)/jvp(Net)/block/conv/conv_general_dilated"; "" if absent.
+      calls: the computation of a fusion, else "".
       number: of a parameter, else None.
-      cycles: that the compiler expects it to take; 0 where it says nothing, as of most that is no fusion.
+      cycles: that the compiler expects; 0 where it gives none, as for most instructions that are not fusions.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """All collectives of a kind: how many, and the bytes of their arrays on one device."""
+    """All collectives of a kind: their number, and the bytes of their arrays on one device."""
 
     kind: str
     count: int
@@ -70,17 +70,17 @@ class Collective:
 
 
 class Module(NamedTuple):
-    """A program: the instructions that it begins with, and those of all its computations by name."""
+    """A program: the instructions of its entry computation, and those of all computations by name."""
 
     entry: tuple[Instruction, ...]
     computations: dict[str, tuple[Instruction, ...]]
 
 
 def parse(text: str) -> Module:
-    """Reads `Compiled.as_text()`.
+    """Parses the text of `jax.stages.Compiled.as_text()`.
 
     Raises:
-      ValueError: it is no HLO with an entry.
+      ValueError: it is not HLO with an entry computation.
     """
     entry, name, computations, instructions = None, "", dict[str, tuple[Instruction, ...]](), list[Instruction]()
     for line in text.splitlines():
@@ -99,8 +99,8 @@ def parse(text: str) -> Module:
 def collectives(module: Module) -> list[Collective]:
     """Returns the collectives of a program by kind, most bytes first.
 
-    An asynchronous one counts where it starts. Its bytes are those that go in or come out, whichever are more: of an
-    all-reduce the array, of an all-gather the result, of a reduce-scatter the operand. One in a loop counts once.
+    An asynchronous one counts where it starts, one in a loop once. Its bytes are those of its operands or its results,
+    whichever are more: the result of an all-gather, the operand of a reduce-scatter; of an all-reduce both are equal.
     """
     found: dict[str, list[int]] = collections.defaultdict(list)
     for instructions in module.computations.values():
@@ -108,22 +108,22 @@ def collectives(module: Module) -> list[Collective]:
         for each in instructions:
             kind = each.opcode.removesuffix("-start")
             if kind in COLLECTIVES:
-                given = _sum(array for name in each.operands for array in results[name])
-                taken = _sum(each.results)
+                read = _sum(array for name in each.operands for array in results[name])
+                written = _sum(each.results)
                 if each.opcode.endswith("-start") and kind != "all-reduce":
-                    taken -= given  # the shape of such a start repeats the operands before the results
-                found[kind].append(max(given, taken))
+                    written -= read  # the shape of such a start repeats the operands before the results
+                found[kind].append(max(read, written))
     kinds = [Collective(kind, len(sizes), sum(sizes)) for kind, sizes in found.items()]
     return sorted(kinds, key=lambda each: -each.bytes)
 
 
 def has_loops(module: Module) -> bool:
-    """Returns whether a program runs a part of itself several times, of which the compiler's counts hold one."""
+    """Returns whether a program has loops; the compiler's cost analysis counts one iteration of each."""
     return any(each.opcode == "while" for instructions in module.computations.values() for each in instructions)
 
 
 def opcodes(module: Module, entry: bool = False) -> dict[str, int]:
-    """Returns how often each opcode occurs, most often first: in all computations, or among the steps alone."""
+    """Returns the number of instructions by opcode, most first, in all computations or in the entry alone."""
     computations = (module.entry,) if entry else module.computations.values()
     counts = collections.Counter(each.opcode for instructions in computations for each in instructions)
     return dict(counts.most_common())
@@ -156,7 +156,7 @@ def _read(line: str) -> Instruction | None:
 
 
 def _closing(text: str, start: int) -> int:
-    """Returns where the parenthesis that opens at `start` has closed."""
+    """Returns the index behind the parenthesis that closes the one at `start`."""
     depth = 0
     for bracket in _BRACKET.finditer(text, start):
         depth += 1 if bracket[0] == "(" else -1
@@ -168,30 +168,30 @@ def _closing(text: str, start: int) -> int:
 def _arrays(shape: str) -> Iterator[Array]:
     for dtype, dimensions, layout in _ARRAY.findall(shape):
         sizes, bits = [int(size) for size in dimensions.split(",") if size], _bits(dtype)
-        held = (_tiled(sizes, layout) * bits + 7) // 8
-        yield Array((math.prod(sizes) * bits + 7) // 8, held, not _ON_CHIP.search(layout))
+        padded = (_tiled(sizes, layout) * bits + 7) // 8
+        yield Array((math.prod(sizes) * bits + 7) // 8, padded, not _ON_CHIP.search(layout))
 
 
 def _tiled(sizes: list[int], layout: str) -> int:
-    """Returns the elements of an array of a layout such as "3,0,2,1:T(8,128)": its minor dimensions fill up tiles."""
+    """Returns the elements of an array with padding; the layout "3,0,2,1:T(8,128)" tiles the minor dimensions."""
     order, _, details = layout.partition(":")
     tile = _TILE.search(details)
-    minor = [sizes[int(axis)] for axis in order.split(",") if axis]
-    for place, size in enumerate(reversed(tile[1].split(",")) if tile else ()):
-        if place < len(minor):
-            minor[place] = -(-minor[place] // int(size)) * int(size)
+    minor = [sizes[int(number)] for number in order.split(",") if number]
+    for axis, size in enumerate(reversed(tile[1].split(",")) if tile else ()):
+        if axis < len(minor):
+            minor[axis] = -(-minor[axis] // int(size)) * int(size)
         else:
             minor.append(int(size))
     return math.prod(minor) if order or not sizes else math.prod(sizes)
 
 
 def _bits(dtype: str) -> int:
-    """Returns the bits of an element of "f32", "pred", "s4", "f8e4m3fn" or another type of XLA."""
+    """Returns the bits of an element of an XLA type such as "f32", "pred", "s4" or "f8e4m3fn"."""
     if dtype in ("pred", "token"):
         return 8 * (dtype == "pred")
     digits = re.match(r"[a-z]+(\d+)", dtype)
     if not digits:
-        raise ValueError(f"{dtype!r} is no type of XLA.")
+        raise ValueError(f"{dtype!r} is not a type of XLA.")
     return int(digits[1])
 
 

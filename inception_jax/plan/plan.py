@@ -1,4 +1,4 @@
-"""What a slice of TPU chips would do with a config, from the compiler alone: memory, traffic, roofline, collectives."""
+"""Compiles the training step of a config for a slice of TPU chips: memory, traffic, roofline, collectives."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from inception_jax.training.state import init_variables
 from inception_jax.version import __version__
 
 CLASSES = {"imagenet2012": 1000, "cifar10": 10, "digits": 10}
-IMAGES = 1_281_167  # of ImageNet; only the schedule reads their number
-TRIALS = 6  # of batches, in search of the largest
-AGREEMENT = 0.05  # by how much our sum of bytes may miss the compiler's, and still be told
+IMAGES = 1_281_167  # of ImageNet; only the learning rate schedule depends on it
+TRIALS = 6  # batches that `largest_batch` compiles
+AGREEMENT = 0.05  # largest relative difference between our sum of bytes and XLA's at which ours is reported
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,18 +37,18 @@ class Question:
     """What to compile.
 
     Attributes:
-      name: of the config, for the reader.
-      config: of the run; its data are not opened, its platform does not matter.
-      part: the slice to compile for.
-      batch_per_chip: images of a step on one chip; None: config.batch_size, shared out.
-      num_classes: of the data; None: known for ImageNet, CIFAR-10 and the digits.
-      inference: whether to compile the predictor's program for logits in place of the training step.
-      options: of the compiler, by name; runs set none.
+      name: of the config, for tables.
+      config: of the run; its data are not opened, and its platform is ignored.
+      slice: the chips to compile for.
+      batch_per_chip: images per step on one chip; None: config.batch_size divided by the chips.
+      num_classes: of the data; None: that of ImageNet, CIFAR-10 or the digits, by the name of the data set.
+      inference: whether to compile the predictor's program for logits instead of the training step.
+      options: of the compiler, by name; train.py sets none.
     """
 
     name: str
     config: TrainConfig
-    part: Slice
+    slice: Slice
     batch_per_chip: int | None = None
     num_classes: int | None = None
     inference: bool = False
@@ -57,19 +57,19 @@ class Question:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What the compiler says; bytes and FLOPs of one chip and one step unless a name says otherwise, times in seconds.
+    """Figures of a compiled program. Bytes and FLOPs are of one chip and one step, times in seconds.
 
     Attributes:
       question: what was compiled.
       facts: of the run: model, dtype, image size, classes, images of a step, parameters.
-      refusal: of the compiler, if the program does not fit; all that follows is then empty.
-      memory: by kind, see `tpu.Program`, and "total", the most that is held at a time.
-      flops, bytes_accessed: by XLA's count; None in a program with loops, of which it counts one pass.
-      hbm_bytes: the part of bytes_accessed that is HBM's; None if our sum over the text misses the compiler's.
+      refusal: the compiler's message if the program does not fit; all attributes below are then empty.
+      memory: bytes by kind, see `compile_tpu.Program`, and "total", the most in use at a time.
+      flops, bytes_accessed: from XLA's cost analysis; None for a program with loops, of which it counts one iteration.
+      hbm_bytes: bytes read and written in HBM; None unless our sum over the text agrees with XLA's (`AGREEMENT`).
       collectives: of one device.
       times: lower bounds by "compute", "HBM" and "interconnect", where they are known.
-      compile_seconds: of XLA.
-      by_op: what the steps move by kind and layer, most first; {} if our sum over the text misses the compiler's.
+      compile_seconds: that XLA took.
+      by_op: traffic by (kind, layer), most bytes first; {} where `hbm_bytes` is None.
     """
 
     question: Question
@@ -86,29 +86,29 @@ class Plan:
 
     @property
     def batch_per_chip(self) -> int:
-        """Images of a step on one chip."""
+        """Images per step on one chip."""
         return self.facts["batch_per_chip"]
 
     @property
     def bound_by(self) -> str | None:
-        """What takes longest if everything overlaps."""
+        """The resource with the longest lower bound: "compute", "HBM" or "interconnect"."""
         return max(self.times, key=self.times.__getitem__) if self.times else None
 
     @property
     def images_per_second(self) -> float | None:
-        """The most images a second on the slice."""
+        """Upper bound of images per second on the slice."""
         return self.facts["batch_size"] / max(self.times.values()) if self.times else None
 
     def to_json(self, by_op: bool = False) -> dict[str, Any]:
-        """Returns everything as JSON types, with what was assumed and the versions; `by_op` if asked for."""
-        chip = self.question.part.chip
+        """Returns all figures as JSON types, with assumptions and versions; `by_op` adds traffic by kind and layer."""
+        chip = self.question.slice.chip
         batch = self.batch_per_chip
         return {
             "config": self.question.name,
             "program": "predictor" if self.question.inference else "train_step",
-            "topology": self.question.part.name,
-            "chips": self.question.part.chips,
-            "devices": self.question.part.devices,
+            "topology": self.question.slice.name,
+            "chips": self.question.slice.chips,
+            "devices": self.question.slice.devices,
             "compiler_options": dict(self.question.options),
             **self.facts,
             "fits": self.refusal is None,
@@ -136,7 +136,7 @@ class Plan:
         }
 
     def _moved(self, what: tuple[str, str], moved: Traffic) -> dict[str, Any]:
-        scale = self.question.part.chip.devices / self.batch_per_chip
+        scale = self.question.slice.chip.devices / self.batch_per_chip
         return {
             "kind": what[0],
             "layer": what[1],
@@ -149,19 +149,19 @@ class Plan:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of what computes the figures."""
+    """Returns the versions of the packages that compute the figures."""
     packages = ("jax", "jaxlib", "flax", "libtpu")
     return {"inception_jax": __version__} | {name: importlib.metadata.version(name) for name in packages}
 
 
 def make_plan(question: Question) -> Plan:
-    """Compiles what `question` asks for; compiling takes minutes and gigabytes.
+    """Compiles the program of a question, which takes minutes and gigabytes of memory.
 
     Raises:
-      UserError: libtpu is missing, the batch does not divide, or the config is not as a run needs it.
+      UserError: libtpu is missing, the devices do not divide the batch, or a run would refuse the config.
     """
     setup = _set_up(question)
-    traced = _trace_predictor(setup, question.part) if question.inference else trace_train_step(setup)
+    traced = _trace_predictor(setup) if question.inference else trace_train_step(setup)
     facts = _facts(question, setup)
     try:
         program = compile_tpu.compile_for_tpu(traced, question.options)
@@ -171,8 +171,8 @@ def make_plan(question: Question) -> Plan:
 
 
 def read_program(question: Question, facts: dict[str, Any], program: compile_tpu.Program) -> Plan:
-    """Returns the plan of a compiled program."""
-    module, devices = hlo.parse(program.text), question.part.chip.devices
+    """Computes the figures of a compiled program."""
+    module, devices = hlo.parse(program.text), question.slice.chip.devices
     memory = {kind: size * devices for kind, size in program.memory.items()}
     memory["total"] = sum(memory.values()) - 2 * memory["aliased"]
     found = hlo.collectives(module)
@@ -192,47 +192,52 @@ def read_program(question: Question, facts: dict[str, Any], program: compile_tpu
         bytes_accessed=bytes_accessed,
         hbm_bytes=hbm_bytes,
         collectives=tuple(found),
-        times=roofline(question.part, flops, hbm_bytes or bytes_accessed, found),
+        times=roofline(question.slice, flops, hbm_bytes or bytes_accessed, found),
         compile_seconds=program.seconds,
         by_op=by_op,
     )
 
 
 def roofline(
-    part: Slice, flops: float | None, hbm_bytes: float | None, collectives: list[hlo.Collective]
+    topology: Slice, flops: float | None, hbm_bytes: float | None, collectives: list[hlo.Collective]
 ) -> dict[str, float]:
-    """Returns the least seconds of a step by what it uses, at the published peaks; {} where the counts are not known.
+    """Returns lower bounds for the seconds of a step at the published peaks; {} where the counts are not known.
 
-    Of the interconnect: a device sends, for n devices, 2 (n - 1) / n of the bytes of an all-reduce and (n - 1) / n of
-    those of another collective, over all links of its chip at once. Latencies are not in it.
+    "compute" is FLOPs / peak, "HBM" bytes / bandwidth, "interconnect" bytes sent / half of the bandwidth of all links,
+    without latencies. Of n devices, each sends 2 (n - 1) / n of the bytes of an all-reduce, and (n - 1) / n of those of
+    another collective.
     """
     if flops is None or hbm_bytes is None:
         return {}
-    chip = part.chip
+    chip = topology.chip
     times = {"compute": flops / chip.flops, "HBM": hbm_bytes / chip.hbm_bandwidth}
     if collectives and chip.ici_bandwidth is not None:
         sent = sum(each.bytes * (2 if each.kind == "all-reduce" else 1) for each in collectives) * chip.devices
-        times["interconnect"] = sent * (part.devices - 1) / part.devices / (chip.ici_bandwidth / 2)
+        times["interconnect"] = sent * (topology.devices - 1) / topology.devices / (chip.ici_bandwidth / 2)
     return times
 
 
 def largest_batch(plan: Plan, planner: Callable[[Question], Plan] = make_plan) -> tuple[int, Plan]:
-    """Returns the images of a chip that fit, and the plan that shows it.
+    """Returns the largest number of images per chip that fits, and its plan.
 
-    Memory is nearly linear in the batch, and less steep in large ones, where tiles are full. A second compilation, of
-    half the batch, gives a line, and the batch where it meets what programs may use, rounded down to a multiple of 8
-    (of the devices' unit), is compiled too. If that fits, the line through the last two gives the next one, until it is
-    less than a sixteenth more; if it is refused, a sixteenth less is tried. Six batches are tried at most.
+    Memory is nearly linear in the batch, and less steep for large batches, whose tiles are full. So half the batch is
+    compiled, and the line through both is extrapolated to the usable memory. That batch, rounded down to a multiple of
+    8 (times the devices of a chip and the accumulation steps), is compiled. If it fits, the last two give the next
+    line, until the gain is below a sixteenth. If not, a sixteenth less is tried. At most `TRIALS` batches are compiled.
+
+    Args:
+      plan: of any batch that fits.
+      planner: `make_plan`, or a function in its place.
 
     Raises:
-      UserError: the plan itself does not fit, its batch is too small to halve, or no batch was accepted.
+      UserError: the plan does not fit, its batch is too small to halve, or no larger batch was accepted.
     """
     if plan.refusal is not None:
-        raise UserError(f"{plan.batch_per_chip} images a chip do not fit; begin with a smaller --batch-per-chip.")
-    unit = plan.question.part.chip.devices * plan.question.config.grad_accum_steps
+        raise UserError(f"{plan.batch_per_chip} images per chip do not fit; try a smaller --batch-per-chip.")
+    unit = plan.question.slice.chip.devices * plan.question.config.grad_accum_steps
     half = plan.batch_per_chip // 2 // unit * unit
     if not half:
-        raise UserError(f"{plan.batch_per_chip} images a chip cannot be halved; begin with a larger --batch-per-chip.")
+        raise UserError(f"{plan.batch_per_chip} images per chip cannot be halved; try a larger --batch-per-chip.")
     smaller, best = planner(dataclasses.replace(plan.question, batch_per_chip=half)), plan
     guess, refused = _meeting(smaller, best), False
     for _ in range(TRIALS):
@@ -248,28 +253,29 @@ def largest_batch(plan: Plan, planner: Callable[[Question], Plan] = make_plan) -
             smaller, best = best, found
             guess = _meeting(smaller, best)
     if best is plan:
-        raise UserError(f"No batch above {plan.batch_per_chip} images a chip was accepted in {TRIALS} trials.")
+        raise UserError(f"No batch above {plan.batch_per_chip} images per chip was accepted in {TRIALS} trials.")
     return best.batch_per_chip, best
 
 
 def _meeting(smaller: Plan, larger: Plan) -> int:
-    """Returns the batch at which the line through the memory of two plans meets what programs may use."""
+    """Returns the batch at which the line through the memory of two plans reaches the usable memory."""
     more = larger.batch_per_chip - smaller.batch_per_chip
     slope = (larger.memory["total"] - smaller.memory["total"]) / more
-    left = larger.question.part.chip.usable - larger.memory["total"]
+    left = larger.question.slice.chip.usable - larger.memory["total"]
     return larger.batch_per_chip + int(left / max(slope, 1.0))
 
 
 def _set_up(question: Question) -> Setup:
-    config, part = question.config, question.part
-    batch_size = config.batch_size if question.batch_per_chip is None else question.batch_per_chip * part.chips
-    if batch_size % part.devices:
+    config, topology = question.config, question.slice
+    batch_size = config.batch_size if question.batch_per_chip is None else question.batch_per_chip * topology.chips
+    if batch_size % topology.devices:
         of = "config.batch_size" if question.batch_per_chip is None else "--batch-per-chip x chips"
-        raise UserError(f"{of} is {batch_size}; it must be a multiple of the {part.devices} devices of {part.name}.")
+        count = f"{topology.devices} devices of {topology.name}"
+        raise UserError(f"{of} is {batch_size}; it must be a multiple of the {count}.")
     num_classes = question.num_classes or CLASSES.get(config.data.name)
     if num_classes is None:
-        raise UserError(f"The number of classes of {config.data.name!r} is not known here: give --classes.")
-    devices = compile_tpu.devices(part)
+        raise UserError(f"The number of classes of {config.data.name!r} is not known: give --classes.")
+    devices = compile_tpu.devices(topology)
     config = config.model_copy(update={"batch_size": batch_size})
     mesh = create_mesh(config.mesh.data, config.mesh.fsdp, devices)
     return build(config, starting_point(config, num_classes, None), num_classes, IMAGES, mesh)
@@ -283,13 +289,13 @@ def _facts(question: Question, setup: Setup) -> dict[str, Any]:
         "image_size": setup.preprocess.size,
         "num_classes": setup.model.num_classes,
         "batch_size": setup.config.batch_size,
-        "batch_per_chip": setup.config.batch_size // question.part.chips,
+        "batch_per_chip": setup.config.batch_size // question.slice.chips,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(setup.abstract_state.params)),
     }
 
 
-def _trace_predictor(setup: Setup, part: Slice) -> jax.stages.Traced:
-    """Returns the program of a `Predictor` of this network for logits; its parameters, zeros here, are arguments."""
+def _trace_predictor(setup: Setup) -> jax.stages.Traced:
+    """Returns the program of a `Predictor` for logits; its parameters are arguments, so their values do not matter."""
     model, size = setup.model.clone(aux_heads={}), setup.preprocess.size
     shapes = jax.eval_shape(lambda: init_variables(jax.random.key(0), model, size))
     network = for_inference(model, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes), "tpu")

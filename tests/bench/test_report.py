@@ -105,7 +105,7 @@ def test_losses_stand_beside_wins_and_old_rows_give_way(folder):
     assert "| googlenet_torchvision, inference, 32 x 224, float32 | 90.0 | torch | 2.00 |" in page
     assert "| googlenet_torchvision, train, 32 x 224, float32 | 10.0 | torch |" not in page
     assert "| torch (baseline) | 40.0 | 800.00 (750.00 ... 875.00) | 1.00 (0.90 ... 1.10) | 356 | 25% |" in page
-    assert "JAX is slower than torch in 1 of 2 forward, in 1 with gradients." in page
+    assert "JAX is slower than torch for 1 of 2 forward, 1 with gradients." in page
     assert "| all 2, with all uses | 3 | 8.5 | 3.0 | 8.5 | 3.0 |" in page
     assert "| tf.data | 1,000 | 0.80 |" in page
     assert "| torch | 100.00 | 30.00 | first call 100.00 |" in page

@@ -52,7 +52,7 @@ def test_the_programs_of_a_run_hold_them_if_asked_for(monkeypatch, implementatio
         settings = config("bfloat16", implementation)
         question = plan.Question("short", settings, parse_slice("v5e:2x2"), kernels.LANES, inference=inference)
         setup = plan._set_up(question)
-        traced = plan._trace_predictor(setup, question.part) if inference else trace_train_step(setup)
+        traced = plan._trace_predictor(setup) if inference else trace_train_step(setup)
         program = compile_tpu.compile_for_tpu(traced)
         assert program.text.count('custom_call_target="tpu_custom_call"') == calls
         found = plan.read_program(question, plan._facts(question, setup), program)

@@ -28,7 +28,7 @@ def test_a_collective_in_a_loop_counts_once_and_the_loop_is_told():
 
 
 @pytest.mark.parametrize(
-    ("shape", "held"),
+    ("shape", "padded"),
     [
         ("f32[3]{0:T(128)}", 128 * 4),
         ("f32[]{:T(128)}", 128 * 4),
@@ -42,9 +42,9 @@ def test_a_collective_in_a_loop_counts_once_and_the_loop_is_told():
         ("f32[2,3]", 24),
     ],
 )
-def test_an_array_fills_up_its_tiles(shape, held):
+def test_an_array_fills_up_its_tiles(shape, padded):
     (array,) = hlo.parse(f"ENTRY %m () -> x {{\n  ROOT %a = {shape} constant(0)\n}}").entry[0].results
-    assert array.held == held
+    assert array.padded == padded
 
 
 def test_what_is_no_program_is_refused():

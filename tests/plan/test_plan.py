@@ -54,7 +54,7 @@ def test_what_steps_move_by_kind_adds_up(monkeypatch):
     assert sum(part["moved_per_image"] for part in record["by_op"]) == TOTAL / 4
     assert sum(part["bytes_per_image"] for part in record["by_op"]) == record["bytes_per_image"]
     assert sum(part["hbm_bytes_per_image"] for part in record["by_op"]) == record["hbm_bytes_per_image"]
-    assert {part["kind"] for part in record["by_op"]} == {"copy beside other steps", "collective", "other"}
+    assert {part["kind"] for part in record["by_op"]} == {"asynchronous copy", "collective", "other"}
     assert "by_op" not in read().to_json()
 
 
@@ -129,7 +129,7 @@ def test_no_largest_batch_is_an_error():
         plan.largest_batch(planner(question(batch_per_chip=64)), planner)
     with pytest.raises(UserError, match="cannot be halved"):
         plan.largest_batch(planner(question(batch_per_chip=1)), planner)
-    with pytest.raises(UserError, match="66 images a chip do not fit"):
+    with pytest.raises(UserError, match="66 images per chip do not fit"):
         plan.largest_batch(planner(question(batch_per_chip=66)), planner)
 
 
@@ -152,7 +152,7 @@ def test_a_batch_that_does_not_divide_is_refused(changes, message):
 def test_unknown_data_need_their_classes():
     values = default.get_config()
     values.data.name = "folder:flowers"
-    with pytest.raises(UserError, match="'folder:flowers' is not known here: give --classes"):
+    with pytest.raises(UserError, match="'folder:flowers' is not known: give --classes"):
         plan.make_plan(plan.Question("default", TrainConfig.parse(values), parse_slice("v5e:2x2")))
 
 
@@ -165,7 +165,7 @@ def test_without_libtpu_the_extra_is_named(monkeypatch):
 def test_what_is_compiled_is_the_step_of_a_run(monkeypatch, short_network):
     traced = []
     monkeypatch.setattr(compile_tpu, "devices", lambda part: jax.devices()[: part.devices])
-    monkeypatch.setattr(plan.tpu, "compile_for_tpu", lambda each, options: traced.append(each) or _refuse())
+    monkeypatch.setattr(plan.compile_tpu, "compile_for_tpu", lambda each, options: traced.append(each) or _refuse())
     found = plan.make_plan(question(model="short", batch_per_chip=4))
     assert found.refusal == "Used 17.5G of 15.75G hbm."
     assert found.facts["batch_size"] == 32
@@ -181,7 +181,7 @@ def test_inference_compiles_the_predictors_program(monkeypatch, short_network):
     traced = []
     monkeypatch.setattr(compile_tpu, "devices", lambda part: jax.devices()[: part.devices])
     compiler = unittest.mock.Mock(side_effect=lambda each, options: traced.append(each) or _refuse())
-    monkeypatch.setattr(plan.tpu, "compile_for_tpu", compiler)
+    monkeypatch.setattr(plan.compile_tpu, "compile_for_tpu", compiler)
     rewrite = unittest.mock.Mock(side_effect=plan.for_inference)
     monkeypatch.setattr(plan, "for_inference", rewrite)
     asked = question(model="short", batch_per_chip=1, inference=True)

@@ -34,11 +34,11 @@ def test_steps_by_kind_and_layer():
 def test_kinds_of_steps_that_are_no_fusion():
     module = hlo.parse(program.TEXT)
     kinds = {each.opcode: kind(module, each) for each in module.entry}
-    assert kinds["copy-start"] == kinds["slice-start"] == "copy beside other steps"
+    assert kinds["copy-start"] == kinds["slice-start"] == "asynchronous copy"
     assert kinds["all-reduce"] == "collective"
     assert kinds["fusion"] == kinds["custom-call"] == "other"
     ours = hlo.parse(program.TEXT.replace('custom_call_target="ConcatBitcast"', 'custom_call_target="tpu_custom_call"'))
-    assert [kind(ours, each) for each in ours.entry if each.opcode == "custom-call"] == ["kernel of `models.tpu`"]
+    assert [kind(ours, each) for each in ours.entry if each.opcode == "custom-call"] == ["Pallas kernel"]
 
 
 @pytest.mark.parametrize(

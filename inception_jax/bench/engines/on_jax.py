@@ -1,4 +1,4 @@
-"""Ours: the very programs that `Predictor` and `train.py` run."""
+"""Engines of this package: the programs that `Predictor` and `train.py` run."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from inception_jax.training.config import TrainConfig
 from inception_jax.training.experiment import build
 from inception_jax.training.finetune import Start
 
-PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": None}  # of products in float32
+PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": None}  # JAX's precision of float32 products
 
 
 def create(case: Case, folder: Path) -> Engine:
-    """Returns the engine of a case on the one device that JAX sees.
+    """Returns the engine of a case on the only device that JAX sees.
 
     Raises:
-      UserError: JAX sees several devices, or the device knows no such precision.
+      UserError: JAX sees several devices, or the device does not have this precision.
     """
     if jax.device_count() > 1:
         hint = "CUDA_VISIBLE_DEVICES=0 or TPU_VISIBLE_CHIPS=0 leaves one"
-        raise UserError(f"JAX sees {jax.device_count()} devices, and one is measured: {hint}.")
+        raise UserError(f"JAX sees {jax.device_count()} devices, but one is to be measured: {hint}.")
     set_precision(case.dtype)
     return JaxInference(case, folder) if case.mode == "inference" else JaxTraining(case, folder)
 
 
 def set_precision(dtype: str) -> None:
-    """Makes products of float32 as precise as the name says; a CPU computes them in float32 anyway."""
+    """Sets the precision of float32 products to that of a `Case.dtype`; on CPUs it is always float32."""
     platform = jax.default_backend()
     if dtype == "tf32" and platform != "gpu":
         raise UserError(f"tf32 is a number format of GPUs; JAX runs on {platform}.")
@@ -56,12 +56,12 @@ def _precision(dtype: str) -> str | None:
 
 
 def compute_dtype(dtype: str) -> Any:
-    """Returns what arrays are computed in."""
+    """Returns the dtype that a network computes in for a `Case.dtype`."""
     return jnp.bfloat16 if dtype == "bfloat16" else jnp.float32
 
 
 class JaxEngine:
-    """What programs on JAX share: phases, ceilings, facts."""
+    """The common base of engines on JAX: phases, ceilings, facts."""
 
     def __init__(self, case: Case):
         self.case = case
@@ -89,7 +89,7 @@ class JaxEngine:
         return {"trace": tracing, "lower": lowering, "compile": compiling, "first_call": timed(self.call, clock)[1]}
 
     def program(self) -> dict[str, str]:
-        """Returns the text that JAX hands to XLA, StableHLO, and that of the compiled program, HLO."""
+        """Returns the texts of the program that JAX passes to XLA (StableHLO) and of the compiled one (HLO)."""
         assert self.lowered is not None
         assert self.compiled is not None
         return {"stablehlo": self.lowered.as_text(), "hlo": self.compiled.as_text() or ""}
@@ -116,7 +116,7 @@ class JaxEngine:
 
 
 class JaxInference(JaxEngine):
-    """A `Predictor`'s program for logits."""
+    """The program of a `Predictor` for logits."""
 
     def __init__(self, case: Case, folder: Path):
         super().__init__(case)
@@ -142,7 +142,7 @@ class JaxInference(JaxEngine):
 
 
 class JaxExported:
-    """The file that `inception-jax export` writes, loaded and run: no code of the network is traced."""
+    """A file that `inception-jax export` wrote, loaded and run, without tracing the network."""
 
     def __init__(self, case: Case, file: Path):
         self.case, self.file = case, file
@@ -158,7 +158,7 @@ class JaxExported:
 
 
 class JaxTraining(JaxEngine):
-    """The step of a run, with plain SGD with momentum."""
+    """The training step of train.py, with SGD with momentum."""
 
     def __init__(self, case: Case, folder: Path):
         super().__init__(case)
@@ -184,7 +184,7 @@ class JaxTraining(JaxEngine):
         self.calls += 1
 
     def outputs(self) -> dict[str, Any]:
-        """Of the first step; call it once, after `build`."""
+        """Returns the loss and variables of the first step; call it once, after `build`."""
         if self.calls != 1:
             raise AssertionError("outputs are those of the first step")
         flat = traverse_util.flatten_dict(jax.device_get(self.state.variables))
@@ -198,7 +198,7 @@ class JaxTraining(JaxEngine):
 
 
 def train_config(case: Case, weights_file: str) -> dict[str, Any]:
-    """Returns the config of a run that does what a training step of the others does, and no more."""
+    """Returns the config of a run whose training step does just what those of the other engines do."""
     never, always = "0 steps", "1000000 steps"
     return {
         "seed": case.seed,
@@ -242,7 +242,7 @@ def train_config(case: Case, weights_file: str) -> dict[str, Any]:
 
 
 def measure_ceilings(dtype: Any, clock: Clock) -> dict[str, float]:
-    """Returns FLOP/s of a large product of matrices, and bytes/s read and written by a large scaling in place."""
+    """Returns FLOP/s of a large matrix product, and bytes/s read and written by scaling a large array in place."""
     rows, size = ceiling_sizes(jax.default_backend() == "cpu")
     key = jax.random.key(0)
     a, b = (jax.random.normal(k, (rows, rows), dtype) for k in jax.random.split(key))

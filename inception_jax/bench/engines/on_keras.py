@@ -1,4 +1,4 @@
-"""The Keras application of a model on JAX: its stateless calls under jit, the way in which Keras trains there."""
+"""The Keras application of a model on JAX: its stateless calls under jit, as Keras trains with this backend."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from inception_jax.weights.naming.lineages import LINEAGES
 
 
 class KerasEngine(JaxEngine):
-    """A Keras network with our weights; images are normalised beforehand."""
+    """A Keras network with the weights of the case; it gets normalised images."""
 
     def __init__(self, case: Case, folder: Path):
         if case.heads:
@@ -37,7 +37,7 @@ class KerasEngine(JaxEngine):
         self.net = originals.keras_original(case.model, case.size, case.num_classes)
         tensors = safetensors.numpy.load_file(folder / "keras.safetensors")
         for name, variable in named_variables(self.net, case.model).items():
-            if name in tensors:  # batch norms of some have no gains
+            if name in tensors:  # batch norms of some networks have no scale (gamma)
                 variable.assign(tensors[name])
         self.optimizer = keras.optimizers.SGD(cases.LEARNING_RATE, cases.MOMENTUM)
         self.optimizer.build(self.net.trainable_variables)
@@ -63,7 +63,7 @@ class KerasEngine(JaxEngine):
         self.calls += 1
 
     def outputs(self) -> dict[str, Any]:
-        """Of the first step in training; call it once, after `build`."""
+        """Returns logits, or the loss and variables of the first step; in training call it once, after `build`."""
         assert self.compiled is not None
         if self.case.mode == "inference":
             return {"logits": np.asarray(self.compiled(self.state, self.batches[0][0]), np.float32)}

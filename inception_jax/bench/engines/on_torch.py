@@ -1,4 +1,4 @@
-"""The PyTorch original of a model, eager and compiled, set up as its documentation advises for speed."""
+"""The PyTorch original of a model, eager and compiled, with the settings that PyTorch recommends for speed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from inception_jax.models.zoo import model_card
 
 
 class TorchEngine:
-    """A torch.nn.Module with our weights; images are normalised beforehand, which is work that ours does itself.
+    """A torch.nn.Module with the weights of the case; it gets normalised images, unlike the jax engine.
 
     In bfloat16, inference converts the whole network, and training runs under autocast with parameters in float32.
     """
@@ -60,7 +60,7 @@ class TorchEngine:
         self.calls += 1
 
     def outputs(self) -> dict[str, Any]:
-        """Of the first step in training; call it once, after `build`."""
+        """Returns logits, or the loss and variables of the first step; in training call it once, after `build`."""
         if self.case.mode == "inference":
             return {"logits": self._logits(self.images[0]).float().cpu().numpy()}
         if self.calls != 1:
@@ -112,7 +112,7 @@ class TorchEngine:
             return net
         if kind == "-freezing":
             if self.case.mode == "train":
-                raise UserError(f"{self.name} freezes the weights; it can run inference alone.")
+                raise UserError(f"{self.name} freezes the weights, so it runs inference only.")
             originals.require("torch._inductor.config").freezing = True
         return self.torch.compile(net, mode="max-autotune" if kind == "-max-autotune" else None, dynamic=False)
 

@@ -1,4 +1,4 @@
-"""One convolution or pool in PyTorch, on maps in the order of channels_last."""
+"""Runs one convolution or pool in PyTorch, in channels_last."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inception_jax.models import spec
 
 
 class OpsOnTorch:
-    """Runs one op after the other, by the functions that `torch.nn` calls."""
+    """Runs ops with the functions of `torch.nn.functional`."""
 
     def __init__(self, numerics: spec.Numerics, batch: int, dtype: str, threads: int | None):
         self.torch = torch = originals.require("torch")
@@ -26,17 +26,17 @@ class OpsOnTorch:
         torch.backends.cudnn.benchmark = True
         if threads:
             torch.set_num_threads(threads)
-        self.run: Callable[[Any], Any] = lambda maps: maps
+        self.run: Callable[[Any], Any] = lambda x: x
         self.batches: list[Any] = []
         self.calls = 0
 
-    def prepare(self, op: Op, part: str) -> dict[str, np.ndarray]:
-        """Makes an op ready, and returns what it makes of its first batch, in our layout: see `OpsOnJax.prepare`."""
+    def prepare(self, op: Op, which: str) -> dict[str, np.ndarray]:
+        """Prepares an op and runs its first batch; returns as `OpsOnJax.prepare` does, in the same layout."""
         from inception_jax.bench.engines.ops_on_jax import named
 
         torch = self.torch
-        gradients = part != "forward"
-        self.batches = [self._maps(maps).requires_grad_(gradients) for maps in ops.inputs(op, self.batch)]
+        gradients = which != "forward"
+        self.batches = [self._to_torch(x).requires_grad_(gradients) for x in ops.inputs(op, self.batch)]
         arrays = ops.parameters(op)
         params = {
             unit: {leaf: self._parameter(array).requires_grad_(gradients) for leaf, array in leaves.items()}
@@ -46,20 +46,20 @@ class OpsOnTorch:
         forward, self.calls = self._forward(op, params), 0
         if not gradients:
             self.run = torch.no_grad()(forward)
-            return named(op, self._ours(self.run(self.batches[0])), part, ties=False)
+            return named(op, self._ours(self.run(self.batches[0])), which, ties=False)
         with torch.no_grad():
             n, c, h, w = forward(self.batches[0]).shape
-        above = self._maps(ops.cotangent((n, h, w, c)))
+        cotangent = self._to_torch(ops.cotangent((n, h, w, c)))
 
-        def run(maps: Any) -> Any:
-            output = forward(maps)
-            return output, *torch.autograd.grad(output, [maps, *leaves], above)
+        def run(x: Any) -> Any:
+            output = forward(x)
+            return output, *torch.autograd.grad(output, [x, *leaves], cotangent)
 
         self.run = run
-        output, maps, *rest = run(self.batches[0])
+        output, x, *rest = run(self.batches[0])
         found = iter(rest)
         grads = {unit: {leaf: _to_ours(next(found)) for leaf in arrays[unit]} for unit in arrays}
-        return named(op, (self._ours(output), grads, self._ours(maps)), part, ties=self.dtype == torch.bfloat16)
+        return named(op, (self._ours(output), grads, self._ours(x)), which, ties=self.dtype == torch.bfloat16)
 
     def call(self) -> None:
         self.run(take(self.batches, self.calls))
@@ -77,35 +77,35 @@ class OpsOnTorch:
             return self._pool(row, pads[0])
         padding, before = _padding(pads)
 
-        def convolve(maps: Any, unit: str, **settings: Any) -> Any:
-            return functional.conv2d(maps, params[unit]["kernel"], params[unit].get("bias"), **settings)
+        def convolve(x: Any, unit: str, **settings: Any) -> Any:
+            return functional.conv2d(x, params[unit]["kernel"], params[unit].get("bias"), **settings)
 
-        def run(maps: Any) -> Any:
-            maps = functional.pad(maps, before) if before else maps
+        def run(x: Any) -> Any:
+            x = functional.pad(x, before) if before else x
             if isinstance(row, spec.Conv):
-                return convolve(maps, "conv", stride=row.stride, padding=padding)
-            maps = convolve(maps, "depthwise", stride=row.stride, padding=padding, groups=op.channels)
-            return convolve(maps, "pointwise")
+                return convolve(x, "conv", stride=row.stride, padding=padding)
+            x = convolve(x, "depthwise", stride=row.stride, padding=padding, groups=op.channels)
+            return convolve(x, "pointwise")
 
         return run
 
     def _pool(self, row: spec.Pool, pads: tuple[int, int]) -> Callable[[Any], Any]:
         functional, (low, high) = self.torch.nn.functional, pads
-        ceil = low == 0 and high > 0  # a window that reaches beyond the map is cut off there
+        ceil = low == 0 and high > 0  # windows may reach beyond the high edge; PyTorch pads there with ceil_mode
         padding, before = (0, ()) if ceil else (low, (0, high - low, 0, high - low) if high > low else ())
         settings = {"stride": row.stride, "padding": padding, "ceil_mode": ceil}
 
-        def run(maps: Any) -> Any:
+        def run(x: Any) -> Any:
             if row.kind == "max":
-                maps = functional.pad(maps, before, value=-float("inf")) if before else maps
-                return functional.max_pool2d(maps, row.window, **settings)
+                x = functional.pad(x, before, value=-float("inf")) if before else x
+                return functional.max_pool2d(x, row.window, **settings)
             counted = self.numerics.count_padding
-            return functional.avg_pool2d(maps, row.window, count_include_pad=counted, **settings)
+            return functional.avg_pool2d(x, row.window, count_include_pad=counted, **settings)
 
         return run
 
-    def _maps(self, maps: np.ndarray) -> Any:
-        theirs = self.torch.from_numpy(maps).permute(0, 3, 1, 2).to(self.device, self.dtype)
+    def _to_torch(self, x: np.ndarray) -> Any:
+        theirs = self.torch.from_numpy(x).permute(0, 3, 1, 2).to(self.device, self.dtype)
         return theirs.contiguous(memory_format=self.torch.channels_last)
 
     def _parameter(self, array: np.ndarray) -> Any:
@@ -113,8 +113,8 @@ class OpsOnTorch:
         theirs = self.torch.from_numpy(array.copy()).to(self.device, self.dtype)
         return theirs.contiguous(memory_format=self.torch.channels_last) if array.ndim == 4 else theirs
 
-    def _ours(self, maps: Any) -> Any:
-        return _to_numpy(maps.permute(0, 2, 3, 1))
+    def _ours(self, x: Any) -> Any:
+        return _to_numpy(x.permute(0, 2, 3, 1))
 
 
 def _to_ours(gradient: Any) -> np.ndarray:
@@ -126,7 +126,7 @@ def _to_numpy(tensor: Any) -> np.ndarray:
 
 
 def _padding(pads: list[tuple[int, int]]) -> tuple[tuple[int, int], tuple[int, ...]]:
-    """Returns what a convolution pads on both sides, and what is padded before it on the high sides alone."""
+    """Splits padding: what a convolution adds on both sides, and the rest on the high sides, for `pad` before it."""
     (top, bottom), (left, right) = pads
     before = (0, right - left, 0, bottom - top) if right > left or bottom > top else ()
     return (top, left), before
