@@ -1,6 +1,7 @@
-"""The two extensions in C and C++; what an extension needs and the machine lacks leaves it out.
+"""Builds the two extensions: JPEG regions in C, and native ops in C++.
 
-With INCEPTION_JAX_REQUIRE_NATIVE=1, as in CI, it ends the build instead.
+Both are optional: if a compiler, a header or a library is missing, the package is installed without that extension and
+runs slower. With INCEPTION_JAX_REQUIRE_NATIVE=1, as in CI, the build fails instead.
 """
 
 import importlib.metadata
@@ -18,18 +19,18 @@ def _sources(folder: str, pattern: str) -> list[str]:
 
 
 def _jaxlib() -> tuple[list[str], str]:
-    """Returns the folders of XLA's headers, and the version of jaxlib that they are of."""
+    """Returns the folders of XLA's headers, and the version of the jaxlib they belong to."""
     found = importlib.util.find_spec("jaxlib")
     headers = Path(found.origin).parent / "include" if found and found.origin else None
     if headers is not None and (headers / "xla" / "ffi" / "api" / "ffi.h").is_file():
         return [str(headers)], importlib.metadata.version("jaxlib")
     if REQUIRED:
         raise SystemExit("INCEPTION_JAX_REQUIRE_NATIVE is set, but jaxlib and its headers are not installed.")
-    return [], "none"  # the compiler says what is missing, and the extension is left out
+    return [], "none"  # then the compiler names the missing header, and the extension is left out
 
 
 HEADERS, VERSION = _jaxlib()
-JPEG = Extension(
+JPEG_REGIONS = Extension(
     "inception_jax.data._jpeg",
     _sources("inception_jax/data/native", "*.c"),
     depends=_sources("inception_jax/data/native", "*.h"),
@@ -37,7 +38,7 @@ JPEG = Extension(
     extra_compile_args=["-O3"],
     optional=not REQUIRED,
 )
-KERNELS = Extension(
+NATIVE_OPS = Extension(
     "inception_jax.ops._native",
     ["inception_jax/ops/csrc/module.cc"],
     depends=[*_sources("inception_jax/ops/csrc", "*.h"), *(f"{each}/xla/ffi/api/c_api.h" for each in HEADERS)],
@@ -47,4 +48,4 @@ KERNELS = Extension(
     optional=not REQUIRED,
 )
 
-setup(ext_modules=[JPEG, KERNELS])
+setup(ext_modules=[JPEG_REGIONS, NATIVE_OPS])

@@ -1,4 +1,4 @@
-"""The build of the two extensions: where they are required, what is missing ends it."""
+"""The build of the two extensions: a missing compiler or header leaves one out, or ends a build that requires it."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ SOURCES = ("inception_jax/data/native", "inception_jax/ops/csrc")
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """setup.py and the sources of the extensions; pyproject.toml is left out, which old setuptools cannot read."""
+    """Returns a folder of setup.py and the sources, without pyproject.toml, which old setuptools cannot read."""
     shutil.copy(ROOT / "setup.py", tmp_path)
     for folder in SOURCES:
         shutil.copytree(ROOT / folder, tmp_path / folder)

@@ -1,4 +1,4 @@
-"""The kernels in C++: empty arrays, infinities and missing memory, and what is said where they cannot be called."""
+"""Native ops: empty arrays, infinities and lack of memory, and the warning where XLA cannot call them."""
 
 import functools
 import importlib.util
@@ -17,13 +17,13 @@ from inception_jax.ops import cpu_native, implementation, platforms
 
 EDGE = ((1, 1), (1, 1))
 WIDE = ((2, 2), (2, 2))
-EMPTY = {  # shape of the maps, of the kernel, stride, borders
+EMPTY = {  # shape of the input, of the kernel, stride, padding
     "no images": ((0, 6, 5, 4), (3, 3, 4, 5), 2, EDGE),
     "no rows": ((2, 0, 5, 4), (3, 3, 4, 5), 2, EDGE),
-    "no rows but borders": ((2, 0, 5, 4), (3, 3, 4, 5), 1, WIDE),
-    "no columns but borders": ((2, 5, 0, 4), (3, 3, 4, 5), 2, WIDE),
+    "no rows but padding": ((2, 0, 5, 4), (3, 3, 4, 5), 1, WIDE),
+    "no columns but padding": ((2, 5, 0, 4), (3, 3, 4, 5), 2, WIDE),
     "no rows of output": ((2, 2, 8, 4), (3, 3, 4, 5), 2, ops.NO_PADDING),
-    "a window larger than the maps": ((2, 1, 1, 4), (5, 5, 4, 5), 2, ops.NO_PADDING),
+    "a window larger than the input": ((2, 1, 1, 4), (5, 5, 4, 5), 2, ops.NO_PADDING),
     "no channels": ((2, 6, 5, 0), (3, 3, 0, 5), 1, EDGE),
     "no channels, 1x1": ((2, 6, 5, 0), (1, 1, 0, 5), 1, ops.NO_PADDING),
     "no features": ((2, 6, 5, 4), (3, 3, 4, 0), 2, EDGE),
@@ -32,7 +32,7 @@ EMPTY = {  # shape of the maps, of the kernel, stride, borders
 
 @pytest.fixture
 def kernels(kernels_built):
-    """Traces with the kernels of `native`."""
+    """Traces with native ops."""
     with implementation.override("native"):
         yield
 
@@ -56,10 +56,10 @@ def _both(fast, plain, *arrays):
     return run(*arrays)
 
 
-@pytest.mark.parametrize(("dtype", "with_kernels"), [("float32", True), ("bfloat16", False)])
+@pytest.mark.parametrize(("dtype", "native"), [("float32", True), ("bfloat16", False)])
 @pytest.mark.parametrize(("shape", "kernel", "stride", "padding"), EMPTY.values(), ids=EMPTY)
-def test_convolutions_of_nothing_are_those_of_xla(shape, kernel, stride, padding, dtype, with_kernels, request):
-    if with_kernels:
+def test_convolutions_of_empty_arrays_are_those_of_xla(shape, kernel, stride, padding, dtype, native, request):
+    if native:
         request.getfixturevalue("kernels")
     arrays = (jnp.asarray(_draw(i, *each), dtype) for i, each in enumerate((shape, kernel)))
     fast = functools.partial(ops.conv, stride=stride, padding=padding)
@@ -70,7 +70,7 @@ def test_convolutions_of_nothing_are_those_of_xla(shape, kernel, stride, padding
         np.testing.assert_allclose(np.float32(one), np.float32(other), rtol=0, atol=1e-4)
 
 
-def test_depthwise_convolutions_of_nothing_are_those_of_xla():
+def test_depthwise_convolutions_of_empty_arrays_are_those_of_xla():
     for x, kernel in (((0, 6, 5, 4), (3, 3, 1, 4)), ((2, 2, 5, 4), (3, 3, 1, 4))):
         fast = functools.partial(ops.conv, stride=2, padding=ops.NO_PADDING, groups=4)
 
@@ -84,8 +84,8 @@ def test_depthwise_convolutions_of_nothing_are_those_of_xla():
 
 
 @pytest.mark.parametrize("shape", [(0, 6, 5, 4), (2, 0, 5, 4), (2, 5, 0, 4), (2, 6, 5, 0), (2, 1, 1, 4)], ids=str)
-@pytest.mark.parametrize("padding", [ops.NO_PADDING, WIDE], ids=["", "borders"])
-def test_max_pools_of_nothing_are_those_of_xla(shape, padding, kernels):
+@pytest.mark.parametrize("padding", [ops.NO_PADDING, WIDE], ids=["", "padding"])
+def test_max_pools_of_empty_arrays_are_those_of_xla(shape, padding, kernels):
     def plain(x):
         return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), *padding, (0, 0)))
 
@@ -94,7 +94,7 @@ def test_max_pools_of_nothing_are_those_of_xla(shape, padding, kernels):
 
 
 @pytest.mark.parametrize("shape", [(0, 6, 5, 4), (2, 0, 5, 4), (2, 5, 0, 4), (2, 6, 5, 0)], ids=str)
-def test_sums_over_nothing(shape, kernels):
+def test_sums_over_empty_arrays(shape, kernels):
     """The mean of no values is NaN, their sum 0."""
     channels = shape[3]
     for moment in cpu_native.moments(_draw(0, *shape), np.zeros(channels, np.float32), 2):
@@ -119,8 +119,8 @@ def test_groups_that_do_not_divide_the_images_are_refused(kernels):
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38], ids=str)
-def test_a_tile_of_winograd_passes_on_an_infinity_as_xla_does(value, kernels):
-    """An infinity would be NaN in all outputs of a tile, and 3e38 an infinity; other images keep their last bit."""
+def test_winograd_gives_the_infinities_of_xla(value, kernels):
+    """Its tiles would make NaN of an infinity, and an infinity of 3e38. Other images keep every bit."""
     x, kernel = _draw(0, 4, 16, 16, 16), _draw(1, 3, 3, 16, 33)
     conv = functools.partial(ops.conv, stride=1, padding=EDGE)
     before = np.asarray(conv(x, kernel))
@@ -133,12 +133,12 @@ def test_a_tile_of_winograd_passes_on_an_infinity_as_xla_does(value, kernels):
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan, 3e38], ids=str)
-def test_the_kernel_gradient_passes_on_an_infinity_as_xla_does(value, kernels):
+def test_the_kernel_gradient_gives_the_infinities_of_xla(value, kernels):
     x, kernel = _draw(0, 4, 16, 16, 16), _draw(1, 3, 3, 16, 33)
     x[1, 7, 4, 3] = value
     (_, _, fast), (_, _, plain) = _both(functools.partial(ops.conv, stride=1, padding=EDGE), _reference, x, kernel)
     np.testing.assert_allclose(fast, plain, rtol=1e-3, atol=1e-2)
-    assert np.isfinite(fast[:, :, :3]).all(), "other channels do not read it"
+    assert np.isfinite(fast[:, :, :3]).all(), "the other channels do not depend on it"
 
 
 NO_MEMORY = """
@@ -151,26 +151,26 @@ from inception_jax.ops import cpu_native, implementation
 
 jax.config.update("jax_platforms", "cpu")
 FAR = 1 << 44  # a stride, so that tasks ask for 3 PB, which no machine addresses, for an output of 2 x 2
-maps, kernel = jnp.ones((4, 8, 8, 16)), jnp.ones((3, 3, 16, 8))
+x, kernel = jnp.ones((4, 8, 8, 16)), jnp.ones((3, 3, 16, 8))
 with implementation.override("native"):
-    small = jax.jit(lambda maps, kernel: ops.conv(maps, kernel, 1, ((1, 1), (1, 1)))).lower(maps, kernel).compile()
-    far = jax.jit(lambda maps, kernel: ops.conv(maps, kernel, FAR, ((0, FAR), (0, FAR)))).lower(maps, kernel).compile()
+    small = jax.jit(lambda x, kernel: ops.conv(x, kernel, 1, ((1, 1), (1, 1)))).lower(x, kernel).compile()
+    far = jax.jit(lambda x, kernel: ops.conv(x, kernel, FAR, ((0, FAR), (0, FAR)))).lower(x, kernel).compile()
     geometry = ops.geometry(FAR, ((0, FAR), (0, FAR)))
     grads = jnp.ones((4, 2, 2, 8))
-    back = jax.jit(lambda maps, grads: cpu_native.kernel_gradient(maps, grads, shape=(3, 3, 16, 8), geometry=geometry))
-    back = back.lower(maps, grads).compile()
-before = np.asarray(small(maps, kernel))
-for call, arrays in ((far, (maps, kernel)), (back, (maps, grads))) * 3:
+    back = jax.jit(lambda x, grads: cpu_native.kernel_gradient(x, grads, (3, 3, 16, 8), geometry))
+    back = back.lower(x, grads).compile()
+before = np.asarray(small(x, kernel))
+for call, arrays in ((far, (x, kernel)), (back, (x, grads))) * 3:
     try:
         jax.block_until_ready(call(*arrays))
     except Exception as error:
         print(str(error).splitlines()[0])
-print(np.array_equal(before, np.asarray(small(maps, kernel))))
+print(np.array_equal(before, np.asarray(small(x, kernel))))
 """
 
 
 def test_a_task_without_memory_is_an_exception_and_the_next_call_works(kernels_built):
-    """In a process of its own: it used to end there, by std::terminate or a segmentation fault."""
+    """Runs in a process of its own, since the failure would end it (std::terminate, segmentation fault)."""
     done = subprocess.run([sys.executable, "-c", NO_MEMORY], capture_output=True, text=True, timeout=120)
     *errors, same = done.stdout.splitlines() or [""]
     assert (done.returncode, len(errors), same) == (0, 6, "True"), done.stderr
@@ -179,7 +179,7 @@ def test_a_task_without_memory_is_an_exception_and_the_next_call_works(kernels_b
 
 @pytest.fixture
 def fresh(monkeypatch):
-    """Lets `native` look again whether XLA takes the kernels, in the test and after it."""
+    """Makes `cpu_native` ask again whether XLA accepts the native ops, in the test and after it."""
 
     def forget():
         for function in (cpu_native.missing, implementation._warn):
@@ -197,7 +197,7 @@ def _trace(platform=None):
     return traced.lower(lowering_platforms=(platform or "cpu",)).as_text()
 
 
-def test_kernels_that_xla_refuses_are_left_out_and_said_once(kernels_built, fresh, caplog):
+def test_ops_that_xla_refuses_are_left_out_with_one_warning(kernels_built, fresh, caplog):
     def refuse(*_, **__):
         raise ValueError("API version (9.9) is incompatible\nand more")
 
@@ -217,7 +217,7 @@ def test_kernels_that_xla_refuses_are_left_out_and_said_once(kernels_built, fres
     assert f"compiled for jaxlib {cpu_native._native.jaxlib}," in message
 
 
-def test_kernels_that_were_not_built_are_said_once_and_only_where_they_are_missed(fresh, caplog):
+def test_ops_that_were_not_built_give_one_warning_and_only_where_they_would_run(fresh, caplog):
     fresh.setattr(cpu_native, "_native", None)
     fresh.setattr(cpu_native, "_import_error", ModuleNotFoundError("_native"))
     with implementation.override("xla"):
@@ -237,14 +237,14 @@ def test_kernels_that_were_not_built_are_said_once_and_only_where_they_are_misse
     ]
 
 
-def test_kernels_that_cannot_be_loaded_say_why(fresh):
+def test_ops_that_cannot_be_loaded_say_why(fresh):
     fresh.setattr(cpu_native, "_native", None)
     fresh.setattr(cpu_native, "_import_error", ImportError("undefined symbol: vexp"))
     assert cpu_native.missing() == "the compiled ones cannot be loaded (undefined symbol: vexp)"
 
 
-def test_importing_hands_nothing_to_xla(fresh):
-    """What XLA refuses before its CPU backend runs keeps the backend from starting, and so every model."""
+def test_importing_registers_nothing_with_xla(fresh):
+    """A handler that XLA refuses when its CPU backend starts keeps the backend, and so every model, from running."""
     calls = []
     fresh.setattr(jax.ffi, "register_ffi_target", lambda name, *_, **__: calls.append(name))
     spec = importlib.util.spec_from_file_location("native_again", cpu_native.__file__)

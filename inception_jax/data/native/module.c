@@ -1,24 +1,27 @@
-/* inception_jax.data._jpeg: a part of a JPEG, decoded and resized, with the same bytes as Pillow gives.
+/* inception_jax.data._jpeg: decodes a region of a JPEG and resizes it, to the same bytes as Pillow gives.
 
-   What this does not do it declines by returning None, for Pillow to judge: no JPEG of 8 bits, CMYK, damaged data.
+   It returns None for what it leaves to Pillow: files other than JPEGs of 8 bits, CMYK, and damaged data.
+     jpeg_region.c  decodes the rows of the region, by libjpeg-turbo
+     huffman.c      replaces libjpeg-turbo's decoder of Huffman codes
+     resample.c     resizes the rows as they come
 */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "decode.h"
-#include "entropy.h"
+#include "huffman.h"
+#include "jpeg_region.h"
 #include "resample.h"
 
-static void take_row(void *resampler, int y, const uint8_t *row) { narrow_row(resampler, y, row); }
+static void take_row(void *resampler, int y, const uint8_t *row) { add_row(resampler, y, row); }
 
-/* Fills `out` [size, size, 3]; returns 0 if the file is not for us, or memory ran out. */
+/* Fills `out` [size, size, 3]. Returns 0 if the file is left to Pillow, or memory ran out. */
 static int crop_resize(const Py_buffer *data, Box box, int size, Filter filter, int mirror, uint8_t *out) {
     Jpeg *jpeg = open_jpeg(data->buf, data->len);
     Resampler *resampler = NULL;
     if (jpeg && box.right <= width_of(jpeg) && box.bottom <= height_of(jpeg))
         resampler = open_resampler(box.right - box.left, box.bottom - box.top, size, filter, mirror);
     int done = resampler && decode_box(jpeg, box, take_row, resampler);
-    if (done) finish(resampler, out);
+    if (done) finish_image(resampler, out);
     if (resampler) close_resampler(resampler);
     if (jpeg) close_jpeg(jpeg);
     return done;
@@ -62,7 +65,7 @@ static PyObject *py_crop_resize(PyObject *module, PyObject *args) {
 
 static PyMethodDef methods[] = {
     {"size", py_size, METH_VARARGS,
-     "size(encoded) -> (width, height), or None if it is no JPEG that can be read in part."},
+     "size(encoded) -> (width, height), or None if it is no JPEG of which a region can be decoded."},
     {"crop_resize", py_crop_resize, METH_VARARGS,
      "crop_resize(encoded, (left, top, right, bottom), size, filter, mirror) -> bytearray of [size, size, 3], or None."
      "\n\nfilter: 0 nearest, 1 area, 2 bilinear, 3 bicubic."},
@@ -73,6 +76,6 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_jpeg", NULL, -1
 
 PyMODINIT_FUNC PyInit__jpeg(void) {
     PyObject *module = PyModule_Create(&definition);
-    if (module && PyModule_AddIntConstant(module, "SPEEDS_UP", SPEEDS_UP)) Py_CLEAR(module);
+    if (module && PyModule_AddIntConstant(module, "SPEEDS_UP", FAST_HUFFMAN)) Py_CLEAR(module);
     return module;
 }

@@ -1,4 +1,4 @@
-/* Rows of pixels to a square image, the same as Pillow's. */
+/* Resizes an image to a square, row by row, to the same bytes as Pillow. */
 #ifndef RESAMPLE_H
 #define RESAMPLE_H
 
@@ -8,14 +8,14 @@ typedef enum { NEAREST, AREA, BILINEAR, BICUBIC } Filter;
 
 typedef struct Resampler Resampler;
 
-/* Of width x height pixels to size x size, mirrored left to right or not. Returns NULL if memory ran out. */
+/* From width x height pixels to size x size, mirrored left to right or not. Returns NULL if memory ran out. */
 Resampler *open_resampler(int width, int height, int size, Filter filter, int mirror);
 void close_resampler(Resampler *resampler);
 
-/* Takes row y: red, green, blue and padding. */
-void narrow_row(Resampler *resampler, int y, const uint8_t *row);
+/* Takes row y: for each pixel red, green, blue and a byte of padding. */
+void add_row(Resampler *resampler, int y, const uint8_t *row);
 
 /* Fills `out` [size, size, 3] after the last row. */
-void finish(Resampler *resampler, uint8_t *out);
+void finish_image(Resampler *resampler, uint8_t *out);
 
 #endif

@@ -68,7 +68,7 @@ DEFINE_TASK(moments, Moments)
 //     passed = dy where (x - mean) * scale + bias > low, else 0
 //     dx     = passed * scale
 //
-// and, summed over the pixels of a group, dbias = sum(passed), dscale = sum(passed * (x - mean)), dmean = -scale * dbias.
+// and, over the pixels of a group, dbias = sum(passed), dscale = sum(passed * (x - mean)) and dmean = -scale * dbias.
 struct DeferredNormGradient {
   Input input;
   const float* out_gradient;  // dy

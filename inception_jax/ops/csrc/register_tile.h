@@ -25,26 +25,28 @@ namespace native_ops {
 constexpr int64_t kBlockFeatures = 32;  // features of a block of packed weights: two vectors of AVX-512
 constexpr int64_t kSliceFeatures = 64;  // features of a slice of an output gradient, which one task reads
 
+// A vector of kLanes floats, and the same in memory, where it may start at any float.
 template <int kLanes>
 struct VectorOf {
-  typedef float type __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
+  typedef float type __attribute__((vector_size(kLanes * sizeof(float))));
+  typedef float in_memory __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
 };
 
 template <int kLanes>
-ALWAYS_INLINE typename VectorOf<kLanes>::type& as_vector(float* values) {
-  return *reinterpret_cast<typename VectorOf<kLanes>::type*>(values);
+ALWAYS_INLINE typename VectorOf<kLanes>::type load_lanes(const float* values) {
+  return *reinterpret_cast<const typename VectorOf<kLanes>::in_memory*>(values);
 }
 
 template <int kLanes>
-ALWAYS_INLINE typename VectorOf<kLanes>::type as_vector(const float* values) {
-  return *reinterpret_cast<const typename VectorOf<kLanes>::type*>(values);
+ALWAYS_INLINE void store_lanes(float* out, const typename VectorOf<kLanes>::type& vector) {
+  *reinterpret_cast<typename VectorOf<kLanes>::in_memory*>(out) = vector;
 }
 
 // Stores the first `count` lanes, or all of them if `count` is larger.
 template <int kLanes>
 ALWAYS_INLINE void store_lanes(float* out, const typename VectorOf<kLanes>::type& vector, int64_t count) {
   if (count >= kLanes) {
-    as_vector<kLanes>(out) = vector;
+    store_lanes<kLanes>(out, vector);
   } else if (count > 0) {
     std::memcpy(out, &vector, count * sizeof(float));
   }
@@ -95,7 +97,7 @@ struct RegisterTile {
     for (int64_t k = 0; k < x.runs; ++k, run += x.run_step) {
       for (int64_t i = 0; i < x.run_length; ++i, weights += kBlockFeatures) {
         Vector factors[kVectors];
-        UNROLL for (int v = 0; v < kVectors; ++v) factors[v] = as_vector<kLanes>(weights + v * kLanes);
+        UNROLL for (int v = 0; v < kVectors; ++v) factors[v] = load_lanes<kLanes>(weights + v * kLanes);
         UNROLL for (int row = 0; row < kRows; ++row) {
           float value = run[row * x.row_step + i];
           UNROLL for (int v = 0; v < kVectors; ++v) sums[row][v] += value * factors[v];
@@ -114,7 +116,7 @@ struct RegisterTile {
     Vector sums[kRows][kVectors];
     UNROLL for (int row = 0; row < kRows; ++row) {
       UNROLL for (int v = 0; v < kVectors; ++v) {
-        sums[row][v] = as_vector<kLanes>(out + row * kSliceFeatures + v * kLanes);
+        sums[row][v] = load_lanes<kLanes>(out + row * kSliceFeatures + v * kLanes);
       }
     }
     const float* first = x.values;
@@ -122,7 +124,7 @@ struct RegisterTile {
       const float* values = first;
       for (int64_t i = 0; i < x.columns; ++i, values += x.column_step, gradients += kSliceFeatures) {
         Vector factors[kVectors];
-        UNROLL for (int v = 0; v < kVectors; ++v) factors[v] = as_vector<kLanes>(gradients + v * kLanes);
+        UNROLL for (int v = 0; v < kVectors; ++v) factors[v] = load_lanes<kLanes>(gradients + v * kLanes);
         UNROLL for (int row = 0; row < kRows; ++row) {
           float value = values[row];
           UNROLL for (int v = 0; v < kVectors; ++v) sums[row][v] += value * factors[v];
@@ -131,7 +133,7 @@ struct RegisterTile {
     }
     UNROLL for (int row = 0; row < kRows; ++row) {
       UNROLL for (int v = 0; v < kVectors; ++v) {
-        as_vector<kLanes>(out + row * kSliceFeatures + v * kLanes) = sums[row][v];
+        store_lanes<kLanes>(out + row * kSliceFeatures + v * kLanes, sums[row][v]);
       }
     }
   }

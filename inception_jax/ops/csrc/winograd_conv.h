@@ -71,8 +71,8 @@ ALWAYS_INLINE void transform_products(const WinogradConv& op, const float* produ
         Vector columns[4][2];  // column j of A^T m
         UNROLL for (int j = 0; j < 4; ++j) {
           const float* m = tile + j * position_step + f;
-          Vector m0 = as_vector<kLanes>(m), m1 = as_vector<kLanes>(m + 4 * position_step);
-          Vector m2 = as_vector<kLanes>(m + 8 * position_step), m3 = as_vector<kLanes>(m + 12 * position_step);
+          Vector m0 = load_lanes<kLanes>(m), m1 = load_lanes<kLanes>(m + 4 * position_step);
+          Vector m2 = load_lanes<kLanes>(m + 8 * position_step), m3 = load_lanes<kLanes>(m + 12 * position_step);
           times_at(m0, m1, m2, m3, columns[j]);
         }
         UNROLL for (int i = 0; i < 2; ++i) {

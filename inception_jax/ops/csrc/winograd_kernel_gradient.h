@@ -83,7 +83,7 @@ ALWAYS_INLINE void transform_out_gradient(const WinogradKernelGradient& op, cons
             if (y + i >= s.out_height || x + j >= s.out_width) continue;
             const float* from = gradient + (i * s.out_width + j) * s.features + f;
             if (features - f >= kLanes) {
-              dy[i][j] = as_vector<kLanes>(from);
+              dy[i][j] = load_lanes<kLanes>(from);
             } else {
               std::memcpy(&dy[i][j], from, (features - f) * sizeof(float));
             }
@@ -94,7 +94,7 @@ ALWAYS_INLINE void transform_out_gradient(const WinogradKernelGradient& op, cons
         UNROLL for (int i = 0; i < 4; ++i) {
           Vector row[4];
           times_a(columns[0][i], columns[1][i], row);
-          UNROLL for (int j = 0; j < 4; ++j) as_vector<kLanes>(tile + (i * 4 + j) * position_step + f) = row[j];
+          UNROLL for (int j = 0; j < 4; ++j) store_lanes<kLanes>(tile + (i * 4 + j) * position_step + f, row[j]);
         }
       }
     }

@@ -33,8 +33,8 @@
 //
 // The gradient with respect to the input is a convolution (see direct_conv.h), so it takes this algorithm as well.
 //
-// Values that are not finite. B^T d B adds up values of a tile. One infinity makes all four outputs NaN, and values near
-// the largest float32 overflow. So each task looks whether what it wrote is finite; if not, the direct algorithm
+// Values that are not finite. B^T d B adds up values of a tile. One infinity makes all four outputs NaN, and values
+// near the largest float32 overflow. So each task checks that what it wrote is finite; if not, the direct algorithm
 // computes it again. No check of the input is needed: a sum that was infinite or NaN once never becomes finite.
 #pragma once
 
@@ -130,14 +130,14 @@ ALWAYS_INLINE void transform_input(const WinogradTiles& t, const Input& input, c
         Vector columns[4][4];  // column j of B^T d
         UNROLL for (int j = 0; j < 4; ++j) {
           const float* column = d + j * s.channels;
-          Vector d0 = as_vector<kLanes>(column), d1 = as_vector<kLanes>(column + line);
-          Vector d2 = as_vector<kLanes>(column + 2 * line), d3 = as_vector<kLanes>(column + 3 * line);
+          Vector d0 = load_lanes<kLanes>(column), d1 = load_lanes<kLanes>(column + line);
+          Vector d2 = load_lanes<kLanes>(column + 2 * line), d3 = load_lanes<kLanes>(column + 3 * line);
           times_bt(d0, d1, d2, d3, columns[j]);
         }
         UNROLL for (int i = 0; i < 4; ++i) {
           Vector row[4];
           times_bt(columns[0][i], columns[1][i], columns[2][i], columns[3][i], row);
-          UNROLL for (int j = 0; j < 4; ++j) as_vector<kLanes>(tile + (i * 4 + j) * position_step + c) = row[j];
+          UNROLL for (int j = 0; j < 4; ++j) store_lanes<kLanes>(tile + (i * 4 + j) * position_step + c, row[j]);
         }
       }
     }

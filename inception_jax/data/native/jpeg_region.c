@@ -1,17 +1,17 @@
-/* libjpeg-turbo decodes the rows and columns of a part alone, and nothing behind it; entropy.c helps it. */
-#include "decode.h"
+/* Decodes the rows and columns of a region with libjpeg-turbo, and nothing below it; huffman.c makes that faster. */
+#include "jpeg_region.h"
 
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "entropy.h"
+#include "huffman.h"
 
 #ifndef JCS_EXTENSIONS
 #error "needs libjpeg-turbo"
 #endif
 
-enum { PIXEL = 4 };
+enum { PIXEL = 4 }; /* bytes: red, green, blue and padding */
 
 struct Jpeg {
     struct jpeg_decompress_struct decoder; /* first, so that its address is that of the Jpeg */
@@ -20,13 +20,13 @@ struct Jpeg {
     uint8_t *row;
 };
 
-static void leave(j_common_ptr decoder) { longjmp(((Jpeg *)decoder)->escape, 1); }
+static void escape_on_error(j_common_ptr decoder) { longjmp(((Jpeg *)decoder)->escape, 1); }
 
-static void note(j_common_ptr decoder, int level) {
-    if (level < 0) leave(decoder); /* a warning: the data are damaged */
+static void escape_on_warning(j_common_ptr decoder, int level) {
+    if (level < 0) escape_on_error(decoder); /* a warning: the data are damaged */
 }
 
-static int is_ours(const struct jpeg_decompress_struct *decoder) {
+static int is_supported(const struct jpeg_decompress_struct *decoder) {
     J_COLOR_SPACE space = decoder->jpeg_color_space;
     return space == JCS_YCbCr || space == JCS_GRAYSCALE || space == JCS_RGB;
 }
@@ -35,13 +35,13 @@ Jpeg *open_jpeg(const uint8_t *data, size_t size) {
     Jpeg *jpeg = calloc(1, sizeof(Jpeg));
     if (!jpeg) return NULL;
     jpeg->decoder.err = jpeg_std_error(&jpeg->manager);
-    jpeg->manager.error_exit = leave;
-    jpeg->manager.emit_message = note;
+    jpeg->manager.error_exit = escape_on_error;
+    jpeg->manager.emit_message = escape_on_warning;
     if (!setjmp(jpeg->escape)) {
         jpeg_create_decompress(&jpeg->decoder);
         jpeg_mem_src(&jpeg->decoder, (unsigned char *)data, (unsigned long)size);
         jpeg_read_header(&jpeg->decoder, TRUE);
-        if (is_ours(&jpeg->decoder)) return jpeg;
+        if (is_supported(&jpeg->decoder)) return jpeg;
     }
     close_jpeg(jpeg);
     return NULL;
@@ -57,30 +57,30 @@ int width_of(const Jpeg *jpeg) { return (int)jpeg->decoder.image_width; }
 
 int height_of(const Jpeg *jpeg) { return (int)jpeg->decoder.image_height; }
 
-/* Starts decoding columns that include those of the box; returns the first. */
-static int start(struct jpeg_decompress_struct *decoder, Box box) {
+/* Starts to decode columns that include those of the box. Returns the first. */
+static int start_region(struct jpeg_decompress_struct *decoder, Box box) {
     decoder->out_color_space = JCS_EXT_RGBX;
     jpeg_start_decompress(decoder);
-    /* Colours are interpolated between neighbours, so the outermost columns decoded are not right. */
+    /* Colours are interpolated between neighbours, so the outermost columns that are decoded are wrong. */
     JDIMENSION margin = decoder->max_h_samp_factor, right = box.right + margin;
     JDIMENSION first = (JDIMENSION)box.left > margin ? box.left - margin : 0;
     JDIMENSION width = (right < decoder->output_width ? right : decoder->output_width) - first;
     jpeg_crop_scanline(decoder, &first, &width);
-    speed_up(decoder, first);
+    replace_huffman_decoder(decoder, first);
     return (int)first;
 }
 
-int decode_box(Jpeg *jpeg, Box box, Sink *sink, void *context) {
+int decode_box(Jpeg *jpeg, Box box, RowCallback *take_row, void *context) {
     struct jpeg_decompress_struct *decoder = &jpeg->decoder;
     if (setjmp(jpeg->escape)) return 0;
-    int first = start(decoder, box);
+    int first = start_region(decoder, box);
     jpeg->row = malloc((size_t)decoder->output_width * PIXEL + PIXEL);
     if (!jpeg->row) return 0;
-    uint8_t *row = jpeg->row + PIXEL; /* an aligned row would be written past the cache, and is read next */
+    uint8_t *row = jpeg->row + PIXEL; /* not aligned: the library would write past the cache what is read next */
     if (box.top) jpeg_skip_scanlines(decoder, box.top);
     for (int y = 0; y < box.bottom - box.top; y++) {
         jpeg_read_scanlines(decoder, &row, 1);
-        sink(context, y, row + (size_t)PIXEL * (box.left - first));
+        take_row(context, y, row + (size_t)PIXEL * (box.left - first));
     }
     return 1;
 }
