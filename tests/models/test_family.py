@@ -7,6 +7,7 @@ import pytest
 from inception_jax.describe import summary
 from inception_jax.models import zoo
 from tests.models import test_googlenet
+from tests.selection import networks
 
 # Parameters without and with the auxiliary head, multiply-adds. TF-slim and facenet learn no gains, one for each of the
 # channels they normalise; the figures of their originals come with and without, so both are checked.
@@ -143,7 +144,7 @@ def test_parameters_and_multiply_adds(name):
         assert round(totals["macs"] / 1e9, 3) == GIGA_MACS[name]
 
 
-@pytest.mark.parametrize("name", [name for name in COUNTS if zoo.MODELS[name].aux_heads])
+@pytest.mark.parametrize("name", networks(name for name in COUNTS if zoo.MODELS[name].aux_heads))
 def test_without_its_head_a_network_has_its_other_parameters_only(name):
     model = zoo.create_model(name, aux=False)
     shapes = jax.eval_shape(lambda key: model.init(key, jnp.zeros((1, 75, 75, 3))), jax.random.key(0))
