@@ -7,6 +7,7 @@ also in the processes that tests start.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -28,6 +29,8 @@ if jax.__version_info__ < (0, 12):  # later ones do not know the flag, and end a
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # after `nohup ... &`; processes that tests start inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST = (
     *("test_network.py", "test_pods.py", "test_family_golden.py", "test_interruptions.py", "test_rewrite.py"),

@@ -11,6 +11,7 @@ import pytest
 from inception_jax.models import zoo
 from inception_jax.version import __version__
 from inception_jax.weights.published import cards
+from tests.selection import networks
 
 
 def test_version_names_jax_too(run):
@@ -98,7 +99,7 @@ def test_summary_without_classes_is_that_of_the_body(run):
     assert found["totals"]["params_with_aux"] == found["totals"]["params"] == 6_998_552 - 1_025_000
 
 
-@pytest.mark.parametrize("name", zoo.list_models())
+@pytest.mark.parametrize("name", networks())
 def test_every_model_has_a_summary(run, name):
     code, out, _ = run("summary", name)
     assert code == 0

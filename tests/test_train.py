@@ -1,5 +1,6 @@
 """train.py as users start it: one line and an exit code for every mistake."""
 
+import contextlib
 import hashlib
 import json
 import signal
@@ -16,6 +17,8 @@ from absl import flags as absl_flags
 from inception_jax.errors import UserError
 from inception_jax.training import program
 from inception_jax.training.saved import read_variables
+from tests import processes
+from tests.selection import slow
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,9 +31,11 @@ def train(*flags, timeout=120):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--config=configs/digit.py"], "No such file or directory: 'configs/digit.py'"),
-        (["--config=configs/digits.py", "--config.batchsize=3"], "config.batchsize is unknown; nearest: batch_size"),
-        (["--config=configs/digits.py", "--config.batch_size.x=3"], "config.batch_size is no section"),
+        slow((["--config=configs/digit.py"], "No such file or directory: 'configs/digit.py'")),
+        slow(
+            (["--config=configs/digits.py", "--config.batchsize=3"], "config.batchsize is unknown; nearest: batch_size")
+        ),
+        slow((["--config=configs/digits.py", "--config.batch_size.x=3"], "config.batch_size is no section")),
         (
             ["--config=configs/digits.py", "--config.batch_size=many"],
             "error: config.batch_size is 'many'; it must be an integer.",
@@ -43,7 +48,7 @@ def train(*flags, timeout=120):
             ["--config=configs/default.py", "--config.loss.aux_weights.aux_4a=0.2"],
             "'aux_4a'\"; an override changes the weights of heads that the config file names",
         ),
-        (["--config=configs/digits.py", "digits"], "Unknown arguments: digits"),
+        slow((["--config=configs/digits.py", "digits"], "Unknown arguments: digits")),
         (["--config=configs/digits.py", "--config.data.name=mnits", "--dry_run"], "Nearest: mnist"),
     ],
 )
@@ -87,9 +92,9 @@ def test_deterministic_runs_are_equal_and_say_so(tmp_path, digits_dir):
         "--config=configs/default.py",
         "--config.model.name=short",
         "--config.batch_size=32",
-        "--config.duration=20 steps",
+        "--config.duration=4 steps",
     ]
-    config += ["--config.eval_every=20 steps", "--config.platform=cpu", f"--config.data.data_dir={digits_dir}"]
+    config += ["--config.eval_every=4 steps", "--config.platform=cpu", f"--config.data.data_dir={digits_dir}"]
     flags = ["-m", "tests.short_train", "--deterministic", f"--compile_cache={tmp_path / 'cache'}", *config]
     digests = set()
     for name in ("one", "two"):
@@ -132,6 +137,10 @@ def parsed():
         (["--config=configs/digits.py"], "--workdir is missing: the folder of the run, new or begun."),
         (["--workdir=x"], "--config is missing: a file such as configs/digits.py."),
         (["--config=configs/digit.py", "--workdir=x"], "nearest: configs/digits.py"),
+        (["--config=configs/digit.py", "--workdir=x"], "No such file or directory: 'configs/digit.py'"),
+        (["--config=configs/digits.py", "--workdir=x", "--config.batchsize=3"], "config.batchsize is unknown; nearest"),
+        (["--config=configs/digits.py", "--workdir=x", "--config.batch_size.x=3"], "config.batch_size is no section"),
+        (["--config=configs/digits.py", "--workdir=x", "digits"], "Unknown arguments: digits"),
     ],
 )
 def test_flags_that_do_not_fit_say_what_does(parsed, arguments, message, monkeypatch):
@@ -165,7 +174,7 @@ def test_help_ends_with_0():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_modules_are_imported_is_one_line(tmp_path, number):
     command = [sys.executable, "-X", "importtime", "train.py", "--config=configs/digits.py", f"--workdir={tmp_path}"]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    with processes.started(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             if "inception_jax.parallel.signals" not in line and " absl" in line:
                 break
@@ -195,20 +204,21 @@ for _ in range(2):
 def test_signals_are_answered_while_the_main_thread_is_in_c(number):
     name = signal.Signals(number).name
 
+    @contextlib.contextmanager
     def start(*arguments):
-        command = [sys.executable, "-c", STUCK, *arguments]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(number)
-        return process
+        command, pipe = [sys.executable, "-c", STUCK, *arguments], subprocess.PIPE
+        with processes.started(command, seconds=120, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(number)
+            yield process
 
     with start("before", "8") as process:
-        assert process.wait(30) == 75
+        assert process.wait() == 75
         line = process.stderr.read()
     assert line == f"{name} before the first step: nothing was trained; the same command resumes after step 8.\n"
     with start("training", "0") as process:
         assert process.stdout.readline() == f"noted {name}\n"
         process.send_signal(number)
-        assert process.wait(30) == 128 + number
+        assert process.wait() == 128 + number
         line = process.stderr.read()
     assert line == f"{name} again: ended at once; the same command resumes from the last checkpoint.\n"

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from inception_jax import list_models
 from inception_jax.bench import ops
 from inception_jax.describe import summary
 from inception_jax.models import layers, spec, zoo
 from inception_jax.models.convolution import Convolution
+from tests.selection import networks
 
 
 def traced(name, size, aux):
@@ -58,7 +58,7 @@ def listed(name, size, aux):
     return calls
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", networks())
 def test_every_shape_once(name):
     size = zoo.model_card(name).preprocess.size
     aux = name in ("googlenet", "inception_v3")

@@ -11,6 +11,7 @@ from flax import traverse_util
 from inception_jax.inference.fold_and_fuse import fold, for_inference
 from inception_jax.models import spec, zoo
 from inception_jax.weights.naming.lineages import variable_shapes
+from tests.selection import networks, slow
 
 WIDTH, SIZE = 0.1, 96
 
@@ -44,9 +45,9 @@ def _original(name):
     ("name", "platform"),
     [
         ("bn_inception", "cpu"),
-        ("inception_v2", "cpu"),
+        slow(("inception_v2", "cpu")),
         ("inception_v3", "cpu"),
-        ("inception_v3", "tpu"),
+        slow(("inception_v3", "tpu")),
         ("inception_resnet_v1", "cpu"),
         ("xception", "cpu"),
         ("googlenet", "cpu"),
@@ -77,7 +78,7 @@ def test_tpus_compute_the_same_in_bfloat16():
 
 
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])
-@pytest.mark.parametrize("name", zoo.MODELS)
+@pytest.mark.parametrize("name", networks())
 def test_parameters_are_those_the_new_table_asks_for(name, platform):
     model, variables = _network(name, aux=False)
     network = for_inference(model, variables, platform)

@@ -15,6 +15,7 @@ import pytest
 from inception_jax.models import layers, spec, xception, zoo
 from tests.models.test_golden import _assert_close, _misses, _statistics
 from tests.parity import fixtures
+from tests.selection import slow
 
 TAPS = {  # mean and standard deviation (N - 1)
     "inception_v3": {
@@ -78,6 +79,12 @@ DOUBLE_ONLY = ("inception_v4", "inception_resnet_v2", "inception_v3_fid")
 
 def _dtypes(name):
     return DTYPES[1:] if name in DOUBLE_ONLY else DTYPES
+
+
+def _by_dtype(name, *others):
+    """Returns the case of a test. In float32 `make test` runs inception_v3 only; in float64 it runs all networks."""
+    case = (name, *others)
+    return case if others[-1] == "float64" or name == "inception_v3" else slow(case)
 
 
 def _numerics(name, change=""):
@@ -146,7 +153,10 @@ def _tap(name, tap, change="", table=None):
         return _statistics(run(variables, fixtures.image(size, "float64")))
 
 
-@pytest.mark.parametrize(("name", "change", "dtype"), [(*key, dtype) for key in LOGITS for dtype in _dtypes(key[0])])
+@pytest.mark.parametrize(
+    ("name", "change", "dtype"),
+    [_by_dtype(*key, dtype) for key in LOGITS for dtype in _dtypes(key[0])],
+)
 def test_logits(name, change, dtype):
     first, total, best = LOGITS[name, change]
     logits = np.asarray(_run(name, change, dtype)[0])
@@ -156,7 +166,7 @@ def test_logits(name, change, dtype):
     assert logits.argmax() == best
 
 
-@pytest.mark.parametrize(("name", "dtype"), [(name, dtype) for name in TAPS for dtype in _dtypes(name)])
+@pytest.mark.parametrize(("name", "dtype"), [_by_dtype(name, dtype) for name in TAPS for dtype in _dtypes(name)])
 def test_endpoint_statistics(name, dtype):
     _, maps = _run(name, CHANGES.get(name, ""), dtype)
     for tap, expected in TAPS[name].items():
@@ -191,6 +201,9 @@ def test_networks_that_end_at_a_tap_have_its_golden_values(name, tap):
     _assert_close(np.array(_tap(name, tap)), np.array(TAPS[name][tap]), "float64")
 
 
+# The tests of what misses the golden values check the values, not the networks: after a change of golden values or
+# tolerances.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tap", "change"),
     [
@@ -217,9 +230,10 @@ def test_wrong_numerics_miss_the_golden_values(name, tap, change):
 )
 def test_lineages_miss_each_others_logits(name, other):
     for one, values in ((name, other), (other, name)):
-        assert _misses(_run(*one, "float32")[0][:4], LOGITS[values][0])
+        assert _misses(_run(*one, "float64")[0][:4], LOGITS[values][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["count", "epsilon", "convolutions", "pools"])
 @pytest.mark.parametrize("name", ["bn_inception", "inception_v2"])
 def test_wrong_numerics_miss_the_logits(name, change):
@@ -250,6 +264,7 @@ def _residual(name, row, **changes):
     return {row: zoo.MODELS[name].table[row]._replace(**changes)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tap", "row", "changes"),
     [

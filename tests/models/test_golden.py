@@ -13,6 +13,7 @@ import pytest
 
 from inception_jax.models import googlenet, layers, spec, zoo
 from tests.parity import fixtures
+from tests.selection import cases
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
 SLIM_STEM = spec.TORCH._replace(conv_same="tf")
@@ -143,7 +144,7 @@ def test_head_on_4a_in_evaluation(name, numerics, dtype):
     _assert_close(np.asarray(logits, np.float64).sum(), np.array(total), dtype)
 
 
-@pytest.mark.parametrize("name", ["googlenet", "googlenet_torchvision"])
+@pytest.mark.parametrize("name", cases(["googlenet", "googlenet_torchvision"], fast=["googlenet_torchvision"]))
 def test_bfloat16_is_near(name):
     numerics = zoo.MODELS[name].numerics
     model = zoo.create_model(name, dtype=jnp.bfloat16)
@@ -156,6 +157,7 @@ def _misses(found, expected):
     return np.abs(np.subtract(found, expected)).max() > 10 * TOLERANCE["float32"] * np.abs(expected).max()
 
 
+@pytest.mark.slow  # it checks the golden values, not the networks
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [

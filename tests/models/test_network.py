@@ -12,6 +12,7 @@ from inception_jax.models import endpoints, layers, spec, zoo
 from inception_jax.models.network import ModelOutput
 from tests.models.golden_rows import GOLDEN
 from tests.parity import fixtures
+from tests.selection import cases, networks
 
 CLASSES = 5
 SIZES = {  # enough for the heads, or for the last map to have a few pixels
@@ -119,7 +120,7 @@ def _largest(tree):
     return {"/".join(path): float(np.abs(leaf).max()) for path, leaf in traverse_util.flatten_dict(tree).items()}
 
 
-@pytest.mark.parametrize("name", [name for name in zoo.list_models() if name not in SAME_PARAMETERS])
+@pytest.mark.parametrize("name", networks(name for name in zoo.list_models() if name not in SAME_PARAMETERS))
 def test_every_parameter_gets_a_finite_nonzero_gradient(name):
     largest = _largest(_gradient(name)(_projections(name, "main", *GOLDEN[name].heads)))
     unseen = NO_GRADIENT.get(name, lambda _: False)
@@ -141,7 +142,7 @@ def test_heads_sit_on_the_taps_they_are_named_after(name):
     assert set(_largest(early["aux_4d"]).values()) == set(_largest(late["aux_4a"]).values()) == {0.0}
 
 
-@pytest.mark.parametrize("name", zoo.list_models())
+@pytest.mark.parametrize("name", networks())
 def test_one_output_type_in_every_mode(name):
     model, images, variables = _model(name), _images(name), _variables(name)
     evaluated = _evaluated(name).out_info
@@ -158,7 +159,7 @@ def test_one_output_type_in_every_mode(name):
     )
 
 
-@pytest.mark.parametrize("name", zoo.list_models())
+@pytest.mark.parametrize("name", networks())
 def test_endpoints_are_those_that_are_traced(name):
     """32 pixels more make exactly 32 / stride more columns, whatever pads the map."""
     table = {end.name: end for end in endpoints.trace(_model(name).table)}
@@ -170,7 +171,7 @@ def test_endpoints_are_those_that_are_traced(name):
         assert table[key] == (key, stride, channels)
 
 
-@pytest.mark.parametrize("name", zoo.list_models())
+@pytest.mark.parametrize("name", networks())
 def test_evaluation_reads_no_parameter_of_a_head(name):
     paths = ["/".join(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(_variables(name))]
     jaxpr = _evaluated(name).jaxpr.jaxpr
@@ -212,7 +213,7 @@ def test_images_that_are_no_batch_of_floats_are_refused(images):
         _model("googlenet").init(jax.random.key(0), images)
 
 
-@pytest.mark.parametrize("name", zoo.list_models())
+@pytest.mark.parametrize("name", networks())
 def test_bfloat16_computes_in_half_and_keeps_the_rest_in_float32(name):
     model, images = _model(name, dtype=jnp.bfloat16), _images(name)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
@@ -223,7 +224,7 @@ def test_bfloat16_computes_in_half_and_keeps_the_rest_in_float32(name):
     assert {leaf.dtype for leaf in (*heads, *jax.tree.leaves(updates))} == {jnp.dtype("float32")}
 
 
-@pytest.mark.parametrize("name", ["googlenet", "googlenet_torchvision"])  # LRN, batch norm
+@pytest.mark.parametrize("name", cases(["googlenet", "googlenet_torchvision"], fast=["googlenet"]))  # LRN, batch norm
 def test_bfloat16_training_outputs_are_finite(name):
     model = _model(name, dtype=jnp.bfloat16)
     for leaf in jax.tree.leaves(jax.jit(functools.partial(_train, model))(_variables(name), _images(name))):

@@ -55,9 +55,8 @@ POOLS = {
     "12, stride 5: more places than int8": (1, 13, 14, 12, 5, ((0, 6), (3, 1))),
 }
 # The kernels of `native` are for float32; without them float32 has the forms of the other dtypes.
-dtypes = pytest.mark.parametrize(
-    ("dtype", "with_kernels"), [*((name, False) for name in TOLERANCE), ("float32", True)], ids=[*TOLERANCE, "kernels"]
-)
+DTYPES = {**{name: (name, False) for name in TOLERANCE}, "kernels": ("float32", True)}
+dtypes = pytest.mark.parametrize(("dtype", "with_kernels"), DTYPES.values(), ids=DTYPES)
 
 
 @pytest.fixture(autouse=True)
@@ -114,8 +113,15 @@ def test_convolutions_and_gradients(case, dtype, with_kernels):
         _close(*both(x, kernel), dtype)
 
 
-@dtypes
-@pytest.mark.parametrize("case", POOLS.values(), ids=POOLS)
+def _pools():
+    """Yields each pool in each dtype; the one of 144 pixels a window takes long to compile."""
+    for name, case in POOLS.items():
+        for kind, dtype in DTYPES.items():
+            wide = case[3] ** 2 > 127 and kind not in ("float32", "kernels")
+            yield pytest.param(case, *dtype, id=f"{name}-{kind}", marks=[pytest.mark.slow] if wide else [])
+
+
+@pytest.mark.parametrize(("case", "dtype", "with_kernels"), _pools())
 def test_max_pools_and_gradients_with_ties(case, dtype, with_kernels):
     batch, height, width, *geometry = case
     with jax.enable_x64(True):

@@ -157,7 +157,7 @@ with implementation.override("native"):
     far = jax.jit(lambda x, kernel: ops.conv(x, kernel, FAR, ((0, FAR), (0, FAR)))).lower(x, kernel).compile()
     geometry = ops.geometry(FAR, ((0, FAR), (0, FAR)))
     grads = jnp.ones((4, 2, 2, 8))
-    back = jax.jit(lambda x, grads: cpu_native.kernel_gradient(x, grads, (3, 3, 16, 8), geometry))
+    back = jax.jit(lambda x, grads: cpu_native.kernel_gradient(x, grads, shape=(3, 3, 16, 8), geometry=geometry))
     back = back.lower(x, grads).compile()
 before = np.asarray(small(x, kernel))
 for call, arrays in ((far, (x, kernel)), (back, (x, grads))) * 3:

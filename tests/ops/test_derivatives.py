@@ -14,6 +14,7 @@ from inception_jax.models import spec, zoo
 from inception_jax.ops import convolution_and_pool, cpu_native, deferred_norm, fence, implementation
 from inception_jax.ops.derivatives import Operation
 from tests.conftest import need_native
+from tests.selection import cases
 
 TABLE = {
     "a": spec.Conv(4, (3, 3)),
@@ -244,6 +245,13 @@ CASES = [
     *(("float32", False, name) for name in IN_EVALUATION),
     *(("float64", True, name) for name in IN_FLOAT64),
 ]
+# Each kind of derivative and of vmap, and the loop; the slow cases compose the same rules.
+FAST = [
+    *(("float32", True, name) for name in ("gradient", "jacfwd", "hessian", "vmap over both", "gradient of vmap")),
+    *(("float32", True, name) for name in ("linearize and transpose", "reverse over reverse", "scan")),
+    *(("float32", False, name) for name in IN_EVALUATION),
+    *(("float64", True, name) for name in ("jvp", "hessian", "vmap over both")),
+]
 
 
 def _functions(dtype, train):
@@ -272,7 +280,7 @@ def _need_kernels():
     need_native(not cpu_native.missing(), "inception_jax.ops._native")
 
 
-@pytest.mark.parametrize(("dtype", "train", "name"), CASES)
+@pytest.mark.parametrize(("dtype", "train", "name"), cases(CASES, FAST))
 def test_transformations_are_those_of_the_plain_network(dtype, train, name):
     """In float32 by the native ops of CPUs, in float64 by those of XLA."""
     if dtype == "float32":
@@ -283,7 +291,7 @@ def test_transformations_are_those_of_the_plain_network(dtype, train, name):
         _check(run(ours, *args), run(plain, *args), dtype)
 
 
-@pytest.mark.parametrize(("name", "train"), [("jvp", False), ("forward over reverse", True)])
+@pytest.mark.parametrize(("name", "train"), cases([("jvp", False), ("forward over reverse", True)], [("jvp", False)]))
 def test_transformations_in_bfloat16(name, train):
     ours, plain, *args = _functions("bfloat16", train)
     run = jax.jit(TRANSFORMATIONS[name], static_argnums=0)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.selection import cases
 from tests.training.conftest import ROOT, flags
 
 LAUNCHERS = {
@@ -26,7 +27,7 @@ LAUNCHERS = {
 }
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", cases(LAUNCHERS, fast=["SLURM"]))
 def test_jax_finds_the_processes_of(launcher, config, tmp_path):
     job = os.getpid() + len(launcher)  # JAX makes the port of its coordinator of it
     command = [sys.executable, "-u", "tests/pods/short_run.py", "--config=configs/default.py", *flags(config)]

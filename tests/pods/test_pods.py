@@ -14,6 +14,7 @@ from inception_jax.training.checkpoints import checksums
 from inception_jax.training.writers import read_metrics
 from tests.pods.bucket import NAME
 from tests.pods.conftest import STEPS, final_state, losses
+from tests.selection import cases
 
 pytestmark = pytest.mark.usefixtures("short_network")
 
@@ -51,6 +52,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step_and_loses_nothing
     assert checksums(final_state(config, workdir)) == checksums(final_state(config, undisturbed))
 
 
+@pytest.mark.slow  # the next test kills both
 def test_a_killed_process_ends_the_others_and_one_process_resumes(pod, config, undisturbed, tmp_path):
     workdir = tmp_path / "run"
     with pod(workdir) as processes:
@@ -103,7 +105,7 @@ def test_a_fault_of_one_process_stops_all_and_names_it(pod, tmp_path):
         assert "has no split 'nothing'" in processes.log(0)
 
 
-@pytest.mark.parametrize("wrong", [0, 1])
+@pytest.mark.parametrize("wrong", cases([0, 1], fast=[1]))
 def test_the_wrong_platform_of_one_process_stops_all_and_names_it(pod, tmp_path, wrong):
     with pod(tmp_path / "run", extra={wrong: ["--config.platform=tpu"]}) as processes:
         assert processes.wait(60) == {0: 2, 1: 2}, processes.log(0) + processes.log(1)
