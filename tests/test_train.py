@@ -1,10 +1,12 @@
 """train.py as its users start it: one line and an exit code for every fault."""
 
+import contextlib
 import hashlib
 import json
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -162,10 +164,26 @@ def test_help_ends_with_0():
     assert "--workdir" in result.stdout
 
 
+@contextlib.contextmanager
+def killed_after(seconds, process):
+    """Kills a process that does not end, so that a test of its end fails and does not wait for ever."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        yield
+        process.wait()
+    finally:
+        timer.cancel()
+        process.kill()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_modules_are_imported_is_one_line(tmp_path, number):
     command = [sys.executable, "-X", "importtime", "train.py", "--config=configs/digits.py", f"--workdir={tmp_path}"]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    with (
+        subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process,
+        killed_after(120, process),
+    ):
         for line in process.stderr:
             if "inception_jax.parallel.signals" not in line and " absl" in line:
                 break
@@ -195,20 +213,24 @@ for _ in range(2):
 def test_signals_are_answered_while_the_main_thread_is_in_c(number):
     name = signal.Signals(number).name
 
+    @contextlib.contextmanager
     def start(*arguments):
         command = [sys.executable, "-c", STUCK, *arguments]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(number)
-        return process
+        with (
+            subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
+            killed_after(60, process),
+        ):
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(number)
+            yield process
 
     with start("before", "8") as process:
-        assert process.wait(30) == 75
+        assert process.wait() == 75
         line = process.stderr.read()
     assert line == f"{name} before the first step: nothing was trained; the same command resumes after step 8.\n"
     with start("training", "0") as process:
         assert process.stdout.readline() == f"noted {name}\n"
         process.send_signal(number)
-        assert process.wait(30) == 128 + number
+        assert process.wait() == 128 + number
         line = process.stderr.read()
     assert line == f"{name} again: ended at once; the same command resumes from the last checkpoint.\n"
