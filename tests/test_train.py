@@ -164,6 +164,14 @@ def test_help_ends_with_0():
     assert "--workdir" in result.stdout
 
 
+@pytest.fixture
+def interruptible():
+    """Programs that start meanwhile hear SIGINT, also where these tests run in the background and it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @contextlib.contextmanager
 def killed_after(seconds, process):
     """Kills a process that does not end, so that a test of its end fails and does not wait for ever."""
@@ -177,6 +185,7 @@ def killed_after(seconds, process):
         process.kill()
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_modules_are_imported_is_one_line(tmp_path, number):
     command = [sys.executable, "-X", "importtime", "train.py", "--config=configs/digits.py", f"--workdir={tmp_path}"]
@@ -209,6 +218,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_are_answered_while_the_main_thread_is_in_c(number):
     name = signal.Signals(number).name
