@@ -12,7 +12,7 @@ from inception_jax.cli import app
 from inception_jax.data.sources import ImageSource
 from inception_jax.errors import UserError
 from tests.data.images import encode
-from tests.data.test_parts import smooth
+from tests.data.test_jpeg_regions import smooth
 
 
 @pytest.fixture

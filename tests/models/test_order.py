@@ -63,7 +63,7 @@ def test_order(model, variables, name):
 
 
 def test_features_come_in_the_order_of_the_table():
-    body = zoo.create_model("googlenet_cifar", features_only=("5b", "3a"))
+    body = zoo.create_model("googlenet_cifar", features_only=("5b", "3a", "conv1"))
     shapes = jax.eval_shape(body.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     output = jax.eval_shape(jax.jit(body.apply), shapes, jnp.zeros((1, 32, 32, 3)))
     assert list(output.endpoints) == [end.name for end in zoo.endpoints(body)]

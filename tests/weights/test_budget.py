@@ -236,7 +236,10 @@ def test_a_library_that_hangs_crashes_or_takes_too_much(tmp_path, monkeypatch, b
     """The library is one of ours here, which does to the process that reads what others do."""
     child = tmp_path / "child.py"
     child.write_text(
-        "import types\n"
+        "import os, threading, types\n"
+        "watchdog = threading.Timer(60, os._exit, [99])\n"  # without an alarm this test fails and does not hang
+        "watchdog.daemon = True\n"
+        "watchdog.start()\n"
         "from inception_jax.weights.readers import child\n"
         f"def read(path, budget):\n    {body}\n    yield from ()\n"
         "child.importlib = types.SimpleNamespace(import_module=lambda name: types.SimpleNamespace(read=read))\n"
