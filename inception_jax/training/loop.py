@@ -109,16 +109,16 @@ class Run:
           NonFiniteLossError, Interrupted, UserError: see `train_and_evaluate`.
         """
         total = self.experiment.total_steps
-        owed = self._owes_evaluation()
-        if self.first_step >= total and not owed:
+        lacks_evaluation = self._lacks_evaluation()
+        if self.first_step >= total and not lacks_evaluation:
             self.outputs.console.print("Nothing is left to do: raise config.duration, or use another workdir.")
             return state
         sharding = batch_sharding(self.experiment.mesh)
         running: tuple[int, Any] | None = None  # the last step, and its sums on the device
         step_fn, self.eval_fn = compile_steps(self.experiment)
         with stop_signal(self.experiment.mesh) as self.stop:
-            if owed:
-                self._make_up_evaluation(state)
+            if lacks_evaluation:
+                self._evaluate_restored(state)
             batches = self.experiment.train_batches(self.first_step)
             with contextlib.closing(batches), jax.transfer_guard("disallow"):
                 self.clock.lap()
@@ -137,8 +137,8 @@ class Run:
                         self._evaluate_and_save(step, state)
         return state
 
-    def _owes_evaluation(self) -> bool:
-        """Returns whether the first step was due for an evaluation that a signal or a kill prevented.
+    def _lacks_evaluation(self) -> bool:
+        """Returns whether the restored step was due for an evaluation that a signal or a kill prevented.
 
         If metrics.jsonl has the evaluation and the checkpoint does not, it is added to the checkpoint.
         """
@@ -149,13 +149,13 @@ class Run:
             self._keep_metrics(found)
         return not found
 
-    def _make_up_evaluation(self, state: TrainState) -> None:
+    def _evaluate_restored(self, state: TrainState) -> None:
         results = self._evaluate(self.first_step, state)
         if results:
             self._keep_metrics(results)
 
     def _keep_metrics(self, results: dict[str, float]) -> None:
-        """Adds the metrics of the first step to its checkpoint if it has none, since it may be the best."""
+        """Adds the metrics of the restored step to its checkpoint if it has none, since it may be the best."""
         saved = self.checkpoints.metrics()
         if self.first_step in saved and saved[self.first_step] is None:
             self.checkpoints.add_metrics(self.first_step, results)

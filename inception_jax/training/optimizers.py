@@ -44,14 +44,14 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Returns the optimizer: gradients are clipped first, and weight decay acts on kernels only.
 
+    `rmsprop_tf` follows TensorFlow, with which the V3 and V4 papers trained: epsilon is inside the square root, the
+    accumulator starts at one, and the learning rate is applied before the momentum.
+
     Args:
       config: of the optimizer.
       schedule: the learning rate by step.
-      frozen: maps the parameters to a tree of booleans; those marked True are neither updated nor decayed, have no
-        optimizer state and do not count in the gradient norm. None: all are trained.
-
-    `rmsprop_tf` follows TensorFlow, with which the V3 and V4 papers trained: epsilon is inside the square root, the
-    accumulator starts at one, and the learning rate is applied before the momentum.
+      frozen: returns a tree of booleans for the parameters; those marked True are neither updated nor decayed, have no
+        optimizer state and do not count in the norm that is clipped. None: all are trained.
     """
     rate = _once(schedule)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
