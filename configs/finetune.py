@@ -4,8 +4,9 @@ It starts from weights or from a run. Model and width must be those of the weigh
 Hardware: one GPU or TPU chip, or a few CPU cores.
 Command: python train.py --config configs/finetune.py --workdir runs/mine --config.data.name=folder:PATH
   --config.finetune.weights=WEIGHTS --config.model.name=MODEL
-Status: reproduced at 64 pixels on 2 CPU cores, from a run on CIFAR-10: 81.2 % top-1 on 64 photographs of animals and
-  objects, of which 59.4 % are objects, after 180 steps on 192 others. Not run yet at 224 pixels.
+Status: reproduced at 224 pixels on 2 CPU cores, from a run on CIFAR-10 (48 pixels): 82.8 % top-1 on 64 photographs of
+  animals and objects after 180 steps on 192 others (standard error 4.7; the best of six evaluations 84.4 %). Always
+  guessing "object" gives 59.4 %. At 64 pixels 81.2 %.
 """
 
 import ml_collections
