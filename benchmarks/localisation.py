@@ -1,9 +1,9 @@
-"""Do class activation maps find objects that nobody pointed at? Trains on drawn shapes by their class alone, and looks.
+"""Measures how well class activation maps localise objects, after training on classes alone, on drawn shapes.
 
 Command: python -m benchmarks.localisation [--steps 600] [--json FILE] [--picture FILE.png] [--weights FILE.npz]
 
-A network of a few rows of GoogLeNet ends in a map of half the size of the image, as GoogLeNet-GAP keeps a large map.
-It is trained here; then the box of the true class's map, by the paper's threshold, is compared with that of the object.
+A network of a few rows of GoogLeNet, whose last activations have half the size of the image (GoogLeNet-GAP, too, keeps
+them large), is trained here. The box of the true class's map, at the paper's threshold, is compared with the object's.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def info() -> Info:
 
 
 def train(steps: int, seed: int) -> FewRows:
-    """Returns weights trained on fresh images at every step, from their classes alone."""
+    """Returns weights trained on new images at every step, with class labels alone."""
     source = FewRows(info(), {})
     model = source.create_model(aux=False, dropout=0.0)
     variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, SIZE, SIZE, 3)))
@@ -100,13 +100,13 @@ def train(steps: int, seed: int) -> FewRows:
 
 
 def explain(predictor: Predictor, method: Method, drawn: Sequence[shapes.Shape]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the predicted classes [N], and the heat [N, SIZE, SIZE] of the true ones."""
+    """Returns the predicted classes [N], and the heatmaps [N, SIZE, SIZE] of the true ones."""
     found = method(predictor, [shape.pixels for shape in drawn], np.array([[shape.label] for shape in drawn]))
     return found.logits.argmax(-1), on_image(heat(found.maps[:, 0]), predictor.transform.box(SIZE, SIZE), SIZE, SIZE)
 
 
 def measure(predicted: np.ndarray, heats: np.ndarray, drawn: Sequence[shapes.Shape]) -> dict[str, float]:
-    """Returns how well the boxes and masks of heat fit the objects."""
+    """Returns the localisation metrics of the boxes and masks of heatmaps."""
     labels, truths = [shape.label for shape in drawn], [shape.box for shape in drawn]
     boxes = [localisation.largest_box(each) for each in heats]
     overlaps = np.array([localisation.iou(box, truth) if box else 0 for box, truth in zip(boxes, truths, strict=True)])
@@ -125,7 +125,7 @@ def measure(predicted: np.ndarray, heats: np.ndarray, drawn: Sequence[shapes.Sha
 
 
 def draw(predictor: Predictor, drawn: Sequence[shapes.Shape], path: Path) -> None:
-    """Draws images, and under each the heat of its class with the box found there."""
+    """Draws images, and below each its heatmap with the box found."""
     figure = Figure(figsize=(1.4 * len(drawn), 3.1), layout="constrained")
     axes = figure.subplots(2, len(drawn))
     for i, (shape, each) in enumerate(zip(drawn, explain(predictor, cam.cam, drawn)[1], strict=True)):
@@ -143,10 +143,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--hardware", default="", help="words for the row")
+    parser.add_argument("--hardware", default="", help="description of the machine, for the row")
     parser.add_argument("--json", type=Path, help="append a row of figures to this file")
-    parser.add_argument("--picture", type=Path, help="draw eight of the images with their heat and boxes")
-    parser.add_argument("--weights", type=Path, help="write the variables, or read them if the file exists")
+    parser.add_argument("--picture", type=Path, help="draw eight images with heatmaps and boxes")
+    parser.add_argument("--weights", type=Path, help="write the variables, or read them and skip training if the file exists")
     args = parser.parse_args()
     if args.weights and args.weights.exists():
         with np.load(args.weights) as file:

@@ -1,6 +1,6 @@
-"""Images a second of a predictor from files to classes, and of its two parts alone, in turns.
+"""Images per second of a predictor from files to classes, and of its two stages (decoding, network) alone, in turns.
 
-Random weights: speed does not depend on them. Prints a line of JSON for benchmarks/results/inference.jsonl.
+The weights are random; speed does not depend on them. Prints a line of JSON for benchmarks/results/inference.jsonl.
 Command: python benchmarks/predict.py FOLDER
 """
 
@@ -28,7 +28,7 @@ from inception_jax.weights.naming.lineages import variable_shapes
 
 
 def random_weights(name: str) -> Weights:
-    """Returns a model of the zoo as its `init` draws it."""
+    """Returns the initial weights of a model of the zoo."""
     card = zoo.model_card(name)
     info = WeightsInfo(name, num_classes=1000, aux=False, preprocess=card.preprocess, numerics=card.numerics)
     model = info.create_model()
@@ -37,10 +37,10 @@ def random_weights(name: str) -> Weights:
 
 def measure(
     folder: Path,
-    model: Annotated[str, typer.Option(help="Of the zoo.")] = "googlenet_torchvision",
-    batch: Annotated[int, typer.Option(help="Images in a batch.")] = 32,
-    repeats: Annotated[int, typer.Option(help="Of each measurement; the median counts.")] = 3,
-    hardware: Annotated[str, typer.Option(help="What the line says of the machine.")] = "",
+    model: Annotated[str, typer.Option(help="A name of the zoo.")] = "googlenet_torchvision",
+    batch: Annotated[int, typer.Option(help="Batch size.")] = 32,
+    repeats: Annotated[int, typer.Option(help="Repetitions of each measurement; the median counts.")] = 3,
+    hardware: Annotated[str, typer.Option(help="Description of the machine, for the row.")] = "",
 ) -> None:
     """Measure on the images below a folder."""
     paths = find_images([str(folder)])
@@ -59,12 +59,12 @@ def measure(
     def end_to_end() -> None:
         list(predictor.stream(paths))
 
-    parts: dict[str, Callable[[], None]] = {"decode": decode, "device": device, "end_to_end": end_to_end}
-    seconds: dict[str, list[float]] = {name: [] for name in parts}
+    stages: dict[str, Callable[[], None]] = {"decode": decode, "device": device, "end_to_end": end_to_end}
+    seconds: dict[str, list[float]] = {name: [] for name in stages}
     for _ in range(repeats):
-        for name, part in parts.items():
+        for name, stage in stages.items():
             start = time.perf_counter()
-            part()
+            stage()
             seconds[name].append(time.perf_counter() - start)
     speeds = {name: len(paths) / statistics.median(each) for name, each in seconds.items()}
     slowest = min(speeds["decode"], speeds["device"])

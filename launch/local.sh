@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts N processes of one run on this machine, each with CPU devices of its own: what a pod does, in small.
+# Starts N processes of one run on this machine, each with CPU devices of its own, as a small stand-in for a pod.
 #
 #   launch/local.sh 2 --config configs/digits.py --workdir runs/two
 #

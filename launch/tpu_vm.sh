@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts a run on every worker of a Cloud TPU slice, or goes on with it: the same command does both.
+# Starts a run on every worker of a Cloud TPU slice, or resumes it: the same command does both.
 #
 #   PROJECT=... ZONE=... TPU=... launch/tpu_vm.sh --config configs/imagenet_googlenet.py --workdir gs://BUCKET/runs/one \
 #       --config.platform=tpu --config.data.data_dir=/mnt/imagenet

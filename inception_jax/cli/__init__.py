@@ -22,14 +22,14 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def main() -> None:
-    """Runs the command line; an expected error is one line on stderr and its exit code, 2 for a user's mistake."""
+    """Runs the command line; an expected error prints one line on stderr; a user's mistake exits with code 2."""
     try:
         with standard_streams():
             code = _run()
     except ReaderLeft as left:
         code = left.exit_code
     except EXPECTED as error:
-        code = _tell(error, error.exit_code)
+        code = _report(error, error.exit_code)
     sys.exit(code)
 
 
@@ -37,32 +37,32 @@ def _run() -> int:
     """Runs a command and returns the exit code.
 
     Raises:
-      ReaderLeft: nobody reads the output.
-      Exception: anything that is no mistake of a user, but one of ours.
+      ReaderLeft: the program that reads the output has ended.
+      Exception: a bug of this package.
     """
     try:
         return int(app(standalone_mode=False, prog_name="inception-jax") or 0)
     except ClickError as error:
-        return _tell(usage(error), error.exit_code)
+        return _report(usage(error), error.exit_code)
     except EXPECTED as error:
-        return _tell(error, error.exit_code)
+        return _report(error, error.exit_code)
     except RuntimeError as error:
         from inception_jax.parallel.devices import explain
 
         meant = explain(error)
         if not isinstance(meant, UserError):
             raise
-        return _tell(meant, meant.exit_code)
+        return _report(meant, meant.exit_code)
     except OSError as error:
-        # What commands open they name; an error without a name is theirs only if a disk is full.
+        # Errors about files name them. One without a file name is the user's only if it says that a disk is full.
         if error.filename is None and error.errno not in FULL:
             raise
         what = "" if error.filename is None else f"{error.filename}: "
-        return _tell(UserError(f"{what}{error.strerror or error}."), UserError.exit_code)
+        return _report(UserError(f"{what}{error.strerror or error}."), UserError.exit_code)
 
 
-def _tell(error: object, code: int) -> int:
-    """Prints an error, if it has words, and returns the exit code."""
+def _report(error: object, code: int) -> int:
+    """Prints an error, unless its message is empty, and returns the exit code."""
     if text := printable(error):
         print(f"inception-jax: {text}", file=sys.stderr)
     return code

@@ -1,4 +1,4 @@
-"""What the commands share: the program itself, its errors, its tables."""
+"""Shared by all commands: the typer application, its errors, its tables."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from inception_jax.errors import UserError, printable
 from inception_jax.paths import user_path
 from inception_jax.version import __version__
 
-LARGEST = 2**31 - 1  # of any whole number on a command line; libraries take more apart, or allocate it
+LARGEST = 2**31 - 1  # of any number on a command line; libraries truncate larger ones, or try to allocate them
 ClickError: Any = typer.BadParameter.__mro__[2]
-"""What a command line raises that does not fit the options; typer keeps the class to itself."""
+"""The error of a command line that does not fit the options; typer does not export the class."""
 
 
 class _Plain:
-    """Shows brackets in help as they are written: typer would take "[tpu]" for markup, and show nothing."""
+    """Escapes brackets in help texts, because typer takes "[tpu]" for markup and does not show it."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         if getattr(self, "rich_markup_mode", None) != "rich":
@@ -47,7 +47,7 @@ class _Plain:
 
 
 class Command(_Plain, TyperCommand):
-    """A command that checks what all of them refuse before it starts: absurd numbers, and paths that are none."""
+    """A command that first checks its options for numbers out of range and for invalid paths."""
 
     def invoke(self, ctx: Any) -> Any:
         for param in self.params:
@@ -95,23 +95,23 @@ def options(
 
 
 def _checked(option: str, value: Any) -> Any:
-    """Returns a value of the command line, of a path the one that is meant.
+    """Returns a value of the command line; of a path, with "~" expanded.
 
     Raises:
-      UserError: it is no value for any command.
+      UserError: a number out of range, or an invalid path.
     """
     if isinstance(value, int | float) and not abs(value) <= LARGEST:  # NaN, too
         raise UserError(f"{option} is {value}; it must be {-LARGEST:,} ... {LARGEST:,}.")
     try:
         if isinstance(value, str) and value.removeprefix("folder:").startswith("~"):
-            user_path(value.removeprefix("folder:"))  # weights, data and images are words or paths; these are paths
+            user_path(value.removeprefix("folder:"))  # weights, data and images are names or paths; these are paths
         return user_path(value) if isinstance(value, Path) else value
     except UserError as error:
         raise UserError(f"{option}: {error}") from error
 
 
 def _given(param: Any) -> str | None:
-    """Returns the word that an option has on the command line; None if it is not there just once."""
+    """Returns the argument of an option as it was typed; None unless the option occurs once."""
     words, names = sys.argv[1:], tuple(getattr(param, "opts", ()))
     found = [after for word, after in itertools.pairwise([*words, ""]) if word in names]
     found += [word.partition("=")[2] for word in words if word.partition("=")[0] in names and "=" in word]
@@ -119,7 +119,7 @@ def _given(param: Any) -> str | None:
 
 
 def usage(error: Any) -> str:
-    """Returns a `ClickError` in one line, "" where help was shown instead."""
+    """Returns the message of a `ClickError` in one line; "" where help was shown instead."""
     text = " ".join(error.format_message().split())
     given = _given(getattr(error, "param", None))
     if text.startswith("Invalid value") and given is not None and repr(given) not in text:
@@ -131,7 +131,7 @@ def usage(error: Any) -> str:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns the ValueErrors by which models refuse their arguments into errors for the user."""
+    """Turns a ValueError about arguments, as models raise, into a `UserError`."""
     try:
         yield
     except ValueError as error:
@@ -146,7 +146,7 @@ def use_cpu_only() -> None:
 
 
 class PlainTable(Table):
-    """A table whose cells are shown as they are: names are no markup, and what does not print is escaped."""
+    """A table that shows cells verbatim: names are not markup, and unprintable characters are escaped."""
 
     def add_column(self, header: Any = "", **settings: Any) -> None:  # type: ignore[override]
         super().add_column(_text(header), **settings)
@@ -160,7 +160,7 @@ def _text(cell: Any) -> Any:
 
 
 def table(*columns: str, left: tuple[str, ...]) -> Table:
-    """Returns an empty table; `left` aligns words to the left; summaries and branches may wrap."""
+    """Returns an empty table. Columns in `left` are aligned to the left; "summary" and "branches" may wrap."""
     gap = 2 if Console().width >= 100 else 1
     table = PlainTable(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap - 1, 0, 0))
     for column in columns:

@@ -302,5 +302,5 @@ def _print_compile(row: Row) -> None:
 
 
 def _most(counts: dict[str, int]) -> str:
-    """Returns the six most frequent names with their counts, as text."""
+    """Returns the six largest counts with their names, as text."""
     return ", ".join(f"{count:,} {name}" for name, count in list(counts.items())[:6])

@@ -1,4 +1,4 @@
-"""The command that measures how often a network is right."""
+"""`inception-jax evaluate`: accuracy and localisation of a network on a labelled set."""
 
 from __future__ import annotations
 
@@ -37,23 +37,24 @@ if TYPE_CHECKING:
     from inception_jax.inference.evaluation import Evaluation
     from inception_jax.inference.predictor import Predictor
 
-MISTAKES = 100  # in evaluation.json
+MISTAKES = 100  # listed in evaluation.json
 FILES = ("evaluation.json", "confusion.png", "mistakes.png")
-LOCATED = ("located.png", "boxes.csv")  # where objects are looked for, too
+LOCATED = ("located.png", "boxes.csv")  # with --localization or --masks
 
 
 Data = Annotated[
-    str | None, typer.Option("--data", help="digits, a TFDS name, or folder:PATH; of a run its own, if none.")
+    str | None, typer.Option("--data", help="digits, a TFDS name, or folder:PATH; by default that of the run.")
 ]
 DataDir = Annotated[str | None, typer.Option("--data-dir", help="Where TFDS keeps prepared data.")]
 Split = Annotated[
     str | None,
-    typer.Option("--split", help="Of the data set; validation, or that of the run's own evaluation, if none."),
+    typer.Option("--split", help="Split of the data set; by default that of the run's evaluation, or validation."),
 ]
 Ensemble = Annotated[
-    list[str] | None, typer.Option("--ensemble", help="More weights or runs to average with; repeat it.")
+    list[str] | None,
+    typer.Option("--ensemble", help="More weights or runs, whose probabilities are averaged; repeat it."),
 ]
-Crops = Annotated[int, typer.Option("--crops", help="Views of each image: 1, 10 or 144.", min=1)]
+Crops = Annotated[int, typer.Option("--crops", help="Multi-crop evaluation: 1, 10 or 144 crops of each image.", min=1)]
 Boxes = Annotated[
     Path | None, typer.Option("--localization", help="Boxes of the objects: a folder of .xml files, or a .csv.")
 ]
@@ -61,12 +62,12 @@ Masks = Annotated[
     Path | None, typer.Option("--masks", help="A folder of masks, NAME.png: 0 background, i + 1 class i.")
 ]
 Threshold = Annotated[
-    float, typer.Option(min=0, help="Of boxes and masks: share of the largest value of a class activation map.")
+    float, typer.Option(min=0, help="Boxes and masks: threshold, as a share of the map's largest value.")
 ]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="A folder for evaluation.json and pictures.")]
 OwnExif = Annotated[
     bool | None,
-    typer.Option("--exif/--no-exif", help="Turn images as their EXIF data say; of its own data as the run, if none."),
+    typer.Option("--exif/--no-exif", help="Apply the EXIF orientation; by default as the run did on its data."),
 ]
 
 
@@ -93,7 +94,7 @@ def evaluate(
     dtype: DtypeOption = Dtype.FLOAT32,
     exif: OwnExif = None,
 ) -> None:
-    """Measure top-1, top-5 and loss on every image of a labelled set, and how well maps of the classes find objects."""
+    """Measure top-1, top-5 and loss on a labelled set; with boxes or masks, also localisation by class activation maps."""
     from inception_jax.data.sources import open_source
     from inception_jax.explain.localisation import check_threshold
     from inception_jax.inference import evaluation
@@ -131,7 +132,7 @@ def evaluate(
 def _localiser(
     member: Predictor, localization: Path | None, masks: Path | None, threshold: float, source: ImageSource
 ) -> Localiser | None:
-    """Returns what looks for objects; None if neither boxes nor masks are given."""
+    """Returns the evaluation of localisation; None if neither boxes nor masks are given."""
     from inception_jax.explain.annotations import read_boxes
     from inception_jax.explain.wsol import Localiser
 
@@ -150,7 +151,7 @@ def _report(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Writes and prints what was found; figures are printed also where a file cannot be written."""
+    """Writes and prints the results; they are printed even if a file cannot be written."""
     written: list[str] = []
     with _late_errors() as late:
         with late():
@@ -170,10 +171,12 @@ class _Data(NamedTuple):
 
 
 def _which_data(given: _Data, network: str | Path | None) -> tuple[str, str, str | None, bool]:
-    """Returns what is given; what is not is as the run evaluated, which is said on stderr.
+    """Returns data set, split, folder and EXIF setting; what is not given is that of the run's evaluation.
+
+    The choice is printed on stderr.
 
     Raises:
-      UserError: the data are not given, and the network is no run, which would say them.
+      UserError: the data set is not given, and the network is not a run.
     """
     from inception_jax.training.saved import is_run
 
@@ -193,7 +196,7 @@ def _which_data(given: _Data, network: str | Path | None) -> tuple[str, str, str
 
 @contextlib.contextmanager
 def _late_errors() -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """Yields what keeps the error of a user of a block; behind all blocks they are raised, as one."""
+    """Yields a context manager that collects `UserError`s; at the end they are raised as one."""
     errors: list[UserError] = []
 
     @contextlib.contextmanager
@@ -208,13 +211,13 @@ def _late_errors() -> Iterator[Callable[[], AbstractContextManager[None]]]:
         raise UserError(" ".join(map(str, errors))) from errors[0]
 
 
-def _check_outputs(folder: Path, overwrite: bool, looks: bool) -> None:
-    """Makes the folder of the results, and raises a `UserError` if one of them could not be written into it."""
+def _check_outputs(folder: Path, overwrite: bool, localises: bool) -> None:
+    """Makes the folder of the results; raises a `UserError` if one of the files cannot be written there."""
     try:
         user_path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{printable(folder)} cannot be created: {error.strerror}.") from error
-    for name in (*FILES, *(LOCATED if looks else ())):
+    for name in (*FILES, *(LOCATED if localises else ())):
         check_output(folder / name, overwrite)
 
 
@@ -226,7 +229,7 @@ def _write(
     localiser: Localiser | None,
     overwrite: bool,
 ) -> list[str]:
-    """Writes the record, pictures, and the boxes that were found; returns a line that names the files."""
+    """Writes the record, the pictures and the boxes; returns a line that names the files."""
     from inception_jax.explain import evaluation_plots, plots
     from inception_jax.explain.annotations import write_boxes
 
@@ -243,7 +246,7 @@ def _write(
 
 
 def _lines(record: dict[str, Any]) -> list[str]:
-    """Returns the record in words."""
+    """Returns the lines that are printed of a record."""
     from inception_jax.training.curves import accuracy
 
     crops, located, data = record["crops"], record.get("localisation", {}), printable(record["data"])

@@ -1,4 +1,4 @@
-"""Commands that hand a trained network on: to other programs, and to a web page."""
+"""`inception-jax export` and `demo`: a network in one file, and behind a web page."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ def export(
 @app.command("demo")
 def demo(
     weights: Annotated[
-        list[str] | None, typer.Option(help="A file, or the id of published weights; any number.")
+        list[str] | None, typer.Option(help="A file, or the id of published weights; repeat it.")
     ] = None,
-    workdir: Annotated[list[Path] | None, typer.Option(help="The folder of a run of ours; any number.")] = None,
+    workdir: Annotated[list[Path] | None, typer.Option(help="The folder of a run of train.py; repeat it.")] = None,
     host: Annotated[
-        str, typer.Option(help="Whom to serve: 127.0.0.1 this machine, 0.0.0.0 every one that reaches it.")
+        str, typer.Option(help="Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for the network.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 7860,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 7860,
     unverified: Unverified = False,
     preprocess: Input = None,
     classes: ClassFile = None,
 ) -> None:
-    """Serve a web page on this machine: drop an image, see the likeliest classes."""
+    """Serve a web page that classifies images dropped on it."""
     if not weights and not workdir:
         raise UserError("Name at least one network: --weights, or --workdir.")
     from inception_jax.demo import app as web
@@ -84,7 +84,7 @@ def demo(
 
 
 def _named(loaded: Mapping[str, Weights]) -> dict[str, Weights]:
-    """Returns weights by the name of their model; where several are of one, by their source, too."""
+    """Returns weights by the name of their model, with the source added where several are of one model."""
     models = [each.info.model for each in loaded.values()]
     return {
         each.info.model if models.count(each.info.model) == 1 else f"{each.info.model} ({source})": each

@@ -1,4 +1,4 @@
-"""The options by which commands name a network, and what they give."""
+"""Options of commands that name a network, and the loading of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Dtype(StrEnum):
-    """What the network computes in."""
+    """The dtype that the network computes in."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -28,22 +28,25 @@ WeightsOption = Annotated[
 Workdir = Annotated[
     Path | None, typer.Option("--workdir", help="The folder of a run of train.py: its best checkpoint.")
 ]
-Model = Annotated[str | None, typer.Option("--model", help="Whose weights they are; found by names where one fits.")]
-Unverified = Annotated[bool, typer.Option("--unverified", help="Take a file that is no published one.")]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="The model of the weights; by default found from the names of the tensors."),
+]
+Unverified = Annotated[
+    bool, typer.Option("--unverified", help="Accept a file whose checksum is not that of published weights.")
+]
 Input = Annotated[
     str | None,
     typer.Option(
         "--preprocess",
-        help="How the input of a file of others is made: inception, imagenet, caffe, or 'mean=0.5;std=0.5;size=299'.",
+        help="Input of weights of others: inception, imagenet, caffe, or 'mean=0.5;std=0.5;size=299'.",
     ),
 ]
 ClassFile = Annotated[Path | None, typer.Option("--classes", help="A text file of class names, one a line, in order.")]
-Batch = Annotated[int, typer.Option("--batch", help="Images that are computed at once.", min=1)]
-DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Of the computation; bfloat16 for accelerators.")]
+Batch = Annotated[int, typer.Option("--batch", help="Batch size.", min=1)]
+DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Dtype of the computation; bfloat16 for accelerators.")]
 
-Exif = Annotated[
-    bool, typer.Option("--exif/--no-exif", help="Turn images as their EXIF data say, or read their pixels as stored.")
-]
+Exif = Annotated[bool, typer.Option("--exif/--no-exif", help="Apply the EXIF orientation, or read pixels as stored.")]
 
 
 def load_weights(

@@ -1,4 +1,4 @@
-"""The command that names what images show."""
+"""`inception-jax predict`: the most likely classes of images."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def predict(
     workdir: Workdir = None,
     model: Model = None,
     k: Annotated[
-        int | None, typer.Option("-k", help="How many classes to show; 5 if there are as many.", min=1)
+        int | None, typer.Option("-k", help="How many classes to show; by default 5, or all if there are fewer.", min=1)
     ] = None,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
@@ -54,7 +54,7 @@ def predict(
     dtype: DtypeOption = Dtype.FLOAT32,
     exif: Exif = True,
 ) -> None:
-    """Print the likeliest classes of images; exit code 1 if some cannot be read."""
+    """Print the most likely classes of images; exit code 1 if some cannot be read."""
     from inception_jax.data.transforms import BrokenImage
     from inception_jax.inference.files import find_images
 
@@ -93,7 +93,7 @@ def _print_json(path: Path, prediction: Prediction) -> None:
 
 
 def _csv_printer() -> Printer:
-    """Prints the header and returns what prints a row for each class of an image."""
+    """Prints the header and returns a function that prints a row for each class of an image."""
     rows = csv.writer(sys.stdout, lineterminator="\n")
     rows.writerow(("image", "rank", "index", "label", "probability"))
 
@@ -105,7 +105,7 @@ def _csv_printer() -> Printer:
 
 
 def _table_printer(paths: list[Path]) -> Printer:
-    """Returns what prints an image and its classes below each other."""
+    """Returns a function that prints an image and its classes, one a line."""
     width = max(len(printable(path)) for path in paths)
 
     def show(path: Path, prediction: Prediction) -> None:

@@ -1,4 +1,4 @@
-"""How far a command is, on stderr: a bar with the time left on a terminal, now and then a line in a log."""
+"""Progress of a command on stderr: a bar with the time left on a terminal, an occasional line in a log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def progress(total: int) -> Iterator[Callable[[], None]]:
         rich.progress.TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
         transient=True,
-        redirect_stdout=sys.stdout.isatty(),  # else rich would take what goes to a pipe, too
+        redirect_stdout=sys.stdout.isatty(),  # otherwise rich would also capture output to a pipe
         disable=not console.is_terminal,
     )
     task = bar.add_task("", total=total)
@@ -51,7 +51,7 @@ def progress(total: int) -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def doing(text: str) -> Iterator[None]:
-    """Says what takes long meanwhile: with the time gone by on a terminal, as a line in a log."""
+    """Shows a text during a long operation: with the elapsed time on a terminal, as one line in a log."""
     text, console = printable(text), rich.console.Console(stderr=True, highlight=False)
     columns = rich.progress.SpinnerColumn(), rich.progress.TextColumn("{task.description}", markup=False)
     clock = rich.progress.TimeElapsedColumn()

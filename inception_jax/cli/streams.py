@@ -1,4 +1,4 @@
-"""The standard streams: what they cannot encode is escaped, and one that fails ends the program in one line."""
+"""The standard streams: characters they cannot encode are escaped; a failing stream ends the program in one line."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ NAMES = ("stdin", "stdout", "stderr")
 
 
 class ReaderLeft(Exception):
-    """The program that reads our output has ended, as `head` does. No error: nobody wants the rest."""
+    """The program that reads our output has ended, as `head` does; this is not an error."""
 
-    exit_code = 141  # of programs that SIGPIPE ends
+    exit_code = 141  # that of a program ended by SIGPIPE
 
 
 class Guarded:
-    """A text stream that never raises for a name, and whose failure is no `OSError` as that of any other file is.
+    """A text stream that can write any name, and whose failure is a `UserError` rather than an `OSError`.
 
     Args:
-      stream: what it writes to.
+      stream: the stream to write to.
       name: of the stream, for messages.
-      quiet: whether a failure is silent, as on stderr, where nothing can be said about it.
+      quiet: whether to ignore failures, as on stderr, where they cannot be reported.
     """
 
     def __init__(self, stream: TextIO, name: str, quiet: bool = False):
@@ -43,8 +43,8 @@ class Guarded:
         """Writes a text.
 
         Raises:
-          UserError: it cannot be written, because a disk is full, for instance.
-          ReaderLeft: nobody reads it.
+          UserError: it cannot be written, for example because a disk is full.
+          ReaderLeft: the reader has ended.
         """
         with self._failing():
             self._stream.write(text)
@@ -55,7 +55,7 @@ class Guarded:
             self.write(line)
 
     def flush(self) -> None:
-        """Writes what waits in memory; raises as `write`."""
+        """Writes what is buffered; raises as `write`."""
         with self._failing():
             self._stream.flush()
 
@@ -73,7 +73,7 @@ class Guarded:
                 raise UserError(f"{self._name} cannot be written: {error.strerror or error}.") from error
 
     def _leave(self) -> None:
-        """Sends what waits in memory, and what is still to come, nowhere: Python writes it when it ends, or raises."""
+        """Redirects the stream to /dev/null: Python writes buffered text when it ends, and would raise again."""
         with contextlib.suppress(OSError):  # a stream without a file
             nowhere = os.open(os.devnull, os.O_RDWR)
             os.dup2(nowhere, self._stream.fileno())
@@ -82,11 +82,11 @@ class Guarded:
 
 @contextlib.contextmanager
 def standard_streams() -> Iterator[None]:
-    """Guards stdout and stderr in a block, and writes at its end what waits in memory.
+    """Wraps stdout and stderr in `Guarded` for a block, and flushes them at its end.
 
     Raises:
-      UserError: stdout cannot be written; stdin, once it is read, is closed.
-      ReaderLeft: nobody reads stdout.
+      UserError: stdout cannot be written, or stdin is closed when it is read.
+      ReaderLeft: the reader of stdout has ended.
     """
     before = sys.stdin, sys.stdout, sys.stderr
     _open_missing()
@@ -100,7 +100,7 @@ def standard_streams() -> Iterator[None]:
         yield
         sys.stdout.flush()
     finally:
-        with contextlib.suppress(UserError, ReaderLeft):  # an error of the block is the one to tell
+        with contextlib.suppress(UserError, ReaderLeft):  # an error of the block takes precedence
             sys.stdout.flush()
         sys.stderr.flush()
         logger.removeHandler(log)
@@ -108,9 +108,9 @@ def standard_streams() -> Iterator[None]:
 
 
 def _open_missing() -> None:
-    """Puts streams that fail in the place of those that were closed (`>&-`), for which Python has None.
+    """Replaces closed streams (`>&-`), for which Python has None, by streams that fail.
 
-    Their numbers would else be those of the next files that are opened.
+    Otherwise the next files that are opened would get their file descriptors.
     """
     for name in NAMES:
         if getattr(sys, name) is None:
@@ -120,10 +120,10 @@ def _open_missing() -> None:
 
 
 def read_lines() -> list[str]:
-    """Returns the names that stdin lists: one a line, or between NULs where it holds some; any bytes are names.
+    """Returns the names on stdin: one a line, or separated by NULs if there are any; names may hold any other bytes.
 
     Raises:
-      UserError: it cannot be read, or is UTF-16.
+      UserError: stdin cannot be read, or is UTF-16.
     """
     try:
         buffer = getattr(sys.stdin, "buffer", None)

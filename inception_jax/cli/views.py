@@ -1,4 +1,4 @@
-"""Commands that show what a network sees."""
+"""`inception-jax cam` and `views`: class activation maps, filters, activations, feature visualisation."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ def show_cam(
     preprocess: Input = None,
     class_file: ClassFile = None,
     classes: Annotated[
-        list[str] | None, typer.Option("--class", help="Name or index, also several times; else the likeliest.")
+        list[str] | None,
+        typer.Option("--class", help="Name or index of a class; by default the most likely. Repeat it."),
     ] = None,
     method: Annotated[Method, typer.Option(help="What to draw.")] = "cam",
-    endpoint: Annotated[str | None, typer.Option(help="Of gradcam: where; else at the last map.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="gradcam: the endpoint; by default the last.")] = None,
     threshold: Annotated[
-        float, typer.Option(help="Of boxes and masks: share of the largest value.", min=0, max=1)
+        float, typer.Option(help="Boxes and masks: threshold, as a share of the largest value.", min=0, max=1)
     ] = 0.2,
     k: Annotated[int, typer.Option("-k", help="How many classes to list.", min=1)] = 5,
     masks: Annotated[
@@ -47,7 +48,7 @@ def show_cam(
     exif: Exif = True,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw where a network looks: heat and a box for a class over the image, and the likeliest classes."""
+    """Draw a class activation map with its box over an image, and list the most likely classes."""
     from inception_jax.explain import heatmaps, localisation, plots
     from inception_jax.inference.images import load_rgb
 
@@ -60,7 +61,7 @@ def show_cam(
     predictor = load_predictor(
         weights, workdir, model, unverified, preprocess=preprocess, classes=class_file, exif=exif
     )
-    shown = plots.DisplayImage(load_rgb(image, exif))  # the pixels of a photograph are let go, only the copy stays
+    shown = plots.DisplayImage(load_rgb(image, exif))  # keeps a small copy, not the pixels of the photograph
     found = _explain(predictor, image, classes, method, endpoint)
     placed = heatmaps.PlacedHeatmap(heatmaps.heat(found.maps[0]), predictor.transform.box(*shown.size), *shown.size)
     heats = [
@@ -87,11 +88,13 @@ def show_cam(
 def show_views(
     what: Annotated[Drawn, typer.Argument(help="What to draw.")],
     output: Output = Path("views.png"),
-    image: Annotated[Path | None, typer.Option(help="Of activations: the image.")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="Of activations and maximise: where.")] = None,
-    channels: Annotated[list[int] | None, typer.Option("--channel", help="Which, also several times.", min=0)] = None,
-    steps: Annotated[int, typer.Option(help="Of maximise: steps of gradient ascent.", min=1)] = 256,
-    seed: Annotated[int, typer.Option(help="Of maximise: of the noise to start from.", min=0)] = 0,
+    image: Annotated[Path | None, typer.Option(help="activations: the image.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="activations and maximise: the endpoint.")] = None,
+    channels: Annotated[
+        list[int] | None, typer.Option("--channel", help="Index of a channel; repeat it.", min=0)
+    ] = None,
+    steps: Annotated[int, typer.Option(help="maximise: steps of gradient ascent.", min=1)] = 256,
+    seed: Annotated[int, typer.Option(help="maximise: seed of the initial noise.", min=0)] = 0,
     weights: WeightsOption = None,
     workdir: Workdir = None,
     model: Model = None,
@@ -100,7 +103,7 @@ def show_views(
     exif: Exif = True,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw the filters of the first layer, the channels of an endpoint, or images that excite them most."""
+    """Draw the filters of the first layer, activations of an endpoint, or images that maximise its channels."""
     from inception_jax.explain import plots
 
     plots.check_figure(output, overwrite)

@@ -1,4 +1,4 @@
-"""Commands that handle weights."""
+"""`inception-jax weights` and `convert`: list published weights, convert files of weights."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def show_weights(
 
 
 def _print_card(card: WeightCard) -> None:
-    """Prints all that is known, a line each."""
+    """Prints all fields of a card, one a line."""
     from inception_jax.describe.models_page import preprocess_words
 
     accuracy = f"top-1 {card.top1}, top-5 {card.top5} ({card.origin})" if card.top1 is not None else None
@@ -73,34 +73,40 @@ def _print_card(card: WeightCard) -> None:
 Average = Annotated[
     bool | None,
     typer.Option(
-        "--average/--no-average", help="Of a run: the averaged parameters or not; if it kept some, by default."
+        "--average/--no-average", help="Runs: use the averaged parameters or not; by default if the run has them."
     ),
 ]
 
 
 @app.command("convert")
 def convert(
-    source: Annotated[str, typer.Argument(help="A file, the id of published weights, or the folder of a run of ours.")],
-    destination: Annotated[Path, typer.Argument(help="What to write: .safetensors, or .pth with --to.")],
+    source: Annotated[
+        str, typer.Argument(help="A file, the id of published weights, or the folder of a run of train.py.")
+    ],
+    destination: Annotated[Path, typer.Argument(help="The file to write: .safetensors, or .pth with --to.")],
     model: Model = None,
-    origin: Annotated[str | None, typer.Option("--from", help="Whose names the tensors carry.")] = None,
+    origin: Annotated[
+        str | None, typer.Option("--from", help="The origin of the names of the tensors, such as torchvision.")
+    ] = None,
     target: Annotated[
         str | None, typer.Option("--to", help="Write the names and layout of torchvision, timm, ...")
     ] = None,
-    num_classes: Annotated[int | None, typer.Option(help="A new classifier for this many classes.", min=0)] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Make a new classifier for this many classes.", min=0)] = None,
     aux: Annotated[bool | None, typer.Option("--aux/--no-aux", help="With or without auxiliary heads.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Keep outputs that are no class, such as a background.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Keep outputs that are not classes, such as a background.")
+    ] = False,
     average: Average = None,
     unverified: Unverified = False,
     preprocess: Input = None,
     classes: ClassFile = None,
     dump: Annotated[
         Path | None,
-        typer.Option("--compare", help="An .npz of `images` and endpoints of the original to compare with."),
+        typer.Option("--compare", help="Compare with an .npz of `images` and endpoints of the original."),
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Convert weights to a file of ours, or ours to the names of others."""
+    """Convert weights to the format of this package, or from it to that of another (--to)."""
     from inception_jax import weights
     from inception_jax.training.saved import is_run, run_weights
     from inception_jax.weights.classes import read_class_names
@@ -138,7 +144,7 @@ def convert(
 
 
 def _check_destination(destination: Path, target: str | None, overwrite: bool) -> None:
-    """Raises a `UserError` for what would be refused only after the work is done."""
+    """Raises a `UserError` before the work if the result cannot be written."""
     from inception_jax import weights
 
     if target is not None and target not in weights.origins():

@@ -1,4 +1,4 @@
-"""Commands that look at models."""
+"""`inception-jax models`, `summary` and `diagram`: the networks of the zoo."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def models(
     as_json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/MODELS.md.")] = False,
 ) -> None:
-    """List the zoo."""
+    """List the models."""
     from inception_jax.describe import models_page, summary
     from inception_jax.models import zoo
 
@@ -61,11 +61,11 @@ def show_summary(
     name: Annotated[str, typer.Argument(help="A name of `inception-jax models`.")],
     as_json: Json = False,
     aux: Annotated[bool, typer.Option("--aux", help="Add the auxiliary heads.")] = False,
-    image_size: Annotated[int | None, typer.Option(help="Pixels; the model's own if not given.")] = None,
-    width: Annotated[float, typer.Option(help="Multiplies all features.")] = 1.0,
-    num_classes: Annotated[int, typer.Option(help="Outputs of the classifiers; 0: none.")] = 1000,
+    image_size: Annotated[int | None, typer.Option(help="Height and width in pixels; by default the model's.")] = None,
+    width: Annotated[float, typer.Option(help="Multiplier of all channels.")] = 1.0,
+    num_classes: Annotated[int, typer.Option(help="Classes; 0: no classifier.")] = 1000,
 ) -> None:
-    """Print a model as the paper's Table 1, computed from the model itself."""
+    """Print Table 1 of the GoogLeNet paper for any model, computed from the model."""
     from inception_jax.describe import summary
     from inception_jax.models import zoo
 
@@ -97,7 +97,7 @@ def show_summary(
 def draw_diagram(
     name: Annotated[str, typer.Argument(help="A name of `inception-jax models`.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write: .svg, .png or .pdf.")],
-    block: Annotated[str | None, typer.Option(help="Draw this row of the model alone, and larger.")] = None,
+    block: Annotated[str | None, typer.Option(help="Draw only this row of the model, enlarged.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw a model, or one row of it."""
