@@ -121,7 +121,7 @@ def _pools():
             yield pytest.param(case, *dtype, id=f"{name}-{kind}", marks=[pytest.mark.slow] if wide else [])
 
 
-@pytest.mark.parametrize(("case", "dtype", "with_kernels"), _pools())
+@pytest.mark.parametrize(("case", "dtype", "with_kernels"), list(_pools()))
 def test_max_pools_and_gradients_with_ties(case, dtype, with_kernels):
     batch, height, width, *geometry = case
     with jax.enable_x64(True):
