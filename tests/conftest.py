@@ -6,6 +6,7 @@ Most of the time of the tests is compilation, of programs that run once on a few
 also in the processes that tests start.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -41,6 +42,12 @@ LONGEST = (
 def pytest_collection_modifyitems(items):
     """Runs the longest files first, so that no worker is left alone with one of them."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+def pytest_collection_finish():
+    """Spares the garbage collector the modules, and most of its runs: tracing makes many objects and little garbage."""
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 50)
 
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"

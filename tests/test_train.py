@@ -60,6 +60,7 @@ def test_fault_is_one_line_and_exit_code_2(tmp_path, flags, message):
     assert message in result.stderr
 
 
+@pytest.mark.slow  # test_flags_that_do_not_fit_say_what_does asks the same without a process
 def test_missing_workdir_is_named():
     result = train("--config=configs/digits.py")
     assert result.returncode == 2
@@ -165,6 +166,7 @@ def test_the_environment_names_the_processes(parsed, monkeypatch):
     assert parsed("--config=configs/digits.py", "--workdir=x", "--processes=2", processes="many")
 
 
+@pytest.mark.slow  # test_help_is_asked_for needs no process
 def test_help_ends_with_0():
     result = train("--help")
     assert (result.returncode, result.stderr) == (0, "")

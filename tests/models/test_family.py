@@ -86,7 +86,7 @@ def test_forks_residuals_and_separable_convolutions_in_words():
     assert words["xception"]["block14_sepconv2"] == "2048"
 
 
-@pytest.mark.parametrize("name", ["inception_resnet_v1", "inception_resnet_v2", "xception"])
+@pytest.mark.parametrize("name", networks(["inception_resnet_v1", "inception_resnet_v2", "xception"]))
 @pytest.mark.parametrize("width", [0.05, 0.3])
 def test_any_width_keeps_residuals_addable(name, width):
     model = zoo.create_model(name, width=width, aux=False)

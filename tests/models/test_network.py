@@ -120,7 +120,13 @@ def _largest(tree):
     return {"/".join(path): float(np.abs(leaf).max()) for path, leaf in traverse_util.flatten_dict(tree).items()}
 
 
-@pytest.mark.parametrize("name", networks(name for name in zoo.list_models() if name not in SAME_PARAMETERS))
+@pytest.mark.parametrize(
+    "name",
+    cases(
+        [name for name in zoo.list_models() if name not in SAME_PARAMETERS],
+        fast=("googlenet", "inception_v3", "inception_resnet_v1", "xception"),
+    ),
+)
 def test_every_parameter_gets_a_finite_nonzero_gradient(name):
     largest = _largest(_gradient(name)(_projections(name, "main", *GOLDEN[name].heads)))
     unseen = NO_GRADIENT.get(name, lambda _: False)
@@ -129,7 +135,7 @@ def test_every_parameter_gets_a_finite_nonzero_gradient(name):
     assert (len(expected) < len(largest)) == (name in NO_GRADIENT)
 
 
-@pytest.mark.parametrize("name", ["googlenet", "googlenet_torchvision"])
+@pytest.mark.parametrize("name", cases(["googlenet", "googlenet_torchvision"], fast=["googlenet"]))
 def test_heads_sit_on_the_taps_they_are_named_after(name):
     """A head on 4a cannot move 4b and 4d; one on 4d moves them and not 4e."""
     early, late = (_gradient(name)(_projections(name, tap)) for tap in ("4a", "4d"))
@@ -188,12 +194,16 @@ def test_without_heads_the_other_parameters_stay_the_same():
     assert output.aux == {}
 
 
-@pytest.mark.parametrize("heads", [False, True])
 @pytest.mark.parametrize("name", zoo.list_models())
+def test_minimum_input(name):
+    assert tuple(_model(name, aux=heads).minimum_input(train=heads) for heads in (False, True)) == MINIMUM[name]
+
+
+@pytest.mark.parametrize("heads", [False, True])
+@pytest.mark.parametrize("name", networks())
 def test_smallest_image(name, heads):
     bound = GOLDEN[name].minimum[heads]
     model = _model(name, aux=heads)
-    assert model.minimum_input(train=heads) == bound
     _initial_shapes(model, bound)
     for shape in ((bound - 1, bound), (bound, bound - 1)):
         with pytest.raises(ValueError, match=rf"{name} reads images of at least {bound} x {bound} .*not {shape[0]} x"):

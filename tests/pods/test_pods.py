@@ -36,6 +36,7 @@ def test_two_processes_train_as_one(undisturbed, config, tmp_path):
     chex.assert_trees_all_equal(variables["params"], state.params)
 
 
+@pytest.mark.slow  # so do the tests of test_faults.py, and the one below of a bucket goes on after a kill
 def test_a_signal_to_one_process_stops_all_after_the_same_step_and_loses_nothing(pod, config, undisturbed, tmp_path):
     workdir = tmp_path / "run"
     with pod(workdir) as processes:
@@ -52,7 +53,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step_and_loses_nothing
     assert checksums(final_state(config, workdir)) == checksums(final_state(config, undisturbed))
 
 
-@pytest.mark.slow  # the next test kills both
+@pytest.mark.slow
 def test_a_killed_process_ends_the_others_and_one_process_resumes(pod, config, undisturbed, tmp_path):
     workdir = tmp_path / "run"
     with pod(workdir) as processes:
