@@ -60,7 +60,7 @@ def check(command, expected, root):
     """Runs a command and compares what it prints; a `...` stands for anything."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environ |= {"PATH": f"{Path(sys.executable).parent}:{environ['PATH']}", "COLUMNS": "80", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(command, shell=True, cwd=root, env=environ, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, shell=True, cwd=root, env=environ, capture_output=True, text=True, timeout=600)
     found = "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     assert doctest.OutputChecker().check_output(expected, found, doctest.ELLIPSIS), f"{command}:\n{found}"

@@ -31,7 +31,7 @@ from inception_jax.cli.streams import read_lines
 from inception_jax.errors import UserError, printable
 
 if TYPE_CHECKING:
-    from inception_jax.inference.predictor import Prediction
+    from inception_jax.inference.prediction import Prediction
 
 Printer = Callable[[Path, "Prediction"], None]
 

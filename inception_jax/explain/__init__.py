@@ -1,4 +1,4 @@
-"""What a network looked at: class activation maps, localisation, feature visualisation."""
+"""Explanations of a prediction: class activation maps, localisation, feature visualisation."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,7 @@
-"""Boxes and masks of objects in files: ILSVRC's and Pascal VOC's.
+"""Reads and writes boxes and masks of objects in the formats of ILSVRC, Pascal VOC and Kaggle.
 
 In the files a box holds the pixels xmin ... xmax and ymin ... ymax, both ends included and counted from 0, as ILSVRC's
-evaluation takes them; here it is (left, top, right, bottom), the edges of pixels.
+evaluation does it. In Python a box is (left, top, right, bottom), the edges of pixels: right = xmax + 1.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Boxes = dict[str, list[tuple[int, Box]]]  # by the name of the image: (class, bo
 
 
 def keys(class_names: str | Sequence[str]) -> tuple[str, ...]:
-    """Returns what our files call the classes: their names with _ for spaces; WordNet's ids for ImageNet's 1000."""
+    """Returns the class keys that `write_boxes` writes: names with _ for spaces; for ImageNet's 1000, WordNet ids."""
     names = as_names(class_names)
     if names == imagenet.class_names():
         return tuple(imagenet.classes())
@@ -45,32 +45,31 @@ def keys(class_names: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _indices(class_names: str | Sequence[str]) -> dict[str, int]:
-    """Returns the class by each word that files may call it: its name, as `keys` writes it, and ImageNet's id.
+    """Returns the class index by each key that a file may use: its name, its key of `keys`, its WordNet id.
 
-    Classes have ids if all of them are ImageNet's. An own class may be called as one of ImageNet's; so names count in
-    any case, and before all else.
+    WordNet ids count only if all classes are ImageNet's. Where keys clash, a name goes first.
     """
     names = as_names(class_names)
-    words = {name: i for i, name in enumerate(names)}
+    indices = {name: i for i, name in enumerate(names)}
     wnids = {name: wnid for wnid, name in imagenet.classes().items()}
     others = [keys(names), [wnids[name] for name in names] if all(name in wnids for name in names) else []]
     for each in others:
-        for i, word in enumerate(each):
-            words.setdefault(word, i)
-    return words
+        for i, key in enumerate(each):
+            indices.setdefault(key, i)
+    return indices
 
 
 def read_boxes(path: Path, class_names: str | Sequence[str]) -> Boxes:
-    """Returns the objects of images by the image's name without suffix.
+    """Returns the (class index, box) of all objects, by the name of the image without suffix.
 
     Args:
       path: a folder with a file NAME.xml for each image (Pascal VOC, ILSVRC), at any depth, or a .csv file with the
         columns ImageId and PredictionString, whose rows hold `class xmin ymin xmax ymax` for each object.
-      class_names: of the data. Files call them by name, with spaces or with _ for them; or by WordNet's ids, if all are
+      class_names: of the data. Files may use names, with spaces or _ between words; or WordNet ids, if all classes are
         ImageNet's.
 
     Raises:
-      UserError: no such file, an object without meaning, or a class that is none of the data.
+      UserError: no such file, an object that cannot be parsed, or a class that the data do not have.
     """
     path = user_path(path)
     if os.path.isdir(path):
@@ -102,7 +101,7 @@ def write_boxes(
     class_names: str | Sequence[str],
     overwrite: bool = False,
 ) -> None:
-    """Writes the (class, box) of images by name as `read_boxes` reads a .csv; what has no box is left out.
+    """Writes the (class index, box) of images by name, as the .csv that `read_boxes` reads; a box of None is left out.
 
     Raises:
       UserError: the file exists, or cannot be written.
@@ -117,10 +116,10 @@ def write_boxes(
 
 
 def read_mask(folder: Path, name: str, size: tuple[int, int]) -> np.ndarray | None:
-    """Returns the labels [H, W] of an image from `folder`/NAME.png: 0 is background, i + 1 class i. None: no such file.
+    """Returns the labels [H, W], int32, in `folder`/NAME.png: 0 is background, i + 1 class i. None: no such file.
 
     Raises:
-      UserError: it is no image of labels, or its size (width, height) is another.
+      UserError: the file is no image of labels, or its size is not `size` (width, height).
     """
     path = folder / f"{name}{FORMATS[MASK_FORMAT][0]}"
     if not _exists(path):
@@ -141,7 +140,7 @@ def read_mask(folder: Path, name: str, size: tuple[int, int]) -> np.ndarray | No
 
 
 def _exists(path: Path) -> bool:
-    """Returns whether there is anything of that name, be it a link to nothing; a folder that hides it is an error."""
+    """Returns whether the path exists, also as a broken link; a folder that may not be searched is an error."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -190,9 +189,9 @@ def _read_csv(path: Path) -> dict[str, tuple[str, list[tuple[str, tuple[int, ...
 
 
 def _objects(text: str) -> list[tuple[str, tuple[int, ...]]] | None:
-    """Returns the class and the four sides of each object, or None if there is something else.
+    """Returns the class and the four sides of each object, or None if the text is malformed.
 
-    A name may be of several words; it ends before the first four that are all numbers.
+    A name may have several words; it ends before the first four words that are all integers.
     """
     words, found, start = text.split(), [], 0
     numbers = [INTEGER.fullmatch(word) is not None for word in words]

@@ -1,6 +1,6 @@
 """Where a network looks: class activation maps (arXiv 1512.04150), Grad-CAM (1610.02391) and occlusion (1311.2901).
 
-All take images as a `Predictor` does and prepare them as it does; `heat` brings the maps back to the images.
+All take images as a `Predictor` does and prepare them as it does. `heatmaps` lays the result over the images.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ Program = Callable[[Any, jax.Array, jax.Array | None], tuple[Any, Any, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """What speaks for K classes, in each of N images; an image that was given alone is one of one.
+    """Class activation maps of K classes for each of N images; N is 1 for a single image.
 
     Attributes:
       classes: indices [N, K].
       logits: of all classes [N, C].
-      maps: [N, K, H, W], positive where the image speaks for the class; they cover what the network reads of it.
+      maps: [N, K, H, W], positive where the image is evidence for the class. They cover the part of the image that the
+        network reads.
     """
 
     classes: np.ndarray
@@ -43,15 +44,16 @@ class Explanation:
 
 
 def cam(predictor: Predictor, images: Images, classes: ArrayLike | None = None, k: int = 1) -> Explanation:
-    """Returns class activation maps: the last map, its channels weighted as the classifier weights their averages.
+    """Returns class activation maps (1512.04150): maps[k] = sum over c of w[c, k] A[c].
 
-    The average of a map is the logit of its class less the bias.
+    A are the last activations, and w the weights by which the classifier reads their averages. So the average of a map
+    is the logit of its class without the bias.
 
     Args:
       predictor: the network.
-      images: as the predictor takes them; a list of them, or one.
+      images: as the predictor takes them, a list or a single one.
       classes: indices or names, of a shape that broadcasts to [N, K]; None: the k likeliest of each image.
-      k: how many classes, where none are named.
+      k: how many classes, if `classes` is None.
 
     Raises:
       UserError: an unknown class, k out of range, no classifier or no images.
@@ -67,13 +69,17 @@ def grad_cam(
     classes: ArrayLike | None = None,
     k: int = 1,
 ) -> Explanation:
-    """Returns Grad-CAM at an endpoint: its map, the channels weighted by the average gradient of the class's logit.
+    """Returns Grad-CAM at an endpoint (1610.02391): its activations, summed over channels with one weight a channel.
 
-    Negative values are kept. At the last map, where an endpoint of None is, it is the class activation map divided
-    by the number of its pixels.
+    The weight of a channel is the gradient of the class's logit with respect to it, averaged over height and width.
+    Negative values are kept. At the last activations, the result is the class activation map divided by H W.
+
+    Args:
+      endpoint: a name of `ij.endpoints`; None: the last activations.
+      predictor, images, classes, k: as for `cam`.
 
     Raises:
-      UserError: an unknown endpoint; and as `cam`, which has the other arguments.
+      UserError: an unknown endpoint; or what `cam` raises.
     """
     where = subnetworks.averaged_endpoint(predictor.model) if endpoint is None else endpoint
     subnetworks.check_endpoint(predictor.model, where)
@@ -90,16 +96,17 @@ def occlusion(
     k: int = 1,
     window: int | None = None,
 ) -> Explanation:
-    """Returns how far the logit of a class falls when a square is covered with the mean colour.
+    """Returns by how much the logit of a class drops when a square is covered with the mean colour (1311.2901).
 
-    A pixel of the map [N, K, size, size] is the mean over the squares that cover it. The squares are half of their
-    side apart; nothing of the network but its logits is used.
+    A pixel of the map [N, K, size, size] is the mean drop over the squares that cover it. The squares are half a side
+    apart. Only the logits of the network are used.
 
     Args:
-      window: side of the square in pixels; None: a quarter of what the network reads (49 squares; 64 at 299 pixels).
+      window: side of the square in pixels; None: a quarter of the input size (49 squares; 64 at 299 pixels).
+      predictor, images, classes, k: as for `cam`.
 
     Raises:
-      UserError: a window that does not fit; and as `cam`, which has the other arguments.
+      UserError: the window is larger than the input; or what `cam` raises.
     """
     size = predictor.info.preprocess.size
     side = max(size // 4, 1) if window is None else window
@@ -111,22 +118,22 @@ def occlusion(
     covers = np.array([(np.arange(size) >= start) & (np.arange(size) < start + side) for start in starts], np.float32)
 
     def program(params: Any, pixels: jax.Array, classes: jax.Array | None) -> tuple[Any, Any, Any]:
-        logits = np.asarray(logits_of(params, pixels, np.array([size, size])))  # covers nothing
+        logits = np.asarray(logits_of(params, pixels, np.array([size, size])))  # nothing is covered
         chosen = np.asarray(_likeliest(logits, k) if classes is None else classes)
-        falls = [[logits - np.asarray(logits_of(params, pixels, np.array([y, x]))) for x in starts] for y in starts]
-        falls_of = np.take_along_axis(np.array(falls), chosen[None, None], axis=-1)  # [rows, columns, B, K]
+        drops = [[logits - np.asarray(logits_of(params, pixels, np.array([y, x]))) for x in starts] for y in starts]
+        drops_of = np.take_along_axis(np.array(drops), chosen[None, None], axis=-1)  # [rows, columns, B, K]
         count = covers.sum(0)
-        maps = np.einsum("yxbk,yh,xw->bkhw", falls_of, covers / count, covers / count)
+        maps = np.einsum("yxbk,yh,xw->bkhw", drops_of, covers / count, covers / count)
         return chosen, logits, maps
 
     return _explain(predictor, images, classes, k, program)
 
 
 def class_index(predictor: Predictor, which: int | str) -> int:
-    """Returns the index of a class by its name, by one of its names between commas, or by the index itself.
+    """Returns the index of a class, given its name, one of its comma-separated names, or its index.
 
     Raises:
-      UserError: there is no such class, or there are several.
+      UserError: no class matches, or several do.
     """
     names, count = predictor.class_names, predictor.info.num_classes
     text = str(which).casefold()
@@ -155,14 +162,14 @@ def _explain(predictor: Predictor, images: Images, classes: ArrayLike | None, k:
     if not 1 <= k <= count:
         raise UserError(f"k is {k}; it must be 1 ... {count}.")
     wanted = None if classes is None else _indices(predictor, classes, len(given))
-    size, parts = predictor.buckets[-1], []
+    size, batches = predictor.buckets[-1], []
     with concurrent.futures.ThreadPoolExecutor(predictor.threads) as pool:
         for start in range(0, len(given), size):
             pixels = list(pool.map(predictor.prepare, given[start : start + size]))
             chosen = None if wanted is None else predictor.place(list(wanted[start : start + size]))
             outputs = jax.device_get(program(predictor.params, predictor.place(pixels), chosen))
-            parts.append([output[: len(pixels)] for output in outputs])
-    return Explanation(*(np.concatenate(outputs) for outputs in zip(*parts, strict=True)))
+            batches.append([output[: len(pixels)] for output in outputs])
+    return Explanation(*(np.concatenate(outputs) for outputs in zip(*batches, strict=True)))
 
 
 def _indices(predictor: Predictor, classes: ArrayLike, count: int) -> np.ndarray:
@@ -206,21 +213,21 @@ def _grad_cam(
     k: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     variables = {"params": params}
-    maps = subnetworks.to_endpoint(model, endpoint, variables, normalise(pixels, preprocess))
-    logits, pull = jax.vjp(lambda maps: subnetworks.from_endpoint(model, endpoint, variables, maps), maps)
+    activations = subnetworks.to_endpoint(model, endpoint, variables, normalise(pixels, preprocess))
+    logits, pull = jax.vjp(lambda x: subnetworks.from_endpoint(model, endpoint, variables, x), activations)
     chosen = _likeliest(logits, k) if classes is None else classes
     ones = jax.nn.one_hot(chosen.T, logits.shape[-1], dtype=logits.dtype)  # [K, B, classes]
     gradients = jax.vmap(lambda each: pull(each)[0])(ones)  # [K, B, H, W, channels]
     weights = gradients.astype(jnp.float32).mean((2, 3))
-    found = jnp.einsum("bhwc,kbc->bkhw", maps.astype(jnp.float32), weights, precision=jax.lax.Precision.HIGHEST)
-    return chosen, logits, found
+    maps = jnp.einsum("bhwc,kbc->bkhw", activations.astype(jnp.float32), weights, precision=jax.lax.Precision.HIGHEST)
+    return chosen, logits, maps
 
 
 @functools.partial(jax.jit, static_argnames=("model", "preprocess", "side"))
 def _covered(
     params: Any, pixels: jax.Array, corner: jax.Array, *, model: InceptionNet, preprocess: Preprocess, side: int
 ) -> jax.Array:
-    """Returns the logits of images whose square from `corner` (row, column) on has the mean colour."""
+    """Returns the logits of images with a square in the mean colour, whose top left pixel is `corner` (row, column)."""
     images = normalise(pixels, preprocess)
     rows, columns = ((at := jnp.arange(images.shape[1]) - start, (at >= 0) & (at < side))[1] for start in corner)
     covered = (rows[:, None] & columns[None, :])[None, :, :, None]

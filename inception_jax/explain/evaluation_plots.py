@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: the confusion matrix, and sheets of its mistakes and of where objects were found."""
+"""Figures of an evaluation: the confusion matrix, the surest mistakes, and the boxes of a localisation."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from inception_jax.labels import label, labels
 NAMED_CLASSES = 40  # more names would overlap
 COUNTED_CLASSES = 20
 COLUMNS, ROWS = 6, 4
-TILE = 320  # pixels of the longer side of an image in a sheet
+TILE = 320  # pixels of the longer side of an image in a grid
 
 
 def draw_confusion(evaluation: Evaluation, title: str) -> Figure:
-    """Returns the share of each true class that was taken for each class; with names and counts if classes are few."""
+    """Returns a figure of the confusion matrix, each row as shares of its true class; names and counts if they fit."""
     counts = evaluation.confusion()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     classes = len(counts)
@@ -50,18 +50,18 @@ def draw_confusion(evaluation: Evaluation, title: str) -> Figure:
 
 
 def draw_mistakes(evaluation: Evaluation, source: ImageSource, title: str) -> Figure:
-    """Returns the images that were most surely taken for another class, with both classes and the probability."""
-    places = evaluation.mistakes()[: COLUMNS * ROWS]
-    rows = max(-(-len(places) // COLUMNS), 1)
+    """Returns a figure of the surest mistakes: each image, its class, the predicted class and the probability."""
+    indices = evaluation.mistakes()[: COLUMNS * ROWS]
+    rows = max(-(-len(indices) // COLUMNS), 1)
     figure = Figure(figsize=(2 * COLUMNS, 2.5 * rows + 0.5), layout="constrained")
-    text, style = label(title if len(places) else f"{title}: no mistakes")
+    text, style = label(title if len(indices) else f"{title}: no mistakes")
     figure.suptitle(text, **style)
-    for axes, place in zip(figure.subplots(rows, COLUMNS, squeeze=False).flat, places, strict=False):
-        axes.imshow(DisplayImage(decode(source[int(place)]["image"], source.exif), TILE).image, interpolation="nearest")
-        pair = evaluation.labels[place], evaluation.predicted[place]
+    for axes, i in zip(figure.subplots(rows, COLUMNS, squeeze=False).flat, indices, strict=False):
+        axes.imshow(DisplayImage(decode(source[int(i)]["image"], source.exif), TILE).image, interpolation="nearest")
+        pair = evaluation.labels[i], evaluation.predicted[i]
         names = [_shortened(evaluation.class_names[each], 22) for each in pair]
         (true, predicted), style = labels(names, [f"class {each}" for each in pair])
-        text = f"{true}\ntaken for {predicted}\n{evaluation.probability[place]:.1%}"
+        text = f"{true}\ntaken for {predicted}\n{evaluation.probability[i]:.1%}"
         axes.set_title(text, fontsize=8, **style)
     for axes in figure.axes:
         axes.axis("off")
@@ -71,17 +71,17 @@ def draw_mistakes(evaluation: Evaluation, source: ImageSource, title: str) -> Fi
 def draw_localisations(
     located: Sequence[ImageLocalisation], class_names: Sequence[str], source: ImageSource, title: str
 ) -> Figure:
-    """Returns some images of a set under the heat of their class, with the box that was found and the true boxes."""
-    places = np.unique(np.linspace(0, len(located) - 1, COLUMNS * ROWS).round().astype(int))
-    rows = -(-len(places) // COLUMNS)
+    """Returns a figure of images of a set: the heatmap of their class, the predicted box and the true boxes."""
+    indices = np.unique(np.linspace(0, len(located) - 1, COLUMNS * ROWS).round().astype(int))
+    rows = -(-len(indices) // COLUMNS)
     figure = Figure(figsize=(2 * COLUMNS, 2.4 * rows + 0.5), layout="constrained")
     text, style = label(f"{title}: found (bright) and true (white) boxes")
     figure.suptitle(text, **style)
     for axes, each in zip(
-        figure.subplots(rows, COLUMNS, squeeze=False).flat, (located[i] for i in places), strict=False
+        figure.subplots(rows, COLUMNS, squeeze=False).flat, (located[i] for i in indices), strict=False
     ):
         image = DisplayImage(decode(source[each.index]["image"], source.exif), TILE)
-        found = image.heat(PlacedHeatmap(heat(each.map), each.place, *image.size))
+        found = image.heat(PlacedHeatmap(heat(each.map), each.read_box, *image.size))
         axes.imshow(overlay(image.image, found), interpolation="nearest")
         for truth in each.truths:
             draw_box(axes, image.box(truth), "white")
@@ -95,6 +95,6 @@ def draw_localisations(
 
 
 def _shortened(name: str, length: int) -> str:
-    """Returns a name of one line; what is longer ends in dots."""
+    """Returns a name on one line; a name over `length` characters is cut and ends in dots."""
     line = " ".join(name.split())
     return line if len(line) <= length else f"{line[: length - 4].rstrip()} ..."

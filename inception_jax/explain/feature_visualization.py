@@ -1,4 +1,4 @@
-"""What a network learnt, as images: first filters, activations, and what excites a channel most."""
+"""What a network learnt, as images: first filters, activations, and images that maximise a channel."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from inception_jax.inference.predictor import Predictor
 from inception_jax.models.inputs import Preprocess, normalise
 from inception_jax.models.network import InceptionNet
 
-MOST = 64  # channels of a grid, where none are named
+MOST = 64  # channels in a grid, if none are given
 
 
 class MaximisedChannel(NamedTuple):
-    """An image [size, size, 3] in 0 ... 1, and the mean of the channel before each step and at the end."""
+    """An image [size, size, 3] in 0 ... 1, and the mean of the channel before each step and after the last."""
 
     image: np.ndarray
     objectives: np.ndarray
 
 
 def first_filters(variables: dict[str, Any]) -> np.ndarray:
-    """Returns the filters [N, H, W, 3] of the convolution that reads the image, each scaled to 0 ... 1.
+    """Returns the filters [N, H, W, 3] of the first convolution, each scaled to 0 ... 1.
 
-    A separable convolution has several filters for each colour, which are shown as filters of three colours.
+    The depthwise kernel of a separable convolution has M filters for each colour; filter i of red, green and blue make
+    one image.
 
     Raises:
       UserError: no convolution reads three channels.
@@ -49,7 +50,13 @@ def first_filters(variables: dict[str, Any]) -> np.ndarray:
 def activations(
     predictor: Predictor, image: Input, endpoint: str, channels: int | Sequence[int] | None = None
 ) -> tuple[list[int], np.ndarray]:
-    """Returns channels of an endpoint for an image, and their maps [N, H, W]; None: the strongest, up to 64.
+    """Returns channel indices of an endpoint and their feature maps [N, H, W] for an image.
+
+    Args:
+      predictor: the network.
+      image: as the predictor takes it.
+      endpoint: a name of `ij.endpoints`.
+      channels: one index or several; None: the 64 channels with the largest maximum, or all.
 
     Raises:
       UserError: an unknown endpoint or channel.
@@ -71,18 +78,18 @@ def maximise(
     rate: float = 0.05,
     jitter: int | None = None,
 ) -> MaximisedChannel:
-    """Returns an image that makes the mean of a channel large: gradient ascent from grey noise.
+    """Returns an image for which the mean of a channel is large, by gradient ascent from grey noise.
 
-    Each step moves the image by up to `jitter` pixels, so that no pattern gets its force from one place, and adds the
-    gradient, scaled to a root mean square of `rate`. A sigmoid keeps pixels in range.
+    Each step shifts the image by a random offset of up to `jitter` pixels, so that no pattern depends on its position,
+    and adds the gradient, scaled to a root mean square of `rate`. A sigmoid keeps pixels in range.
 
     Args:
       predictor: the network.
-      endpoint, channel: whose mean; for classes see the endpoints' sum that `cam` shows.
+      endpoint, channel: what is maximised.
       steps: of the ascent.
       seed: of the noise and of the jitter.
       rate: root mean square of a step, before the sigmoid.
-      jitter: in pixels; None: a sixteenth of the image.
+      jitter: largest shift in pixels; None: a sixteenth of the input size.
 
     Raises:
       UserError: an unknown endpoint or channel, or less than one step.
@@ -124,8 +131,8 @@ def _ascend(
 
     def objective(latent: jax.Array) -> jax.Array:
         pixels = 255 * jax.nn.sigmoid(jnp.roll(latent, offset, (1, 2)))
-        maps = subnetworks.to_endpoint(model, endpoint, {"params": params}, normalise(pixels, preprocess))
-        return maps[..., channel].astype(jnp.float32).mean()
+        x = subnetworks.to_endpoint(model, endpoint, {"params": params}, normalise(pixels, preprocess))
+        return x[..., channel].astype(jnp.float32).mean()
 
     value, gradient = jax.value_and_grad(objective)(latent)
     return latent + rate * gradient / (jnp.sqrt(jnp.square(gradient).mean()) + 1e-12), value
@@ -134,7 +141,7 @@ def _ascend(
 def _channels(given: int | Sequence[int]) -> list[int]:
     found = [given] if isinstance(given, int | np.integer) else list(given)
     if not all(isinstance(each, int | np.integer) for each in found):
-        raise UserError(f"channels are numbers, not {printable(repr(given)[:80])}.")
+        raise UserError(f"channels are integers, not {printable(repr(given)[:80])}.")
     return [int(each) for each in found]
 
 
@@ -144,6 +151,6 @@ def _check_channel(model: InceptionNet, endpoint: str, channel: int, count: int)
 
 
 def _stretched(filters: np.ndarray) -> np.ndarray:
-    """Returns filters in 0 ... 1: zero is grey, so that colours and signs compare within a filter."""
+    """Returns filters in 0 ... 1, where 0.5 stands for zero: colours and signs compare within a filter."""
     largest = np.abs(filters).max((1, 2, 3), keepdims=True)
     return 0.5 + 0.5 * filters / np.where(largest > 0, largest, 1)

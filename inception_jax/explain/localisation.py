@@ -1,4 +1,4 @@
-"""Boxes and masks from heat, and how well they fit: weakly supervised localisation and segmentation.
+"""Boxes and masks from heatmaps, and their errors: weakly supervised localisation and segmentation.
 
 Boxes are (left, top, right, bottom), the edges of pixels.
 """
@@ -18,28 +18,28 @@ HIT = 0.5  # the intersection over union at which ILSVRC counts a box as right
 
 
 def largest_box(heat: np.ndarray | PlacedHeatmap, threshold: float = THRESHOLD) -> Box | None:
-    """Returns the box of the largest connected part of heat [H, W] above a share of its maximum (1512.04150).
+    """Returns the box of the largest connected region of heat [H, W] above a share of its maximum (1512.04150).
 
-    Pixels that touch at corners are not connected. None: no pixel is positive. A `PlacedHeatmap` is read in strips, so
-    that it takes at most five bytes a pixel.
+    Pixels that touch only at corners are not connected. None: no pixel is positive. A `PlacedHeatmap` is read in
+    strips, so that it takes at most five bytes a pixel.
 
     Raises:
       UserError: the threshold is out of range.
     """
     hot = _above(heat, threshold)
-    parts: np.ndarray = np.empty(hot.shape, np.int32)
-    count = scipy.ndimage.label(hot, output=parts)
+    regions: np.ndarray = np.empty(hot.shape, np.int32)
+    count = scipy.ndimage.label(hot, output=regions)
     if not count:
         return None
-    step = max(STRIP // parts.shape[1], 1)  # bincount makes a copy, of eight bytes a pixel
-    strips = (parts[start : start + step] for start in range(0, len(parts), step))
+    step = max(STRIP // regions.shape[1], 1)  # bincount makes a copy, of eight bytes a pixel
+    strips = (regions[start : start + step] for start in range(0, len(regions), step))
     sizes = np.sum([np.bincount(strip.ravel(), minlength=count + 1) for strip in strips], axis=0)[1:]
-    rows, columns = scipy.ndimage.find_objects(parts)[int(sizes.argmax())]
+    rows, columns = scipy.ndimage.find_objects(regions)[int(sizes.argmax())]
     return columns.start, rows.start, columns.stop, rows.stop
 
 
 def iou(one: Box, other: Box) -> float:
-    """Returns the intersection of two boxes over their union."""
+    """Returns the intersection over union of two boxes, 0 ... 1."""
     left, top = max(one[0], other[0]), max(one[1], other[1])
     right, bottom = min(one[2], other[2]), min(one[3], other[3])
     common = max(right - left, 0) * max(bottom - top, 0)
@@ -50,7 +50,7 @@ def iou(one: Box, other: Box) -> float:
 def is_localised(
     guesses: Sequence[tuple[int, Box | None]], label: int, boxes: Collection[Box], at_least: float = HIT
 ) -> bool:
-    """Returns whether one of the guesses (class, box) has the right class and fits one of its boxes, as ILSVRC says."""
+    """Returns whether a guess (class, box) has the right class and an IoU of `at_least` with a true box (ILSVRC)."""
     return any(
         index == label and box is not None and any(iou(box, true) >= at_least for true in boxes)
         for index, box in guesses
@@ -64,17 +64,17 @@ def localisation_error(
     k: int,
     at_least: float = HIT,
 ) -> float:
-    """Returns the share of images that none of the first k guesses localises.
+    """Returns the share of images for which none of the first k guesses is right, as `is_localised` defines it.
 
     Args:
-      guesses: for each image (class, box), the likeliest first; a box of None fits nothing.
+      guesses: for each image its (class, box), the likeliest first; a box of None is never right.
       labels: the class of each image.
-      boxes: of the objects of that class, in each image.
-      k: guesses that count: 1 and 5 in ILSVRC.
-      at_least: the intersection over union of a hit.
+      boxes: for each image the boxes of the objects of its class.
+      k: how many guesses count: 1 and 5 in ILSVRC.
+      at_least: the least intersection over union of a hit.
 
     Raises:
-      UserError: no images, or lists of several lengths.
+      UserError: there are no images, or the lists differ in length.
     """
     if not guesses or not len(guesses) == len(labels) == len(boxes):
         raise UserError(
@@ -88,12 +88,12 @@ def localisation_error(
 
 
 def pseudo_mask(heats: np.ndarray | PlacedHeatmap, classes: Sequence[int], threshold: float = THRESHOLD) -> np.ndarray:
-    """Returns labels [H, W]: 1 + the class whose heat is largest where it passes its threshold, else 0, background.
+    """Returns labels [H, W]: 1 + the class with the largest heat above its threshold; 0, background, if there is none.
 
     Args:
-      heats: [K, H, W] in 0 ... 1.
-      classes: the K indices.
-      threshold: share of each heat's maximum.
+      heats: heatmaps [K, H, W] in 0 ... 1.
+      classes: the K class indices.
+      threshold: share of the maximum of each heatmap.
 
     Raises:
       UserError: the threshold is out of range.
@@ -109,12 +109,12 @@ def pseudo_mask(heats: np.ndarray | PlacedHeatmap, classes: Sequence[int], thres
 
 
 def overlaps(mask: np.ndarray, truth: np.ndarray, labels: int, void: int | None = None) -> np.ndarray:
-    """Returns the pixels in the intersection and in the union of each label of two masks [2, labels].
+    """Returns the number of pixels in the intersection and in the union of each label of two masks [2, labels].
 
     Args:
       mask, truth: labels [H, W], 0 ... labels - 1.
-      labels: how many there are, with background.
-      void: a value of `truth` whose pixels do not count.
+      labels: the number of labels, background included.
+      void: a value of `truth` whose pixels are ignored.
 
     Raises:
       UserError: the shapes differ, or a label is out of range.
@@ -130,13 +130,13 @@ def overlaps(mask: np.ndarray, truth: np.ndarray, labels: int, void: int | None 
 
 
 def mean_iou(counts: np.ndarray) -> float:
-    """Returns intersection over union, averaged over the labels that occur; from summed `overlaps` [2, labels]."""
+    """Returns the mean intersection over union of the labels that occur, from `overlaps` [2, labels] or their sum."""
     common, union = counts
     return float((common[union > 0] / union[union > 0]).mean())
 
 
 def check_threshold(threshold: float) -> None:
-    """Raises a `UserError` if it is no share that heat can be above."""
+    """Raises a `UserError` unless the threshold is in 0 ... 1, 1 excluded."""
     if not 0 <= threshold < 1:
         raise UserError(f"threshold is {threshold}; it must be at least 0 and below 1.")
 

@@ -1,4 +1,4 @@
-"""Pictures for people: where a network looks, grids of images, and masks as files."""
+"""Figures: heatmaps over an image, grids of images; and masks as files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from inception_jax.errors import UserError
 from inception_jax.explain.heatmaps import Box, PlacedHeatmap
 from inception_jax.inference.images import as_names
-from inception_jax.inference.predictor import Prediction
+from inception_jax.inference.prediction import Prediction
 from inception_jax.labels import label, labels
 from inception_jax.paths import check_output, writing
 
@@ -27,7 +27,7 @@ NO_DATES: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"Creatio
 
 
 class DisplayImage:
-    """An image as it is drawn: a copy of few pixels, and how boxes and heat of the whole image lie on it.
+    """A small copy of an image for figures, and the boxes and heatmaps of the whole image in its pixels.
 
     Args:
       image: RGB.
@@ -47,12 +47,12 @@ class DisplayImage:
         return box[0] * x, box[1] * y, box[2] * x, box[3] * y
 
     def heat(self, heat: PlacedHeatmap) -> np.ndarray:
-        """Returns heat of the image as [..., H, W] of the copy."""
+        """Returns a heatmap of the image as [..., H, W] in pixels of the copy."""
         return PlacedHeatmap(heat.maps, self.box(heat.box), *self.image.size).rows(0, self.image.height)
 
 
 class ClassHeatmap(NamedTuple):
-    """A class, its heat [H, W] in 0 ... 1, and the box of it if there is one."""
+    """A class, its heatmap [H, W] in 0 ... 1, and its box, if there is one."""
 
     class_index: int
     name: str
@@ -61,7 +61,7 @@ class ClassHeatmap(NamedTuple):
 
 
 def draw_heat(shown: DisplayImage, heats: Sequence[ClassHeatmap], prediction: Prediction, title: str) -> Figure:
-    """Returns a figure: the image, the heat and box of each class over it, and the likeliest classes as bars."""
+    """Returns a figure: the image, the heatmap and box of each class over it, and the likeliest classes as bars."""
     count, image = len(heats) + 1, shown.image
     wide = image.width / image.height
     figure = Figure(figsize=(3.2 * count * min(max(wide, 0.6), 1.8) + 3.4, 3.7), layout="constrained")
@@ -77,16 +77,16 @@ def draw_heat(shown: DisplayImage, heats: Sequence[ClassHeatmap], prediction: Pr
 
 
 def overlay(image: Image.Image, heat: np.ndarray, strength: float = 0.7) -> np.ndarray:
-    """Returns an image [H, W, 3] under heat [H, W] in 0 ... 1; where it is hot, its colour hides the image most."""
+    """Returns an image [H, W, 3] in 0 ... 1 under heat [H, W]; the opacity of the heat grows with its square root."""
     grey = np.asarray(image.convert("L"), np.float32)[..., None] / 255
-    ground = 0.35 * np.asarray(image, np.float32) / 255 + 0.65 * grey
+    background = 0.35 * np.asarray(image, np.float32) / 255 + 0.65 * grey
     colours = matplotlib.colormaps["inferno"](0.15 + 0.8 * heat)[..., :3]
     alpha = (strength * np.sqrt(heat))[..., None]
-    return np.clip((1 - alpha) * ground + alpha * colours, 0, 1)
+    return np.clip((1 - alpha) * background + alpha * colours, 0, 1)
 
 
 def draw_box(axis: Axes, box: Box, colour: str = BOX) -> None:
-    """Draws a box on an image, so that it is seen on any ground."""
+    """Draws a box on an image, with a black edge so that it stands out from any background."""
     left, top, right, bottom = box
     for width, edge in ((4.0, "black"), (2.0, colour)):
         corner, sides = (left - 0.5, top - 0.5), (right - left, bottom - top)
@@ -94,10 +94,10 @@ def draw_box(axis: Axes, box: Box, colour: str = BOX) -> None:
 
 
 def draw_grid(tiles: Iterable[np.ndarray], title: str, names: Sequence[str] = (), cmap: str | None = None) -> Figure:
-    """Returns a figure of images [H, W, 3] in 0 ... 1, or of maps [H, W], near to a square of them.
+    """Returns a figure of images [H, W, 3] in 0 ... 1, or of feature maps [H, W], in a grid that is nearly square.
 
     Raises:
-      UserError: there are none, or another number of names.
+      UserError: there are no images, or not as many names as images.
     """
     images, names = list(tiles), as_names(names)
     if not images or len(names) not in (0, len(images)):
@@ -116,15 +116,15 @@ def draw_grid(tiles: Iterable[np.ndarray], title: str, names: Sequence[str] = ()
 
 
 def check_figure(path: Path, overwrite: bool) -> Path:
-    """Returns the path of a picture to be drawn; raises the `UserError` of `check_output`, also for other suffixes."""
+    """Returns the path of a figure; raises the `UserError` of `check_output`, also for a suffix not in `SUFFIXES`."""
     return check_output(path, overwrite, SUFFIXES)
 
 
 def save(figure: Figure, path: Path, overwrite: bool = False, dpi: int = 110) -> None:
-    """Writes a figure; the suffix of the name is its kind.
+    """Writes a figure in the format of its suffix.
 
     Raises:
-      UserError: another suffix than `SUFFIXES`, the file exists, or it cannot be written.
+      UserError: the suffix is not in `SUFFIXES`, the file exists, or it cannot be written.
     """
     suffix = check_figure(path, overwrite).suffix.lower()
     with writing(path, overwrite) as file:
@@ -132,19 +132,19 @@ def save(figure: Figure, path: Path, overwrite: bool = False, dpi: int = 110) ->
 
 
 def check_mask(path: Path, overwrite: bool) -> Path:
-    """Returns the path of a mask to be written; raises the `UserError` of `check_output`."""
+    """Returns the path of a mask; raises the `UserError` of `check_output`, also unless it ends in .png."""
     return check_output(path, overwrite, (".png",))
 
 
 def save_mask(mask: np.ndarray, path: Path, overwrite: bool = False) -> None:
-    """Writes labels [H, W] as a PNG of 16 bits: 0 is background, i + 1 the class i.
+    """Writes labels [H, W] as a 16-bit PNG: 0 is background, i + 1 the class i.
 
     Raises:
       UserError: another suffix, a label over 65535, the file exists, or it cannot be written.
     """
     check_mask(path, overwrite)
     if mask.max(initial=0) > np.iinfo(np.uint16).max:
-        raise UserError(f"A mask holds the label {mask.max()}; files have room for labels up to 65535.")
+        raise UserError(f"A mask holds the label {mask.max()}; a 16-bit PNG holds labels up to 65535.")
     with writing(path, overwrite) as file:
         Image.fromarray(mask.astype(np.uint16)).save(file, "PNG")
 
@@ -163,7 +163,7 @@ def _show(axis: Axes, image: np.ndarray, name: str, cmap: str | None = None, ins
 
 
 def _bars(axis: Axes, prediction: Prediction) -> None:
-    """Draws the classes as bars, the likeliest on top."""
+    """Draws the probabilities of the classes as bars, the likeliest on top."""
     numbers = [f"class {each.index}" for each in prediction.classes]
     named = zip(prediction.classes, numbers, strict=True)
     names, style = labels([short_name(each.label) or number for each, number in named], numbers)
@@ -176,5 +176,5 @@ def _bars(axis: Axes, prediction: Prediction) -> None:
 
 
 def short_name(label: str) -> str:
-    """Returns the first of the names between commas."""
+    """Returns the first of comma-separated names."""
     return label.partition(",")[0]

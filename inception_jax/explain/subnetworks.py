@@ -1,6 +1,6 @@
-"""A network in two parts, with the map of an endpoint in between: so a gradient to that map is a plain `jax.grad`.
+"""Cuts a network at an endpoint, so that `jax.grad` can differentiate with respect to the activations there.
 
-The parts are networks themselves, of some of the rows, and run with the parameters of the whole.
+Both halves are networks themselves, with some of the rows of the table, and run with the parameters of the whole.
 """
 
 from __future__ import annotations
@@ -20,29 +20,32 @@ Variables = Mapping[str, Any]
 
 
 def to_endpoint(model: InceptionNet, name: str, variables: Variables, images: jax.Array) -> jax.Array:
-    """Returns the map [B, H, W, C] of an endpoint for normalised images [B, H, W, 3], in evaluation.
+    """Returns the activations [B, H, W, C] at an endpoint for normalised images [B, H, W, 3], in evaluation.
 
     Raises:
       UserError: the model has no such endpoint.
     """
     first, _ = _tables(model, name)
-    part = model.clone(table=first, aux_heads={}, num_classes=0, features=(name,), frozen_up_to=None)
-    return cast(ModelOutput, part.apply(variables, images)).endpoints[name]
+    half = model.clone(table=first, aux_heads={}, num_classes=0, features=(name,), frozen_up_to=None)
+    return cast(ModelOutput, half.apply(variables, images)).endpoints[name]
 
 
-def from_endpoint(model: InceptionNet, name: str, variables: Variables, maps: jax.Array) -> jax.Array:
-    """Returns the logits [B, K] that follow from the map [B, H, W, C] of an endpoint, in evaluation.
+def from_endpoint(model: InceptionNet, name: str, variables: Variables, activations: jax.Array) -> jax.Array:
+    """Returns the logits [B, K] that follow from the activations [B, H, W, C] at an endpoint, in evaluation.
 
     Raises:
       UserError: the model has no such endpoint.
     """
     _, rest = _tables(model, name)
-    part = model.clone(table=rest, aux_heads={}, features=(), frozen_up_to=None, channels=None)
-    return cast(ModelOutput, part.apply(variables, maps)).logits
+    half = model.clone(table=rest, aux_heads={}, features=(), frozen_up_to=None, channels=None)
+    return cast(ModelOutput, half.apply(variables, activations)).logits
 
 
 def averaged_endpoint(model: InceptionNet) -> str:
-    """Returns the endpoint that is averaged for the classifier; the FID's network names the average itself, too."""
+    """Returns the endpoint whose activations are averaged for the classifier.
+
+    It is the last one, except in the network of the FID, whose last endpoint is the average itself.
+    """
     ends = [end.name for end in trace(model.table)]
     while model.table[ends[-1]] == spec.AdaptivePool(1):
         ends.pop()
@@ -60,5 +63,5 @@ def _tables(model: InceptionNet, name: str) -> tuple[spec.Table, spec.Table]:
     check_endpoint(model, name)
     names = list(model.table)
     end = names.index(name) + 1
-    first, rest = ({key: model.table[key] for key in part} for part in (names[:end], names[end:]))
+    first, rest = ({key: model.table[key] for key in half} for half in (names[:end], names[end:]))
     return first, rest

@@ -1,4 +1,4 @@
-"""Weakly supervised localisation and segmentation: how well maps of the classes find the objects of a labelled set."""
+"""Weakly supervised object localisation (WSOL): how well class activation maps find the objects of a labelled set."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from inception_jax.inference.predictor import Predictor
 
 @dataclasses.dataclass(frozen=True)
 class ImageLocalisation:
-    """Where an image was thought to show its classes.
+    """The predicted and the true boxes of an image.
 
     Attributes:
       index, name: of the image.
       label: its class.
       guesses: (class, box) of the likeliest classes, the likeliest first.
-      box: of the true class, given that class.
-      truths: the boxes of the objects of that class; none are known if it is empty.
-      map: of the true class [H, W], and where it lies on the image.
+      box: the box of the true class, from its map.
+      truths: the annotated boxes of that class; empty if there are none.
+      map: the class activation map of the true class [H, W].
+      read_box: the part of the image that the network read, which the map covers.
     """
 
     index: int
@@ -36,22 +37,25 @@ class ImageLocalisation:
     box: Box | None
     truths: tuple[Box, ...]
     map: np.ndarray
-    place: Box
+    read_box: Box
 
     @property
     def iou(self) -> float:
-        """Of the box of the true class with the object that fits it best."""
+        """The intersection over union of `box` with the annotated box that it overlaps most; 0 if there is none."""
         return max((localisation.iou(self.box, truth) for truth in self.truths), default=0.0) if self.box else 0.0
 
 
 class Localiser:
-    """Looks at every image of an evaluation, and notes where its classes are.
+    """Observes an evaluation (`evaluation.ActivationObserver`) and collects the boxes and masks of every image.
 
     Args:
-      predictor: the network; its class activation maps are taken.
-      boxes: of the objects, as `read_boxes` returns them; None: errors of boxes are not asked for.
-      masks: a folder of masks, as `read_mask` takes it; None: masks are not compared.
-      threshold: share of the largest value of a map that belongs to the object.
+      predictor: the network whose class activation maps are used.
+      boxes: of the objects, as `read_boxes` returns them; None: no errors of boxes.
+      masks: a folder of masks, as `read_mask` takes it; None: no errors of masks.
+      threshold: pixels above this share of the maximum of a map belong to the object.
+
+    Raises:
+      UserError: the folder of masks does not exist, or the threshold is out of range.
     """
 
     def __init__(
@@ -73,34 +77,38 @@ class Localiser:
         self.masked = 0
 
     def see(self, record: dict[str, Any], last: np.ndarray, top: np.ndarray, exif: bool = False) -> None:
-        """Notes where an image of a record shows its likeliest classes `top`; `last` is its last map [H, W, C].
+        """Collects the boxes of an image for its likeliest classes `top` and for its true class.
 
-        Boxes and masks lie on the image as it was read: turned by its EXIF data, if `exif`.
+        Args:
+          record: of the image.
+          last: its last activations [H, W, C].
+          top: class indices, the likeliest first.
+          exif: boxes and masks lie on the image as turned by its EXIF orientation.
         """
         name, label = record["name"], record["label"]
         if not name:
             raise UserError("The images of these data have no names by which boxes or masks could be found.")
         size = size_of(record["image"], exif)
-        place = self.transform.box(*size)
+        read_box = self.transform.box(*size)
         chosen = [*top.tolist(), label]
         maps = np.einsum("hwc,ck->khw", last, self.kernel[:, chosen], optimize=True)
-        heats = PlacedHeatmap(heat(maps), place, *size).each()
+        heats = PlacedHeatmap(heat(maps), read_box, *size).each()
         *guessed, box = (localisation.largest_box(each, self.threshold) for each in heats)
         guesses = tuple(zip(chosen, guessed, strict=False))
         objects = (self.boxes or {}).get(name, [])
         truths = tuple(each for index, each in objects if index == label)
-        self.located.append(ImageLocalisation(record["index"], name, label, guesses, box, truths, maps[-1], place))
+        self.located.append(ImageLocalisation(record["index"], name, label, guesses, box, truths, maps[-1], read_box))
         if self.masks is not None and (truth := read_mask(self.masks, name, size)) is not None:
-            mask = localisation.pseudo_mask(PlacedHeatmap(heat(maps[-1:]), place, *size), [label], self.threshold)
+            mask = localisation.pseudo_mask(PlacedHeatmap(heat(maps[-1:]), read_box, *size), [label], self.threshold)
             labels = self.counts.shape[1]
             self.counts += localisation.overlaps(mask, truth, labels, VOID if labels <= VOID else None)
             self.masked += 1
 
     def metrics(self) -> dict[str, float]:
-        """Returns the errors of boxes, the mean overlap, and the mean IoU of masks, over the images that have some.
+        """Returns the localisation errors, the mean IoU of boxes and the mean IoU of masks, over the annotated images.
 
         Raises:
-          UserError: no image has a box, or a mask.
+          UserError: boxes or masks were given, and no image has any.
         """
         metrics: dict[str, float] = {"threshold": self.threshold}
         if self.boxes is not None:

@@ -1,4 +1,4 @@
-"""What is done with a trained network: prediction, evaluation, class activation maps, export, a demo."""
+"""Use of a trained network: prediction, evaluation with one or many crops, export to StableHLO and ONNX."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""Evaluation: how often, and where, a network or an ensemble is right about a labelled set."""
+"""Evaluation of a network or an ensemble on a labelled set: accuracy, loss, confusion, mistakes."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from inception_jax.classes import check_same_classes
 from inception_jax.data.sources import ImageSource
 from inception_jax.data.transforms import BrokenImage
 from inception_jax.errors import UserError, printable
-from inception_jax.inference.forward import log_mean, log_softmax
+from inception_jax.inference.prediction import log_mean, mean_log_probabilities
 from inception_jax.inference.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
 
 class ActivationObserver(Protocol):
-    """What looks at the activations of every image of an evaluation, such as `explain.wsol.Localiser`.
+    """Receives the activations of every image of an evaluation; `explain.wsol.Localiser` is one.
 
     Attributes:
-      endpoint: whose activations it looks at.
+      endpoint: the endpoint whose activations it receives.
     """
 
     endpoint: str
 
     def see(self, record: dict[str, Any], last: np.ndarray, top: np.ndarray, exif: bool = False) -> None:
-        """Looks at one image: its record, its activations [H, W, C] and its likeliest classes, the likeliest first."""
+        """Receives one image: its record, its activations [H, W, C] and its likeliest classes, the likeliest first."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What was said of every image of a set, in its order. N images, K classes.
+    """The predictions for every image of a set, in its order. N images, K classes.
 
     Attributes:
       class_names: [K].
@@ -63,18 +63,18 @@ class Evaluation:
         return {name: float(mean) for name, mean in means.items()} | {"count": len(self.labels)}
 
     def confusion(self) -> np.ndarray:
-        """Returns how many images of each true class (rows) were taken for each class (columns) [K, K]."""
+        """Returns the confusion matrix [K, K]: images of each true class (rows) by predicted class (columns)."""
         counts = np.zeros((len(self.class_names),) * 2, np.int64)
         np.add.at(counts, (self.labels, self.predicted), 1)
         return counts
 
     def mistakes(self) -> np.ndarray:
-        """Returns the places in the set of the images that were taken for another class, the surest first."""
+        """Returns the indices of the misclassified images, those with the highest probability first."""
         wrong = np.flatnonzero(self.predicted != self.labels)
         return wrong[np.argsort(-self.probability[wrong], kind="stable")]
 
     def to_json(self, mistakes: int) -> dict[str, Any]:
-        """Returns the metrics, those of each class, and the surest mistakes."""
+        """Returns the metrics, the accuracy of each class, and the `mistakes` surest mistakes."""
         confusion = self.confusion()
         classes = [
             {"class": name, "count": int(row.sum()), "top1": float(row[i] / row.sum()) if row.sum() else None}
@@ -99,18 +99,20 @@ def evaluate(
     advance: Callable[[], None] = lambda: None,
     localiser: ActivationObserver | None = None,
 ) -> Evaluation:
-    """Returns what an ensemble says of every image of a set, each once; probabilities are averaged.
+    """Returns the predictions of a network, or of an ensemble, for every image of a set.
+
+    An ensemble averages the probabilities of its members, and each member those of the crops of an image.
 
     Args:
-      members: networks of the same classes; or one, which is an ensemble, too.
+      members: one network, or several with the same classes.
       source: the images and their classes.
-      crops: 1, 10 or 144 views of each image, over which each member averages.
+      crops: crops of each image: 1, 10 or 144, as `multi_crop.crops` cuts them.
       advance: called after each image.
-      localiser: notes where the objects are; it takes one network and one crop.
+      localiser: receives the activations; it needs one network and one crop.
 
     Raises:
-      UserError: there is no member, the classes of members or data differ, an image is broken, or a localiser has
-        several views.
+      UserError: there is no member, the classes of members or data differ, an image is broken, or there is a localiser
+        and more than one network or crop.
     """
     members = [members] if isinstance(members, Predictor) else list(members)
     if not members:
@@ -133,9 +135,10 @@ def evaluate(
     streams = [member.outputs(images(i == 0), outputs, crops, source.exif) for i, member in enumerate(members)]
     labels: list[int] = []
     top, probability, losses = [], [], []
-    for said in zip(*streams, strict=True):
-        record, found = ahead.popleft(), [_unbroken(each, source, len(labels)) for each in said]
-        log_probabilities = log_mean(np.stack([log_mean(log_softmax(each["logits"])) for each in found]))
+    for outputs_of_members in zip(*streams, strict=True):
+        record = ahead.popleft()
+        found = [_unbroken(each, source, len(labels)) for each in outputs_of_members]
+        log_probabilities = log_mean(np.stack([mean_log_probabilities(each["logits"]) for each in found]))
         order = np.argsort(-log_probabilities, kind="stable")[:5]
         if localiser:
             localiser.see(record, found[0][localiser.endpoint][0], order, source.exif)
@@ -157,21 +160,21 @@ def _unbroken(found: dict[str, np.ndarray] | BrokenImage, source: ImageSource, i
 
 
 def _check_alike(first: Predictor, other: Predictor) -> None:
-    """Raises a `UserError` if probabilities of two networks cannot be averaged: place i means another class in each."""
+    """Raises a `UserError` if two networks differ in their classes, so that probabilities cannot be averaged."""
     one, two = (each.info.source or each.info.model for each in (first, other))
     way_out = "Only networks of the same classes in the same order are averaged."
     if first.info.num_classes != other.info.num_classes:
         counts = f"has {first.info.num_classes} classes and {printable(two)} has {other.info.num_classes}"
         raise UserError(f"{printable(one)} {counts}. {way_out}")
-    if any(first.class_names) and any(other.class_names):  # what has no names is taken at its word
+    if any(first.class_names) and any(other.class_names):  # without names, the order is assumed to be the same
         check_same_classes(one, first.class_names, two, other.class_names, way_out)
 
 
 def _check_classes(member: Predictor, source: ImageSource) -> None:
-    """Checks that the classes of the data are those of a network; where it does not name them, warns.
+    """Checks that the classes of the data are those of a network; warns if the network does not name its classes.
 
     Raises:
-      UserError: they are others, or in another order.
+      UserError: the classes differ, or their order.
     """
     what, info = member.info.source or member.info.model, member.info
     if info.num_classes != len(source.class_names):

@@ -1,4 +1,4 @@
-"""ONNX from a table: what `layers` runs, as a graph of ONNX operators. Maps are NCHW inside, as ONNX has them."""
+"""Export to ONNX: the rows of a table, as `models.layers` runs them, become a graph of ONNX operators in NCHW."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def export_onnx(path: str | os.PathLike, weights: Weights, overwrite: bool = Fal
 def onnx_model(weights: Weights) -> onnx.ModelProto:
     """Returns the graph: `images` [batch, size, size, 3] uint8 -> `logits` and `probabilities` [batch, K] float32.
 
-    Its metadata are those of our weights files: `weights.WeightsInfo`, each field in JSON.
+    The metadata entry "info" holds `weights.WeightsInfo` as JSON.
 
     Raises:
       UserError: `onnx` is not installed, or the weights have no classifier.
@@ -74,9 +74,9 @@ def onnx_model(weights: Weights) -> onnx.ModelProto:
 
 
 class Graph:
-    """The nodes and constants of an ONNX graph, written row by row; a node is called as its module is in the network.
+    """The nodes and constants of an ONNX graph, written row by row; a node has the name of the network's module.
 
-    Networks have no batch norms here: inference folds them.
+    The network has no batch norms: `for_inference` folded them.
     """
 
     def __init__(self, numerics: spec.Numerics):
@@ -91,105 +91,101 @@ class Graph:
         mean, std = (self.constant(field, np.array(getattr(preprocess, field))) for field in ("mean", "std"))
         self.node("Sub", "pixels", mean, name="centred")
         self.node("Div", "centred", std, name="normalised")
-        maps = Value(self.node("Transpose", "normalised", name="NCHW", perm=[0, 3, 1, 2]), *2 * (preprocess.size,))
+        x = Value(self.node("Transpose", "normalised", name="NCHW", perm=[0, 3, 1, 2]), *2 * (preprocess.size,))
         for name, row in model.table.items():
             module = spec.module_name(name, row)
-            maps = self.row(row, maps, params.get(module, {}), module)
+            x = self.row(row, x, params.get(module, {}), module)
         linear = params["classifier"]["linear"]
-        self.node("GlobalAveragePool", maps.name, name="average")
+        self.node("GlobalAveragePool", x.name, name="average")
         self.node("Flatten", "average", name="pooled")
         weight, bias = (self.constant(f"classifier/{leaf}", linear[leaf]) for leaf in ("kernel", "bias"))
         self.node("Gemm", "pooled", weight, bias, name="logits")
         self.node("Softmax", "logits", name="probabilities", axis=-1)
 
-    def row(self, row: spec.Row | spec.Block, maps: Value, params: Params, path: str) -> Value:
+    def row(self, row: spec.Row | spec.Block, x: Value, params: Params, path: str) -> Value:
         """Writes one row of a table, as `layers.run_row` runs it."""
         match row:
             case spec.Conv():
-                maps = self.convolution(row, maps, params["conv"], path)
-                return self.relu(maps, path) if row.relu else maps
+                x = self.convolution(row, x, params["conv"], path)
+                return self.relu(x, path) if row.relu else x
             case spec.SeparableConv():
-                maps = self.convolution(row, maps, params["depthwise"], f"{path}/depthwise")
-                maps = self.convolution(spec.Conv(row.features), maps, params["pointwise"], f"{path}/pointwise")
-                return self.relu(maps, path) if row.relu else maps
+                x = self.convolution(row, x, params["depthwise"], f"{path}/depthwise")
+                x = self.convolution(spec.Conv(row.features), x, params["pointwise"], f"{path}/pointwise")
+                return self.relu(x, path) if row.relu else x
             case spec.Pool():
-                return self.pool(row, maps, path)
+                return self.pool(row, x, path)
             case spec.AdaptivePool():
-                return self.adaptive_pool(row.output, maps, path)
+                return self.adaptive_pool(row.output, x, path)
             case spec.LocalResponseNorm():
                 values = {"size": row.size, "alpha": row.alpha, "beta": row.beta, "bias": row.k}
-                return maps._replace(name=self.node("LRN", maps.name, name=path, **values))
+                return x._replace(name=self.node("LRN", x.name, name=path, **values))
             case spec.Relu():
-                return self.relu(maps, path)
+                return self.relu(x, path)
             case spec.Channels():
                 limits = (self.constant(f"{path}/{n}", np.array([n])) for n in (row.start, row.stop))
-                return maps._replace(name=self.node("Slice", maps.name, *limits, self.axis(), name=path))
+                return x._replace(name=self.node("Slice", x.name, *limits, self.axis(), name=path))
             case spec.Residual():
-                return self.residual(row, maps, params, path)
+                return self.residual(row, x, params, path)
             case branches:
-                ends = [self.rows(rows, maps, params, path, f"branch{i}") for i, rows in enumerate(branches, start=1)]
+                ends = [self.rows(rows, x, params, path, f"branch{i}") for i, rows in enumerate(branches, start=1)]
                 return ends[0]._replace(name=self.node("Concat", *(end.name for end in ends), name=path, axis=1))
 
-    def rows(self, rows: spec.Branch, maps: Value, params: Params, path: str, prefix: str) -> Value:
+    def rows(self, rows: spec.Branch, x: Value, params: Params, path: str, prefix: str) -> Value:
         """Writes a chain of rows."""
         for j, row in enumerate(rows):
             name = f"{prefix}_{j}"
-            maps = self.row(row, maps, params.get(name, {}), f"{path}/{name}")
-        return maps
+            x = self.row(row, x, params.get(name, {}), f"{path}/{name}")
+        return x
 
-    def convolution(self, row: spec.Conv | spec.SeparableConv, maps: Value, params: Params, path: str) -> Value:
+    def convolution(self, row: spec.Conv | spec.SeparableConv, x: Value, params: Params, path: str) -> Value:
         """Writes the convolution alone: a depthwise one of a separable row."""
         kernel = params["kernel"].transpose(3, 2, 0, 1)
         group = len(kernel) // row.multiplier if isinstance(row, spec.SeparableConv) else 1
         leaves = [self.constant(f"{path}/kernel", kernel)]
         leaves += [self.constant(f"{path}/bias", params["bias"])] if "bias" in params else []
-        windows = self.windows(maps, row.kernel, row.stride, row.padding, self.numerics.conv_same)
-        return self.windowed("Conv", maps, windows, *leaves, name=f"{path}/conv", group=group)
+        windows = self.windows(x, row.kernel, row.stride, row.padding, self.numerics.conv_same)
+        return self.windowed("Conv", x, windows, *leaves, name=f"{path}/conv", group=group)
 
-    def pool(self, row: spec.Pool, maps: Value, path: str) -> Value:
+    def pool(self, row: spec.Pool, x: Value, path: str) -> Value:
         """Writes a max or average pool."""
-        windows = self.windows(maps, 2 * (row.window,), row.stride, row.padding, self.numerics.pool_same)
+        windows = self.windows(x, 2 * (row.window,), row.stride, row.padding, self.numerics.pool_same)
         if row.kind == "max":
-            return self.windowed("MaxPool", maps, windows, name=path)
-        return self.windowed(
-            "AveragePool", maps, windows, name=path, count_include_pad=int(self.numerics.count_padding)
-        )
+            return self.windowed("MaxPool", x, windows, name=path)
+        return self.windowed("AveragePool", x, windows, name=path, count_include_pad=int(self.numerics.count_padding))
 
-    def adaptive_pool(self, output: int, maps: Value, path: str) -> Value:
+    def adaptive_pool(self, output: int, x: Value, path: str) -> Value:
         """Writes the averages as products with matrices, of columns and then of rows."""
-        columns = self.constant(f"{path}/columns", layers.averages(maps.width, output).T)
-        rows = self.constant(f"{path}/rows", layers.averages(maps.height, output))
-        narrow = self.node("MatMul", maps.name, columns, name=f"{path}/narrow")
+        columns = self.constant(f"{path}/columns", layers.averages(x.width, output).T)
+        rows = self.constant(f"{path}/rows", layers.averages(x.height, output))
+        narrow = self.node("MatMul", x.name, columns, name=f"{path}/narrow")
         return Value(self.node("MatMul", rows, narrow, name=path), output, output)
 
-    def residual(self, row: spec.Residual, maps: Value, params: Params, path: str) -> Value:
+    def residual(self, row: spec.Residual, x: Value, params: Params, path: str) -> Value:
         """Writes ReLU(shortcut + scale * up(rows))."""
-        end = self.rows(row.rows, maps, params, path, "rows")
+        end = self.rows(row.rows, x, params, path, "rows")
         if row.up:
             end = self.convolution(spec.Conv(0), end, params["up"]["conv"], f"{path}/up")
         if row.shortcut is not None:
-            maps = self.row(row.shortcut, maps, params["shortcut"], f"{path}/shortcut")
+            x = self.row(row.shortcut, x, params["shortcut"], f"{path}/shortcut")
         scaled = end.name
         if row.scale != 1:
             scaled = self.node(
                 "Mul", scaled, self.constant(f"{path}/scale", np.array(row.scale)), name=f"{path}/scaled"
             )
-        total = maps._replace(name=self.node("Add", maps.name, scaled, name=f"{path}/sum"))
+        total = x._replace(name=self.node("Add", x.name, scaled, name=f"{path}/sum"))
         return self.relu(total, path) if row.relu else total
 
-    def relu(self, maps: Value, path: str) -> Value:
-        return maps._replace(name=self.node("Relu", maps.name, name=path))
+    def relu(self, x: Value, path: str) -> Value:
+        return x._replace(name=self.node("Relu", x.name, name=path))
 
-    def windowed(
-        self, operator: str, maps: Value, windows: Windows, *inputs: str, name: str, **attributes: Any
-    ) -> Value:
-        """Writes an operator that slides a window; returns its maps, of the size that it gives them."""
-        placed = windows.attributes()
-        return Value(self.node(operator, maps.name, *inputs, name=name, **placed, **attributes), *windows.sizes(maps))
+    def windowed(self, operator: str, x: Value, windows: Windows, *inputs: str, name: str, **attributes: Any) -> Value:
+        """Writes an operator that slides a window; returns its output."""
+        attributes |= windows.attributes()
+        return Value(self.node(operator, x.name, *inputs, name=name, **attributes), *windows.sizes(x))
 
-    def windows(self, maps: Value, window: tuple[int, int], stride: int, padding: spec.Padding, rule: str) -> Windows:
-        pads = (spec.explicit_padding(n, k, stride, padding, rule) for n, k in zip(maps[1:], window, strict=True))
-        return Windows(window, stride, *pads)
+    def windows(self, x: Value, window: tuple[int, int], stride: int, padding: spec.Padding, rule: str) -> Windows:
+        paddings = (spec.explicit_padding(n, k, stride, padding, rule) for n, k in zip(x[1:], window, strict=True))
+        return Windows(window, stride, *paddings)
 
     def axis(self) -> str:
         """Returns the constant that names the axis of the channels."""
@@ -210,7 +206,7 @@ class Graph:
 
 
 class Windows(NamedTuple):
-    """Where an operator puts its windows: size, stride, and the (low, high) padding of rows and columns."""
+    """The windows of an operator: size, stride, and the (low, high) padding of rows and columns."""
 
     window: tuple[int, int]
     stride: int
@@ -218,16 +214,16 @@ class Windows(NamedTuple):
     columns: tuple[int, int]
 
     def attributes(self) -> dict[str, Any]:
-        """Returns them in the words of ONNX."""
+        """Returns them as attributes of an ONNX operator."""
         (top, bottom), (left, right) = self.rows, self.columns
         strides = [self.stride, self.stride]
         return {"kernel_shape": list(self.window), "strides": strides, "pads": [top, left, bottom, right]}
 
-    def sizes(self, maps: Value) -> tuple[int, int]:
-        """Returns height and width of what comes out."""
+    def sizes(self, x: Value) -> tuple[int, int]:
+        """Returns height and width of the output."""
         height, width = (
-            (size + sum(border) - window) // self.stride + 1
-            for size, border, window in zip(maps[1:], (self.rows, self.columns), self.window, strict=True)
+            (size + sum(padding) - window) // self.stride + 1
+            for size, padding, window in zip(x[1:], (self.rows, self.columns), self.window, strict=True)
         )
         return height, width
 

@@ -1,7 +1,8 @@
-"""A trained network in one file that runs without the code of this package: StableHLO, and what it is.
+"""Export to StableHLO: a trained network in one file that runs without the code of this package.
 
 The file is a zip archive, stored without compression, of two members: `program.bin`, the network as `jax.export`
-serialises it, parameters included; and `info.json`, all of `weights.WeightsInfo`. The archive's checksums guard both.
+serialises it, parameters included; and `info.json`, all fields of `weights.WeightsInfo`. The checksums of the archive
+reveal damage.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ FORMAT, FORMAT_VERSION = "inception_jax.exported", 1
 
 
 class Exported:
-    """An exported network: called with pixels, it gives logits and probabilities.
+    """An exported network; called with pixels, it returns logits and probabilities.
 
     Attributes:
-      info: what the network is: model, class names, preprocessing, source.
-      platforms: where it runs, in the words of JAX.
+      info: model, class names, preprocessing and source of the network.
+      platforms: the platforms that it runs on, by JAX's names.
     """
 
     def __init__(self, program: export.Exported, info: WeightsInfo):

@@ -1,4 +1,4 @@
-"""The image files that a command line names."""
+"""The image files that the arguments of a command line name: files, folders, globs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SUFFIXES = ", ".join(sorted(IMAGE_SUFFIXES))
 def find_images(named: str | Iterable[str]) -> list[Path]:
     """Returns the files that paths name, in their order; a string is one path.
 
-    A folder stands for the images below it, at any depth and through links, and a glob for the files that match it,
-    both sorted. What else a folder holds is counted and named in the log. Any other path is returned as it is, whether
+    A folder stands for the images below it, at any depth and through links; a glob for the files that match it. Both
+    are sorted. Other files in a folder are counted and named in the log. Any other path is returned unchanged, whether
     it exists or not.
 
     Raises:

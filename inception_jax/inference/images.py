@@ -1,4 +1,4 @@
-"""From what a user has of an image to what a network reads: uint8 pixels [size, size, 3], cut as its card says."""
+"""Images as users have them: paths, bytes, Pillow images and arrays become RGB images or lists of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from inception_jax.errors import UserError, first_line, printable
 from inception_jax.paths import read_bytes
 
 Encoded = str | os.PathLike | bytes | Image.Image
-"""A path, the bytes of a file, or an image of Pillow: one image, which is nothing else."""
+"""One image: a path, the bytes of a file, or a Pillow image. (An array may be one image or several.)"""
 
 Input = Encoded | np.ndarray
 Images = Input | Iterable[Input]
@@ -23,10 +23,10 @@ Images = Input | Iterable[Input]
 
 
 def as_images(given: Images) -> tuple[Iterable[Input], bool]:
-    """Returns images to go through, and whether they are one alone, given as itself and not in a list.
+    """Returns the images to iterate over, and whether a single image was given, not in a list.
 
     Raises:
-      UserError: neither images nor an image; or an array [B, H, W], which may be either.
+      UserError: `given` is no image and no list of images; or it is an array [B, H, W], which may be either.
     """
     if isinstance(given, str | os.PathLike | bytes | bytearray | Image.Image):
         return [given], True
@@ -49,10 +49,10 @@ def as_images(given: Images) -> tuple[Iterable[Input], bool]:
 
 
 def as_names(given: str | Iterable[str]) -> tuple[str, ...]:
-    """Returns names to go through; a string is one name, not its letters.
+    """Returns the names to iterate over; a string is one name, not a list of letters.
 
     Raises:
-      UserError: neither a name nor names.
+      UserError: `given` is neither a string nor a list of strings.
     """
     if isinstance(given, str):
         return (given,)
@@ -66,11 +66,11 @@ def as_names(given: str | Iterable[str]) -> tuple[str, ...]:
 def load_rgb(source: Input, exif: bool = True) -> Image.Image:
     """Returns an RGB image from a path, encoded bytes, a Pillow image, or an array [H, W, 3] or [H, W].
 
-    Arrays are uint8, or floats in 0 ... 1. Networks normalise by themselves: what is normalised already is refused.
+    Arrays are uint8, or floats in 0 ... 1. The network normalises its input, so normalised arrays are refused.
 
     Args:
       source: the image.
-      exif: turn it as its EXIF data say, those of a Pillow image included; an array has none.
+      exif: turn it by its EXIF orientation, also a Pillow image; an array has none.
 
     Raises:
       BrokenImage: a file or bytes that cannot be read or decoded.
@@ -87,7 +87,7 @@ def load_rgb(source: Input, exif: bool = True) -> Image.Image:
 
 @contextlib.contextmanager
 def loaded_rgb(source: Input, exif: bool = True) -> Iterator[Image.Image]:
-    """Gives what `load_rgb` returns; a large file waits until the threads of this process have room for it."""
+    """Yields what `load_rgb` returns; a large file waits until the memory limit of this process allows decoding it."""
     if not isinstance(source, bytes | bytearray | str | os.PathLike):
         yield load_rgb(source, exif)
         return
@@ -109,7 +109,7 @@ def _encoded(source: bytes | bytearray | str | os.PathLike) -> bytes:
 
 @contextlib.contextmanager
 def _named(source: bytes | bytearray | str | os.PathLike) -> Iterator[None]:
-    """Puts the name of a file before what is broken about it."""
+    """Puts the name of the file before the message of a `BrokenImage`."""
     try:
         yield
     except BrokenImage as error:

@@ -1,4 +1,4 @@
-"""The views of an image that an evaluation averages over: its centre, the ten of Krizhevsky et al., GoogLeNet's 144."""
+"""Multi-crop evaluation: the centre crop, the ten crops of Krizhevsky et al., and the 144 of GoogLeNet."""
 
 from __future__ import annotations
 
@@ -11,61 +11,62 @@ from inception_jax.data.transforms import RESAMPLING, eval_transform, resize_sho
 from inception_jax.errors import UserError
 from inception_jax.models.inputs import Preprocess
 
-Kind = Literal[1, 10, 144]
-SCALES = (256, 288, 320, 352)  # short sides for views of 224 pixels (1409.4842, section 7)
+Count = Literal[1, 10, 144]
+SCALES = (256, 288, 320, 352)  # pixels of the short side for crops of 224 pixels (1409.4842, section 7)
 
 
-def check_crops(kind: int) -> None:
-    """Raises a `UserError` if there is no such set of crops."""
-    if kind not in get_args(Kind):
-        raise UserError(f"crops is {kind}; it must be {', '.join(map(str, get_args(Kind)))}.")
+def check_crops(count: int) -> None:
+    """Raises a `UserError` if there is no set of `count` crops."""
+    if count not in get_args(Count):
+        raise UserError(f"crops is {count}; it must be {', '.join(map(str, get_args(Count)))}.")
 
 
-def crops(image: Image.Image, kind: int, preprocess: Preprocess) -> np.ndarray:
-    """Returns views of an RGB image as uint8 [kind, S, S, 3], S being `preprocess.size`.
+def crops(image: Image.Image, count: int, preprocess: Preprocess) -> np.ndarray:
+    """Returns crops of an RGB image as uint8 [count, S, S, 3], S being `preprocess.size`.
 
-    1: what evaluation reads. 10: the corners and the centre of the resized image. 144: of the image at four scales, of
-    three squares along it, the corners, the centre, and the whole square (1409.4842, section 7). Each of the ten and of
-    the 144 is followed by its mirror image.
+    1: the centre crop of single-crop evaluation.
+    10: the four corners and the centre of the resized image, each followed by its mirror image.
+    144: 4 scales x 3 squares along the long side x 6 crops (four corners, the centre, and the square resized) x 2 for
+    the mirror images (1409.4842, section 7).
 
     Raises:
-      UserError: another kind.
+      UserError: another count.
     """
-    check_crops(kind)
-    if kind == 1:
+    check_crops(count)
+    if count == 1:
         return eval_transform(preprocess)(image)[None]
-    if kind == 10:
-        views = _corners_and_centre(_resized(image, preprocess), preprocess.size)
+    if count == 10:
+        found = _corners_and_centre(_resized(image, preprocess), preprocess.size)
     else:
-        views = _paper(image, preprocess)
-    pixels = [np.asarray(view) for view in views]
-    return np.stack([each for view in pixels for each in (view, view[:, ::-1])])
+        found = _paper(image, preprocess)
+    pixels = [np.asarray(crop) for crop in found]
+    return np.stack([each for crop in pixels for each in (crop, crop[:, ::-1])])
 
 
 def _resized(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    """Returns the image that evaluation cuts its centre from; where it cuts before it resizes, all of it resized."""
+    """Returns the image that the crops are cut from, resized; geometry "central_box": the whole image as a square."""
     if preprocess.geometry == "short_side":
         return resize_short_side(image, preprocess.resize, preprocess.interpolation)
     return image.resize((preprocess.resize, preprocess.resize), RESAMPLING[preprocess.interpolation])
 
 
 def _paper(image: Image.Image, preprocess: Preprocess) -> list[Image.Image]:
-    """Returns 72 views; scales for other sizes than 224 are in proportion."""
-    size, views = preprocess.size, []
+    """Returns the 72 crops that are not mirrored; for a size other than 224 the scales are in proportion."""
+    size, found = preprocess.size, []
     for scale in SCALES:
         short = round(scale * size / 224)
         resized = resize_short_side(image, short, preprocess.interpolation)
         width, height = resized.size
-        for part in (0, 0.5, 1):  # left, centre, right; of a portrait top, centre, bottom
-            left, top = round(part * (width - short)), round(part * (height - short))
+        for share in (0, 0.5, 1):  # left, centre, right; of a portrait top, centre, bottom
+            left, top = round(share * (width - short)), round(share * (height - short))
             square = resized.crop((left, top, left + short, top + short))
-            views += _corners_and_centre(square, size)
-            views.append(square.resize((size, size), RESAMPLING[preprocess.interpolation]))
-    return views
+            found += _corners_and_centre(square, size)
+            found.append(square.resize((size, size), RESAMPLING[preprocess.interpolation]))
+    return found
 
 
 def _corners_and_centre(image: Image.Image, size: int) -> list[Image.Image]:
-    """Returns the views of `size` pixels at the top left, top right, bottom left, bottom right and in the centre."""
+    """Returns the crops of `size` pixels at the top left, top right, bottom left, bottom right and in the centre."""
     right, bottom = image.width - size, image.height - size
-    places = ((0, 0), (right, 0), (0, bottom), (right, bottom), (round(right / 2), round(bottom / 2)))
-    return [image.crop((left, top, left + size, top + size)) for left, top in places]
+    corners = ((0, 0), (right, 0), (0, bottom), (right, bottom), (round(right / 2), round(bottom / 2)))
+    return [image.crop((left, top, left + size, top + size)) for left, top in corners]

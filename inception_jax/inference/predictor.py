@@ -1,10 +1,9 @@
-"""Prediction: images in, classes out, compiled once for each bucket of batch sizes."""
+"""Prediction: images in, classes out. `forward` compiles one program for each bucket of batch sizes."""
 
 from __future__ import annotations
 
 import collections
 import concurrent.futures
-import dataclasses
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,56 +12,37 @@ from typing import Any, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from inception_jax import weights
 from inception_jax.data.transforms import BrokenImage, eval_transform
 from inception_jax.errors import UserError
 from inception_jax.inference.fold_and_fuse import for_inference
-from inception_jax.inference.forward import Outputs, log_mean, log_softmax, trace_forward
+from inception_jax.inference.forward import Programs, Started, fetch
 from inception_jax.inference.images import Encoded, Images, Input, as_images, as_names, loaded_rgb
 from inception_jax.inference.multi_crop import check_crops, crops
+from inception_jax.inference.prediction import Prediction, likeliest, mean_log_probabilities
 from inception_jax.ops import Implementation
-from inception_jax.ops.platforms import tracing_for, without_garbage_collection
 
-Views = np.ndarray  # of one image: uint8 [V, size, size, 3]
-Started = list[tuple[int, Outputs]]  # of each batch, how many of its rows are views
-
-
-@dataclasses.dataclass(frozen=True)
-class ClassScore:
-    """A class, and how likely it is; the name is empty where none is known."""
-
-    index: int
-    label: str
-    probability: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """The likeliest classes of an image, the first first."""
-
-    classes: tuple[ClassScore, ...]
+Crops = np.ndarray  # of one image: uint8 [N, size, size, 3]
 
 
 class Predictor:
     """A network with its weights, its preprocessing and its class names, compiled for inference.
 
-    Batch norms are folded into the convolutions and leading 1x1 convolutions fused; parameters are arguments of the
-    compiled programs. A batch is padded to the next bucket: 1, 2, 4, ... times the number of devices, which share it.
+    Batch norms are folded into the convolutions and leading 1x1 convolutions merged (`fold_and_fuse`). A batch is
+    padded to the next bucket, as `forward.Programs` says.
 
     Args:
-      source: weights, or what `ij.weights.load` takes.
-      max_batch: images in the largest bucket; more are cut into several batches.
+      source: weights, as `ij.weights.load` returns them.
+      max_batch: images in the largest bucket; more images run in several batches.
       dtype: of the computation: float32, or bfloat16 on accelerators.
-      class_names: one for each class; None: those that the weights bring along.
-      threads: that decode images.
-      exif: turn images as their EXIF data say, so that a photograph is read as it is seen.
+      class_names: one for each class; None: those of the weights.
+      threads: how many threads decode images; None: one for each CPU core, at most 16.
+      exif: turn images by their EXIF orientation.
       implementation: of convolutions and pools; see `create_model`.
 
     Raises:
-      UserError: the source cannot be loaded or has no classifier, or a number is out of range.
+      UserError: `max_batch` or the number of class names is wrong.
     """
 
     def __init__(
@@ -86,27 +66,38 @@ class Predictor:
         self.transform = eval_transform(self.info.preprocess)
         self.threads, self.exif = threads or min(os.cpu_count() or 1, 16), exif
 
-        devices = jax.local_devices()
+        platform = jax.local_devices()[0].platform
         model = source.create_model(dtype, aux=False, implementation=implementation)
-        network = for_inference(model, source.variables, devices[0].platform)
+        network = for_inference(model, source.variables, platform)
         self.model = network.model
-        self._mesh = Mesh(np.array(devices), ("data",))
-        self._split = NamedSharding(self._mesh, P("data"))
-        self._params = jax.device_put(network.params, NamedSharding(self._mesh, P()))
-        sizes = itertools.takewhile(lambda size: size < max_batch, (2**i for i in itertools.count()))
-        self.buckets = sorted({-(-size // len(devices)) * len(devices) for size in (*sizes, max_batch)})
-        self._programs: dict[tuple[int, tuple[str, ...]], jax.stages.Compiled] = {}
+        self.programs = Programs(network.model, network.params, self.info.preprocess, max_batch)
+
+    @property
+    def buckets(self) -> list[int]:
+        """The batch sizes of the compiled programs, the smallest first."""
+        return self.programs.buckets
 
     @classmethod
     def from_weights(
         cls, source: Any, name: str | None = None, *, unverified: bool = False, **settings: Any
     ) -> Predictor:
-        """Returns the predictor of a file, a card, or weights: see `ij.weights.load`, and `Predictor` for settings."""
+        """Returns the predictor of whatever `ij.weights.load` takes: a file, the id of a card, weights.
+
+        Args:
+          source, name, unverified: arguments of `ij.weights.load`, which says what it raises.
+          settings: arguments of `Predictor`.
+        """
         return cls(weights.load(source, name, unverified=unverified), **settings)
 
     @classmethod
     def from_checkpoint(cls, workdir: str | os.PathLike, average: bool | None = None, **settings: Any) -> Predictor:
-        """Returns the predictor of the best checkpoint of a run; of the averaged parameters, if it kept some."""
+        """Returns the predictor of the best checkpoint of a run.
+
+        Args:
+          workdir: the folder of the run.
+          average: use the averaged parameters; None: if the run kept them.
+          settings: arguments of `Predictor`.
+        """
         from inception_jax.training.saved import run_weights
 
         return cls(run_weights(os.fspath(workdir), average), **settings)
@@ -114,7 +105,8 @@ class Predictor:
     def __repr__(self) -> str:
         """Returns one line: the model, its classes, pixels, dtype, devices and batch sizes."""
         classes, size = f"{self.info.num_classes:,} classes", self.info.preprocess.size
-        devices = f"{self._mesh.size} {self._mesh.devices.flat[0].platform} device{'s' * (self._mesh.size > 1)}"
+        mesh = self.programs.mesh
+        devices = f"{mesh.size} {mesh.devices.flat[0].platform} device{'s' * (mesh.size > 1)}"
         batches = ", ".join(map(str, self.buckets))
         dtype = jnp.dtype(self.model.dtype).name
         return f"Predictor({self.info.model}, {classes}, {size} x {size} pixels, {dtype}, {devices}, batches {batches})"
@@ -129,15 +121,15 @@ class Predictor:
     def __call__(self, images: Iterable[Input], k: int | None = None) -> list[Prediction]: ...
 
     def __call__(self, images: Images, k: int | None = None) -> Prediction | list[Prediction]:
-        """Returns the k likeliest classes of each image; of an image that is given alone, its prediction alone.
+        """Returns the k likeliest classes of each image; for a single image, not in a list, one prediction.
 
         Args:
-          images: a path, encoded bytes, an image of Pillow or an array [H, W, 3]; or a list of these, or an array
+          images: a path, encoded bytes, a Pillow image or an array [H, W, 3]; or a list of these, or an array
             [B, H, W, 3].
-          k: how many classes; None: 5, or all if they are fewer.
+          k: how many classes; None: 5, or all if there are fewer.
 
         Raises:
-          BrokenImage: one of them cannot be read; `stream` goes on with the others.
+          BrokenImage: one of them cannot be read; `stream` continues with the others.
           UserError: k is out of range, or an array is no image.
         """
         given, alone = as_images(images)
@@ -145,38 +137,43 @@ class Predictor:
         return found[0] if alone else found
 
     def stream(self, images: Images, k: int | None = None) -> Iterator[Prediction | BrokenImage]:
-        """Yields a prediction, or what is broken, for each image in order, while the next ones are decoded."""
+        """Yields a prediction, or a `BrokenImage`, for each image in order; the next images are decoded meanwhile."""
         for result in self.log_probabilities(images):
             yield result if isinstance(result, BrokenImage) else self.top(result, k)
 
     def log_probabilities(self, images: Images, crops: int = 1) -> Iterator[np.ndarray | BrokenImage]:
-        """Yields for each image in order the logarithms [K], float64, of its probabilities, or what is broken.
+        """Yields for each image in order its log-probabilities [K], float64, or a `BrokenImage`.
 
         Args:
-          images: what the predictor takes.
-          crops: 1, 10 or 144 views of each image, over which the probabilities are averaged: see `crops`.
+          images: as `__call__` takes them.
+          crops: 1, 10 or 144 crops of each image, over which the probabilities are averaged: see `multi_crop.crops`.
         """
         for result in self.outputs(images, ("logits",), crops):
-            yield result if isinstance(result, BrokenImage) else log_mean(log_softmax(result["logits"]))
+            yield result if isinstance(result, BrokenImage) else mean_log_probabilities(result["logits"])
 
     def outputs(
         self, images: Images, names: str | Sequence[str], crops: int = 1, exif: bool | None = None
     ) -> Iterator[dict[str, np.ndarray] | BrokenImage]:
-        """Yields for each image in order outputs [crops, ...] by name, or what is broken; decodes the next meanwhile.
+        """Yields for each image in order its outputs [crops, ...] by name, or a `BrokenImage`.
+
+        The next images are decoded while a batch runs.
 
         Args:
-          images: what the predictor takes.
+          images: as `__call__` takes them.
           names: "logits", "pooled" or endpoints.
-          crops: 1, 10 or 144 views of each image.
-          exif: turn images as their EXIF data say; None: as the predictor does.
+          crops: 1, 10 or 144 crops of each image.
+          exif: turn images by their EXIF orientation; None: as the predictor does.
+
+        Raises:
+          UserError: an unknown output, "logits" of a network without classifier, or another number of crops.
         """
         names = self._known(names)
         if not self.info.num_classes and "logits" in names:
             raise UserError(f"{self.info.source or self.info.model} has no classifier.")
-        running: tuple[list[Views | BrokenImage], Started] | None = None
+        running: tuple[list[Crops | BrokenImage], Started] | None = None
         for chunk in self._decoded(images, crops, self.exif if exif is None else exif):
-            views = [each for each in chunk if not isinstance(each, BrokenImage)]
-            started = chunk, self._start(views, names)
+            pixels = [crop for each in chunk if not isinstance(each, BrokenImage) for crop in each]
+            started = chunk, self.programs.start(pixels, names)
             if running:
                 yield from _collect(*running)
             running = started
@@ -184,15 +181,15 @@ class Predictor:
             yield from _collect(*running)
 
     def logits(self, images: Images) -> np.ndarray:
-        """Returns the logits [N, K] of images; [1, K] of one that is given alone."""
+        """Returns the logits [N, K] of images, float32; N is 1 for a single image."""
         return self._stack(images, ("logits",))["logits"]
 
     def embed(self, images: Images) -> np.ndarray:
-        """Returns what the classifier reads of images: the average [N, C] of the last map; N is 1 for one alone."""
+        """Returns the input of the classifier [N, C]: the last activations, averaged over height and width."""
         return self._stack(images, ("pooled",))["pooled"]
 
     def endpoints(self, images: Images, names: str | Sequence[str]) -> dict[str, np.ndarray]:
-        """Returns the outputs [N, H, W, C] of endpoints for images, by name; N is 1 for an image that is given alone.
+        """Returns the activations [N, H, W, C] at endpoints, by name; N is 1 for a single image.
 
         Raises:
           UserError: the network has no such endpoint (`ij.endpoints` lists them), or none is named.
@@ -206,10 +203,10 @@ class Predictor:
     def compute(
         self, pixels: Sequence[np.ndarray], outputs: str | Sequence[str] = ("logits",)
     ) -> dict[str, np.ndarray]:
-        """Returns outputs by name for images that `prepare` has made ready: the work of the devices alone.
+        """Returns outputs by name for pixels that `prepare` returned: nothing but the work of the devices.
 
         Raises:
-          UserError: an unknown output, or other pixels than uint8 [size, size, 3].
+          UserError: an unknown output, or the pixels are not uint8 [size, size, 3].
         """
         ready, expected = [np.asarray(each) for each in as_images(pixels)[0]], (self.info.preprocess.size,) * 2 + (3,)
         for each in ready:
@@ -217,56 +214,47 @@ class Predictor:
                 raise UserError(
                     f"Pixels are uint8{list(expected)}, as `prepare` makes them, not {each.dtype}{list(each.shape)}."
                 )
-        return _fetch(self._start([each[None] for each in ready], self._known(outputs)))
+        return fetch(self.programs.start(ready, self._known(outputs)))
 
     def warmup(self, outputs: str | Sequence[str] = ("logits",)) -> None:
-        """Compiles the programs of all buckets ahead, so that no later call compiles."""
+        """Compiles the programs of all buckets, so that no later call compiles."""
         names = self._known(outputs)
         for bucket in self.buckets:
-            self._program(bucket, names)
+            self.programs.compiled(bucket, names)
 
     @property
     def compilations(self) -> int:
         """How many programs were compiled."""
-        return len(self._programs)
+        return self.programs.count
 
     def prepare(self, image: Input) -> np.ndarray:
-        """Returns the uint8 pixels [size, size, 3] that the network normalises and reads."""
+        """Returns the pixels uint8 [size, size, 3] of an image, cut and resized as the preprocessing says."""
         with loaded_rgb(image, self.exif) as rgb:
             return self.transform(rgb)
 
     @property
     def params(self) -> Any:
         """The parameters of `model`, on every device."""
-        return self._params
+        return self.programs.params
 
     def place(self, rows: Sequence[np.ndarray]) -> jax.Array:
         """Returns arrays of one shape as a batch on the devices, padded with zeros to the next bucket."""
-        bucket = next(size for size in self.buckets if size >= len(rows))
-        batch = np.zeros((bucket, *rows[0].shape), rows[0].dtype)
-        batch[: len(rows)] = rows
-        return jax.device_put(batch, self._split)
+        return self.programs.place(rows)
 
     def trace(self, bucket: int, outputs: tuple[str, ...] = ("logits",)) -> jax.stages.Traced:
         """Returns the program of a bucket before it is compiled: (params, images) -> outputs."""
-        return trace_forward(self.model, self._params, self.info.preprocess, bucket, outputs, self._mesh)
+        return self.programs.trace(bucket, outputs)
 
     def top(self, logits: np.ndarray, k: int | None = None) -> Prediction:
-        """Returns the k likeliest classes of logits [K], or of log-probabilities; None: 5, or all if they are fewer.
+        """Returns the k likeliest classes of logits or log-probabilities [K]; None: 5, or all if there are fewer.
 
         Raises:
           UserError: k is out of range.
         """
-        k = min(5, len(logits)) if k is None else k
-        if not 1 <= k <= len(logits):
-            raise UserError(f"k is {k}; it must be 1 ... {len(logits)}.")
-        log_probabilities = log_softmax(logits)
-        probabilities = np.exp(log_probabilities)
-        order = np.argsort(-log_probabilities, kind="stable")[:k]
-        return Prediction(tuple(ClassScore(int(i), self.class_names[i], float(probabilities[i])) for i in order))
+        return likeliest(logits, self.class_names, k)
 
     def _known(self, names: str | Sequence[str]) -> tuple[str, ...]:
-        """Returns names of outputs; raises a `UserError` for those that the network has not."""
+        """Returns the names of outputs; raises a `UserError` for a name that the network does not have."""
         asked = as_names(names)
         if unknown := [name for name in asked if name not in ("logits", "pooled", *self.model.table)]:
             raise UserError(
@@ -284,18 +272,18 @@ class Predictor:
             raise UserError("There are no images.")
         return {name: np.concatenate([row[name] for row in rows]) for name in names}
 
-    def _decoded(self, images: Images, kind: int, exif: bool) -> Iterator[list[Views | BrokenImage]]:
-        """Yields chunks of images whose views fill a bucket; a pool of threads is a chunk or more ahead."""
-        check_crops(kind)
+    def _decoded(self, images: Images, count: int, exif: bool) -> Iterator[list[Crops | BrokenImage]]:
+        """Yields lists of images whose crops fill a bucket; a pool of threads decodes at least one list ahead."""
+        check_crops(count)
 
-        def read(image: Input) -> Views | BrokenImage:
+        def read(image: Input) -> Crops | BrokenImage:
             try:
                 with loaded_rgb(image, exif) as rgb:
-                    return crops(rgb, kind, self.info.preprocess)
+                    return crops(rgb, count, self.info.preprocess)
             except BrokenImage as error:
                 return error
 
-        size = max(self.buckets[-1] // kind, 1)
+        size = max(self.buckets[-1] // count, 1)
         rest, ahead = iter(as_images(images)[0]), collections.deque[concurrent.futures.Future]()
         with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
             while True:
@@ -305,36 +293,13 @@ class Predictor:
                     return
                 yield [ahead.popleft().result() for _ in range(min(size, len(ahead)))]
 
-    def _start(self, views: list[Views], outputs: tuple[str, ...]) -> Started:
-        """Starts the programs for the views of some images, in batches of up to the largest bucket."""
-        pixels = [view for each in views for view in each]
-        started = []
-        for first in range(0, len(pixels), self.buckets[-1]):
-            part = pixels[first : first + self.buckets[-1]]
-            batch = self.place(part)
-            started.append((len(part), self._program(len(batch), outputs)(self._params, batch)))
-        return started
 
-    def _program(self, bucket: int, outputs: tuple[str, ...]) -> jax.stages.Compiled:
-        key = bucket, outputs
-        if key not in self._programs:
-            with without_garbage_collection(), tracing_for(list(self._mesh.devices.flat)):
-                self._programs[key] = self.trace(bucket, outputs).lower().compile()
-        return self._programs[key]
-
-
-def _collect(chunk: list[Views | BrokenImage], started: Started) -> Iterator[dict[str, np.ndarray] | BrokenImage]:
-    """Yields the outputs of each image of a chunk, fetched from the devices, or what is broken."""
-    arrays, first = _fetch(started), 0
-    for views in chunk:
-        if isinstance(views, BrokenImage):
-            yield views
+def _collect(chunk: list[Crops | BrokenImage], started: Started) -> Iterator[dict[str, np.ndarray] | BrokenImage]:
+    """Yields for each image of a chunk its outputs, fetched from the devices, or a `BrokenImage`."""
+    arrays, first = fetch(started), 0
+    for each in chunk:
+        if isinstance(each, BrokenImage):
+            yield each
         else:
-            yield {name: array[first : first + len(views)] for name, array in arrays.items()}
-            first += len(views)
-
-
-def _fetch(started: Started) -> dict[str, np.ndarray]:
-    """Returns the outputs of all batches by name, without the rows that pad them."""
-    parts = [{name: array[:count] for name, array in found.items()} for count, found in jax.device_get(started)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+            yield {name: array[first : first + len(each)] for name, array in arrays.items()}
+            first += len(each)

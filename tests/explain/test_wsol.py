@@ -27,7 +27,8 @@ def named(small):
     made = copy.copy(small)
     made.class_names = NAMES
     linear = {name: abs(leaf) for name, leaf in small.params["classifier"]["linear"].items()}
-    made._params = {**small.params, "classifier": {"linear": linear}}
+    made.programs = copy.copy(small.programs)
+    made.programs.params = {**small.params, "classifier": {"linear": linear}}
     return made
 
 
@@ -173,6 +174,6 @@ def test_places_lie_on_the_image_as_it_is_read(named, tmp_path):
     def located(name, exif):
         source = open_source(f"folder:{tmp_path / name}", "val", class_names=NAMES, exif=exif)
         (found,) = _localise(named, source, boxes={})[0].located
-        return found.place, found.box
+        return found.read_box, found.box
 
     assert located("photo", True) == located("seen", False) != located("flat", False) == located("photo", False)

@@ -39,9 +39,10 @@ def data():
 def other(predictor):
     """Another network, which the same programs run: that with another classifier."""
     made = copy.copy(predictor)
-    params = dict(predictor._params)
+    params = dict(predictor.params)
     params["classifier"] = jax.tree.map(lambda leaf: -0.5 * leaf, params["classifier"])
-    made._params = jax.device_put(params, jax.tree.leaves(predictor.params)[0].sharding)
+    made.programs = copy.copy(predictor.programs)
+    made.programs.params = jax.device_put(params, jax.tree.leaves(predictor.params)[0].sharding)
     return made
 
 
@@ -64,7 +65,7 @@ def test_the_figures_are_those_of_the_training_loop(predictor, data):
 
 
 def test_crops_and_networks_are_averaged_over_their_probabilities(predictor, other, data):
-    predictor._program(16, ("logits",))
+    predictor.programs.compiled(16, ("logits",))
     with CompilationLog() as log:
         found = evaluate([predictor, other], data, crops=10)  # 270 views of each
     assert log.compilations == []
@@ -72,8 +73,8 @@ def test_crops_and_networks_are_averaged_over_their_probabilities(predictor, oth
     for i, record in enumerate(data.records):
         views = crops(decode(record["image"]), 10, predictor.info.preprocess)
         for member in (predictor, other):
-            program = member._program(16, ("logits",))
-            logits = program(member._params, np.concatenate([views, np.zeros_like(views[:6])]))["logits"]
+            program = member.programs.compiled(16, ("logits",))
+            logits = program(member.params, np.concatenate([views, np.zeros_like(views[:6])]))["logits"]
             expected[i] += softmax(np.asarray(logits[:10])).mean(0) / 2
     np.testing.assert_allclose(found.probability, expected.max(1), rtol=1e-4)
     np.testing.assert_allclose(found.losses, -np.log(expected[np.arange(IMAGES), found.labels]), rtol=1e-4)
@@ -84,8 +85,8 @@ def test_more_views_than_a_batch_holds(predictor, data):
     few = dataclasses.replace(data, records=data.records[:2])
     found = evaluate([predictor], few, crops=144)
     views = [crops(decode(each["image"]), 144, predictor.info.preprocess) for each in few.records]
-    program = predictor._program(16, ("logits",))
-    logits = [np.asarray(program(predictor._params, part)["logits"]) for each in views for part in np.split(each, 9)]
+    program = predictor.programs.compiled(16, ("logits",))
+    logits = [np.asarray(program(predictor.params, part)["logits"]) for each in views for part in np.split(each, 9)]
     expected = softmax(np.concatenate(logits)).reshape(2, 144, 10).mean(1)
     np.testing.assert_allclose(found.probability, expected.max(1), rtol=1e-4)
 

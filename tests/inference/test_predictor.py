@@ -15,7 +15,8 @@ from inception_jax.errors import UserError
 from inception_jax.inference import predictor as predictors
 from inception_jax.inference.evaluation import evaluate
 from inception_jax.inference.images import load_rgb
-from inception_jax.inference.predictor import Predictor, log_softmax
+from inception_jax.inference.prediction import mean_log_probabilities
+from inception_jax.inference.predictor import Predictor
 from inception_jax.training.compilation import CompilationLog
 from tests.inference.conftest import NAMES
 
@@ -86,10 +87,10 @@ def test_padding_changes_nothing_and_programs_are_few(source):
 
 
 def test_parameters_are_arguments(predictor):
-    text = predictor._program(8, ("logits",)).as_text()
+    text = predictor.programs.compiled(8, ("logits",)).as_text()
     largest = max(len(line) for line in text.splitlines() if "constant" in line)
     assert largest < 10_000
-    assert sum(leaf.nbytes for leaf in jax.tree.leaves(predictor._params)) > 100_000
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(predictor.params)) > 100_000
 
 
 def test_embeddings_and_endpoints(predictor):
@@ -169,4 +170,4 @@ def test_photographs_are_turned_unless_asked_otherwise(predictor, tmp_path):
     source = ImageSource("photos", [{"image": path.read_bytes(), "label": 1}], predictor.class_names)
     for exif, expected in ((False, as_stored), (True, as_seen)):
         losses = evaluate([predictor], dataclasses.replace(source, exif=exif)).losses
-        np.testing.assert_allclose(losses, -log_softmax(expected)[:, 1], rtol=1e-6)
+        np.testing.assert_allclose(losses, -mean_log_probabilities(expected)[1], rtol=1e-6)

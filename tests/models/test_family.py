@@ -7,6 +7,7 @@ import pytest
 from inception_jax.describe import summary
 from inception_jax.models import zoo
 from tests.models.golden_rows import ROWS
+from tests.selection import networks
 
 GIGA_MACS = {  # as the originals' documentation prints them
     "inception_v1_slim": 1.498,

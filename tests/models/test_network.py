@@ -196,7 +196,7 @@ def test_without_heads_the_other_parameters_stay_the_same():
 
 @pytest.mark.parametrize("name", zoo.list_models())
 def test_minimum_input(name):
-    assert tuple(_model(name, aux=heads).minimum_input(train=heads) for heads in (False, True)) == MINIMUM[name]
+    assert tuple(_model(name, aux=heads).minimum_input(train=heads) for heads in (False, True)) == GOLDEN[name].minimum
 
 
 @pytest.mark.parametrize("heads", [False, True])
