@@ -135,12 +135,12 @@ def test_gradients_are_compared_under_our_names():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--engine", "tensorflow"], "There is no engine 'tensorflow'; there are: jax, torch"),
+        (["--engine", "tensorflow"], "There is no engine 'tensorflow'\. Nearest: torch\. Engines: jax, torch"),
         (["--model", "googlenet", "--engine", "torch"], "googlenet has no original in torch"),
         (["--mode", "dream"], "mode is 'dream'; it must be one of inference, train"),
         (["--dtype", "int8"], "dtype is 'int8'"),
         (["--image-size", "9"], "at least 15 x 15"),
-        (["--baseline", "torch"], "The baseline torch is not measured"),
+        (["--baseline", "torch"], "The baseline torch is not among the engines: jax"),
         (["--seconds", "0"], r"seconds is 0\.0; it must be above 0"),
         (["--model", "xception", "--mode", "train", "--aux"], "xception has no auxiliary heads"),
         (["--model", "googlenets"], "googlenet"),

@@ -303,7 +303,7 @@ def test_numerics_can_be_replaced():
 def test_images_whose_branches_would_disagree_are_refused():
     """Its convolutions halve 37 pixels to 19 and its pools to 18: so do the original's, deep inside."""
     model = _model("bn_inception")
-    message = "bn_inception reads no images of 299 pixels: .*The nearest size is 294"
+    message = "bn_inception cannot run at 299 pixels: .*The nearest size is 294"
     for shape in ((299, 224), (224, 299)):
         with pytest.raises(ValueError, match=message):
             model.init(jax.random.key(0), jnp.zeros((1, *shape, 3)))
