@@ -135,7 +135,7 @@ def test_gradients_are_compared_under_our_names():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--engine", "tensorflow"], "There is no engine 'tensorflow'\. Nearest: torch\. Engines: jax, torch"),
+        (["--engine", "tensorflow"], "There is no engine 'tensorflow'. Nearest: torch. Engines: jax, torch"),
         (["--model", "googlenet", "--engine", "torch"], "googlenet has no original in torch"),
         (["--mode", "dream"], "mode is 'dream'; it must be one of inference, train"),
         (["--dtype", "int8"], "dtype is 'int8'"),
