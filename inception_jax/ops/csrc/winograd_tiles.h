@@ -15,7 +15,7 @@
 // The output transform is linear, so the sum over input channels is taken before it. Then each of the 16 positions of
 // a transformed tile is a matrix product, [tiles, channels] x [channels, features], which register tiles compute.
 //
-// Tiles start every 2 pixels and overlap by 2. Five outputs in a row, with pad_left = 1 on either side:
+// Tiles start every 2 pixels and overlap by 2. Five pixels in a row, padded by 1 on either side, give five outputs:
 //
 //     padded input   0  a  b  c  d  e  0  .       out_width = 5 takes 3 tiles; the last reads beyond the padding
 //     tile 0         |--------|
