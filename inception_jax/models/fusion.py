@@ -13,7 +13,7 @@ from typing import TypeGuard
 
 from inception_jax.models import spec
 from inception_jax.models.convolution import ConvNormAct, run_as_one, run_on_pool, runs_on_pool
-from inception_jax.ops.deferred_norm import Activations, ChannelSlices, apply_norm
+from inception_jax.ops.deferred_norm import Activations, LazyConcatenation, apply_norm
 
 RunFn = Callable[..., Activations]  # (row, x, name=...) -> output
 
@@ -37,7 +37,7 @@ def run_together(
     for name, row in _convolutions_of_pools(branches):
         if runs_on_pool(conv(row, parent=None), x, train):
             x, outputs[name] = run_on_pool(conv(row, name=name), x)
-    x = apply_norm(x) if isinstance(x, ChannelSlices) else x
+    x = apply_norm(x) if isinstance(x, LazyConcatenation) else x
     first_rows = [(f"branch{i}_0", branch[0]) for i, branch in enumerate(branches, start=1)]
     leading = [(name, row) for name, row in first_rows if _is_1x1(row)]
     if train and leading and conv(leading[0][1], parent=None).has_norm:

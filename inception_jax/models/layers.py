@@ -142,11 +142,11 @@ def run_row(
         case spec.Relu():
             return nn.relu(apply_norm(x))
         case spec.Channels():
-            return deferred_norm.slice_channels(x, row.start, row.stop)
+            return deferred_norm.take_channels(x, row.start, row.stop)
         case spec.Residual():
             return Residual(row, conv, pool, name=name)(x, train)
         case branches:
-            return Inception(branches, conv, pool, name=name)(x, train)
+            return Inception(spec.branches_of(branches), conv, pool, name=name)(x, train)
 
 
 def pool(

@@ -120,7 +120,7 @@ class AuxHead(NamedTuple):
     hidden: int | None = 1024
     dropout: float = 0.7
     init: Init | None = None  # of the linear layer; None: the lineage's
-    weight: float = 0.3
+    weight: float = 0.3  # section 5
 
 
 class BatchNorm(NamedTuple):
@@ -227,7 +227,18 @@ def out_size(row: Row | Block, size: int, numerics: Numerics) -> int:
         case Pool():
             return windows(size, row.window, row.stride, row.padding, numerics.pool_same)
         case branches:
-            return _common(*(_chain(branch, size, numerics) for branch in branches))
+            return _common(*(_chain(branch, size, numerics) for branch in branches_of(branches)))
+
+
+def branches_of(block: Block) -> Block:
+    """Returns the branches of a block.
+
+    Raises:
+      TypeError: it is a row of a kind that is not known here. Rows are tuples, too, and would pass for blocks.
+    """
+    if type(block) is not tuple:
+        raise TypeError(f"{type(block).__name__} is no kind of row; docs/ADDING_A_MODEL.md says what a new one needs.")
+    return block
 
 
 def out_channels(row: Row | Block, channels: int) -> int:
@@ -242,7 +253,7 @@ def out_channels(row: Row | Block, channels: int) -> int:
         case Pool() | AdaptivePool() | LocalResponseNorm() | Relu():
             return channels
         case branches:
-            return sum(chain_channels(branch, channels) for branch in branches)
+            return sum(chain_channels(branch, channels) for branch in branches_of(branches))
 
 
 def chain_channels(rows: Branch, channels: int) -> int:
@@ -264,7 +275,7 @@ def stride(row: Row | Block) -> int | None:
         case LocalResponseNorm() | Relu() | Channels():
             return 1
         case branches:
-            return _chain_stride(branches[0])
+            return _chain_stride(branches_of(branches)[0])
 
 
 def minimum_input(table: Table, numerics: Numerics, aux: Mapping[str, AuxHead] | None = None) -> int:

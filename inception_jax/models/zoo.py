@@ -277,8 +277,8 @@ def create_model(
         True: the last endpoint of each stride. The parameters are some of the whole model's: its variables serve, too.
       freeze: the rows of the table that training leaves as they are, their batch statistics included: "none",
         "backbone" (all of them; classifier and auxiliary heads train) or "up_to:ENDPOINT".
-      implementation: of convolutions, pools and batch norms: "auto" (the fastest one that has been measured on the
-        platform), "xla", "native" or "pallas"; see `ops.implementation`.
+      implementation: of convolutions, pools and batch norms: "auto", "xla", "native" or "pallas", as
+        `ops.implementation` describes them.
 
     Raises:
       ValueError: an unknown name or endpoint, or a value out of range.

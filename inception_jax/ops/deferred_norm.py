@@ -1,17 +1,16 @@
 """Deferred normalisation: in training, batch norm and ReLU run where their result is read.
 
-A convolution returns its raw output x, and with it what batch norm needs per channel, and the layer that reads the pair
-computes
+A convolution returns its raw output x with mean, scale and bias per channel, and the layer that reads x computes
 
-    y = (x - mean) * scale + bias      mean and variance of x over the images of a group
+    y = (x - mean) * scale + bias      scale = gamma / sqrt(var + epsilon), bias = beta
     y = max(y, 0)                      if a ReLU follows
 
-while it loads x, forward and backward. On TPUs the compiler makes this a part of the reading convolution, on CPUs the
-native ops do, so y, which is as large as x, is neither written to memory nor kept for the backward pass.
+while it loads x, forward and backward. On TPUs the compiler makes this a part of the reading convolution; on CPUs, in
+float32, the native ops do. So y, which is as large as x, is neither written to memory nor kept for the backward pass.
 
-A max pool need not wait for y. A norm whose scale is not negative, followed by ReLU, is non-decreasing, so it commutes
-with taking a maximum: the pool runs on x, and its output carries the same norm. Where gamma is negative, the kernel and
-the statistics are multiplied by -1, which makes the scale positive (`BatchNorm.sign`).
+A max pool need not wait for y. Where scale >= 0, x -> y is non-decreasing, so it commutes with taking a maximum: the pool
+runs on x, and its output carries the same norm. Where gamma is negative, the convolution's kernel and bias are
+multiplied by -1, and with them its mean, which makes scale positive (`BatchNorm.sign`). docs/DEFERRED_NORM.md says more.
 """
 
 from __future__ import annotations
@@ -56,24 +55,24 @@ class DeferredNorm:
 
 
 @flax.struct.dataclass
-class ChannelSlices:
-    """Activations [B, H, W, C] as slices of their channels, of one dtype, that have not been concatenated."""
+class LazyConcatenation:
+    """Activations [B, H, W, C] as arrays of one dtype that are yet to be concatenated along the channel axis."""
 
-    slices: tuple[jax.Array, ...]
+    arrays: tuple[jax.Array, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Returns [B, H, W, C]."""
-        return *self.slices[0].shape[:3], sum(each.shape[3] for each in self.slices)
+        return *self.arrays[0].shape[:3], sum(each.shape[3] for each in self.arrays)
 
 
-Activations: TypeAlias = jax.Array | DeferredNorm | ChannelSlices
+Activations: TypeAlias = jax.Array | DeferredNorm | LazyConcatenation
 
 
 def apply_norm(x: Activations) -> jax.Array:
     """Returns activations [B, H, W, C] as one array, with their norm and ReLU applied, in their own dtype."""
-    if isinstance(x, ChannelSlices):
-        return jnp.concatenate(x.slices, axis=-1)
+    if isinstance(x, LazyConcatenation):
+        return jnp.concatenate(x.arrays, axis=-1)
     if not isinstance(x, DeferredNorm):
         return x
     y = (_grouped(x.x, len(x.mean)) - x.mean) * x.scale + x.bias
@@ -81,20 +80,20 @@ def apply_norm(x: Activations) -> jax.Array:
     return jax.nn.relu(y) if x.relu else y
 
 
-def slice_channels(x: Activations, start: int, stop: int) -> Activations:
+def take_channels(x: Activations, start: int, stop: int) -> Activations:
     """Returns the channels `start` ... `stop`; a norm stays deferred."""
-    x = apply_norm(x) if isinstance(x, ChannelSlices) else x
+    x = apply_norm(x) if isinstance(x, LazyConcatenation) else x
     return jax.tree.map(lambda leaf: leaf[..., start:stop], x)
 
 
 def concatenate(branches: Sequence[Activations], train: bool) -> Activations:
-    """Concatenates outputs of branches along the channel axis.
+    """Concatenates outputs of branches along the channel axis: in training now, in evaluation when they are read.
 
-    In training a norm stays deferred if all branches defer the same kind of norm. In evaluation the branches stay
-    `ChannelSlices`, which the Pallas kernel reads one by one; `apply_norm` concatenates them for all others.
+    In training a norm stays deferred if all branches defer the same kind of norm. In evaluation the Pallas kernel reads
+    the branches one by one; for all other readers `apply_norm` concatenates them.
     """
     if not train:
-        return ChannelSlices(tuple(each for branch in branches for each in channel_slices(branch)))
+        return LazyConcatenation(tuple(each for branch in branches for each in arrays_of(branch)))
     deferred = [branch for branch in branches if isinstance(branch, DeferredNorm)]
     if len(deferred) == len(branches) and len({(each.relu, len(each.mean)) for each in deferred}) == 1:
         whole = [dataclasses.replace(each, is_slice=False) for each in deferred]
@@ -102,9 +101,9 @@ def concatenate(branches: Sequence[Activations], train: bool) -> Activations:
     return jnp.concatenate([apply_norm(branch) for branch in branches], axis=-1)
 
 
-def channel_slices(x: Activations) -> tuple[jax.Array, ...]:
+def arrays_of(x: Activations) -> tuple[jax.Array, ...]:
     """Returns arrays, with their norm applied, that are the activations when concatenated."""
-    return x.slices if isinstance(x, ChannelSlices) else (apply_norm(x),)
+    return x.arrays if isinstance(x, LazyConcatenation) else (apply_norm(x),)
 
 
 def max_pool(
@@ -127,14 +126,15 @@ def conv_and_moments(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns a convolution [B, H', W', F], and the mean and the variance [G, 1, 1, 1, F] of its groups of images.
 
-    The variance is the mean square about `origin`, less the square of the distance d from there to the mean: the output
-    is read once, and the variance is exact to about 1e-6 (1 + d^2 / var).
+    The variance is the mean of (output - origin)^2 less (mean - origin)^2, so the output is read once. Its relative error
+    is about 1e-6 (1 + (mean - origin)^2 / var).
 
     Args:
       geometry: of the convolution.
       group_size: images that are normalised together.
       x: the input, in the dtype of the convolution; a deferred norm is applied while x is read.
-      kernel, bias, origin: float32; origin [F], which is near the means, has no gradient.
+      kernel, bias: float32.
+      origin: [F], float32, near the means: the running mean. It has no gradient.
     """
     return _conv_and_moments((geometry, group_size), x, kernel, bias, origin)
 
@@ -165,7 +165,7 @@ def _backward(statics, args, outputs, cotangents):
     bias_grad = None if bias is None else grads.sum((0, 1, 2), dtype=bias.dtype)
 
     # On TPUs the gradient of the output is computed twice rather than kept, each time as a part of the convolution that
-    # reads it. The barrier stands before the small arrays alone: before x, the compiler would write slices of it.
+    # reads it. The barrier stands before the small arrays alone: a barrier on x makes the compiler copy slices of it.
     grads = platforms.pick(
         grads,
         moments,
@@ -173,7 +173,12 @@ def _backward(statics, args, outputs, cotangents):
         default=lambda grads, _: grads,
     )
     normed_grad = convolution_and_pool.input_gradient(grads, kernel.astype(_dtype(x)), x.shape, geometry)
-    return _norm_gradient(_recomputed(x), normed_grad, geometry), kernel_grad, bias_grad, jnp.zeros_like(origin)
+    return (
+        _norm_gradient(_with_norm_not_shared(x), normed_grad, geometry),
+        kernel_grad,
+        bias_grad,
+        jnp.zeros_like(origin),
+    )
 
 
 _conv_and_moments = Operation(_fast, _plain, (True, False, False, False), _forward, _backward)
@@ -187,13 +192,13 @@ def _add_bias(features: jax.Array, bias: jax.Array | None) -> jax.Array:
 
 
 def _conv(x: Activations, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    return _by_platform(_CONV, geometry, None, x, kernel)
+    return _native_if_fits(_CONV, geometry, None, x, kernel)
 
 
 def _conv_plain(statics, x, kernel):
     y = apply_norm(x)
     if isinstance(x, DeferredNorm) and x.is_slice and kernel.shape[:2] != (1, 1):
-        y = _recompute_on_tpu(apply_norm(_recomputed(x)))  # TPUs are slow to read the windows of a slice
+        y = _not_shared_on_tpu(apply_norm(_with_norm_not_shared(x)))  # TPUs are slow to read the windows of a slice
     return convolution_and_pool.forward(y, kernel, statics[0])
 
 
@@ -202,7 +207,7 @@ def _conv_on_cpu(statics, x, kernel):
 
 
 def _kernel_gradient(x: Activations, grads: jax.Array, shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
-    return _by_platform(_KERNEL_GRADIENT, geometry, shape, x, grads)
+    return _native_if_fits(_KERNEL_GRADIENT, geometry, shape, x, grads)
 
 
 def _kernel_gradient_plain(statics, x, grads):
@@ -219,7 +224,7 @@ def _kernel_gradient_on_cpu(statics, x, grads):
 
 def _norm_gradient(x: Activations, grads: jax.Array, geometry: Geometry) -> Activations:
     """Returns the gradient with respect to x and its deferred norm, given that of `apply_norm(x)`."""
-    return _by_platform(_NORM_GRADIENT, geometry, None, x, grads)
+    return _native_if_fits(_NORM_GRADIENT, geometry, None, x, grads)
 
 
 def _norm_gradient_plain(_, x, grads):
@@ -276,7 +281,7 @@ _NORM_GRADIENT = _operation(_norm_gradient_plain, _norm_gradient_on_cpu, (True, 
 _MOMENTS = _operation(_moments_plain, _moments_on_cpu, (True, False))
 
 
-def _by_platform(operation: Operation, geometry: Geometry, shape: Any, x: Activations, other: jax.Array) -> Any:
+def _native_if_fits(operation: Operation, geometry: Geometry, shape: Any, x: Activations, other: jax.Array) -> Any:
     fits = isinstance(x, DeferredNorm) and cpu_native.takes(geometry, other, *jax.tree.leaves(x))
     return (operation if fits else operation.plain)((geometry, shape), x, other)
 
@@ -289,10 +294,11 @@ def stacked_norm(x: DeferredNorm) -> jax.Array:
 def gradient_through_moments(features, grads, moments):
     """Returns the gradient with respect to `features`, given those of `features`, of their mean and their variance.
 
-    d_features = d_y + d_mean / n + 2 d_var (features - mean) / n, for n pixels of a group.
+    d_features = grads + mean_grad / n + 2 var_grad (features - mean) / n, for n pixels of a group.
 
     Args:
-      features, grads: [B, H, W, F], and the gradient of what else reads them.
+      features: [B, H, W, F].
+      grads: [B, H, W, F], the gradient with respect to features where mean and variance are held fixed.
       moments: mean, variance and the gradients of both, [G, 1, 1, 1, F].
     """
     mean, var, mean_grad, var_grad = moments
@@ -302,15 +308,15 @@ def gradient_through_moments(features, grads, moments):
     return total.reshape(features.shape).astype(features.dtype)
 
 
-def _recomputed(x: Activations) -> Activations:
+def _with_norm_not_shared(x: Activations) -> Activations:
     """Returns activations whose norm TPUs apply once more, instead of keeping what they computed elsewhere."""
     if not isinstance(x, DeferredNorm):
         return x
-    mean, scale, bias = _recompute_on_tpu((x.mean, x.scale, x.bias))
+    mean, scale, bias = _not_shared_on_tpu((x.mean, x.scale, x.bias))
     return dataclasses.replace(x, mean=mean, scale=scale, bias=bias)
 
 
-def _recompute_on_tpu(tree: Any) -> Any:
+def _not_shared_on_tpu(tree: Any) -> Any:
     """Returns the tree behind a barrier on TPUs, so that what is computed from it is not merged with its like.
 
     Other platforms run elementwise operations by themselves: there they are better run once.

@@ -32,7 +32,7 @@ def runs_fused(x: Activations, features: int, dtype: Any, train: bool, implement
         return False
     if isinstance(x, DeferredNorm):
         return x.relu and tpu_pallas.fits(device, x.shape, features, dtype, groups=len(x.mean))
-    slices = [each.shape[3] for each in deferred_norm.channel_slices(x)]
+    slices = [each.shape[3] for each in deferred_norm.arrays_of(x)]
     return tpu_pallas.fits(device, x.shape, features, dtype, slices=slices)
 
 
@@ -44,7 +44,7 @@ def pool_and_conv(relu: bool, x: Activations, kernel: jax.Array, bias: jax.Array
       x: without deferred norm; `runs_fused`.
       kernel, bias: [1, 1, C, F] and [F], of the dtype of x.
     """
-    return _conv(relu, deferred_norm.channel_slices(x), kernel, bias)
+    return _conv(relu, deferred_norm.arrays_of(x), kernel, bias)
 
 
 def _conv_plain(relu, slices, kernel, bias):

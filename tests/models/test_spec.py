@@ -1,5 +1,7 @@
 """The words of the tables: paddings, output sizes, minimum inputs and the width rule."""
 
+from typing import NamedTuple
+
 import pytest
 
 from inception_jax.models import googlenet, spec
@@ -73,3 +75,12 @@ def test_batch_norm_constants_of_the_presets():
     assert spec.TORCH.norm == spec.BatchNorm(epsilon=1e-3, decay=0.9, scale=True, unbiased=True)
     assert spec.TF.norm == spec.BatchNorm(epsilon=1e-3, decay=0.9997, scale=False, unbiased=False)
     assert (spec.CAFFE.count_padding, spec.TORCH.count_padding, spec.TF.count_padding) == (True, True, False)
+
+
+def test_a_row_of_an_unknown_kind_is_no_block():
+    class Dilated(NamedTuple):
+        features: int = 64
+
+    for ask in (lambda: spec.out_size(Dilated(), 17, spec.TF), lambda: spec.out_channels(Dilated(), 3)):
+        with pytest.raises(TypeError, match="Dilated is no kind of row"):
+            ask()

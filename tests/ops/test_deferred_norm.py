@@ -59,7 +59,7 @@ def test_two_convolutions_and_a_pool_between_them(dtype, kernels, stride, groups
     if kernels:
         request.getfixturevalue("kernels_built")
     if barriers:  # as on TPU
-        monkeypatch.setattr(deferred_norm, "_recompute_on_tpu", lax.optimization_barrier)
+        monkeypatch.setattr(deferred_norm, "_not_shared_on_tpu", lax.optimization_barrier)
     with jax.enable_x64(dtype == "float64"), implementation.override("native" if kernels else "xla"):
         own = "float64" if dtype == "float64" else "float32"
         x = _draw(0, 4, 9, 8, 3, dtype=dtype)
@@ -117,7 +117,7 @@ def test_concatenation_defers_where_all_branches_defer_alike():
     both = deferred_norm.concatenate(waits, train=True)
     assert isinstance(both, DeferredNorm)
     np.testing.assert_array_equal(apply_norm(both), jnp.concatenate([apply_norm(each) for each in waits], -1))
-    np.testing.assert_array_equal(apply_norm(deferred_norm.slice_channels(both, 1, 3)), apply_norm(waits[1]))
+    np.testing.assert_array_equal(apply_norm(deferred_norm.take_channels(both, 1, 3)), apply_norm(waits[1]))
     mixed = deferred_norm.concatenate([waits[0], apply_norm(waits[1])], train=True)
     assert not isinstance(mixed, DeferredNorm)
     np.testing.assert_array_equal(mixed, apply_norm(both))
@@ -125,15 +125,15 @@ def test_concatenation_defers_where_all_branches_defer_alike():
 
 def test_channel_slices_are_activations():
     x = _draw(0, 2, 3, 3, 5)
-    slices = deferred_norm.ChannelSlices((x[..., :2], x[..., 2:]))
+    slices = deferred_norm.LazyConcatenation((x[..., :2], x[..., 2:]))
     assert slices.shape == x.shape
     np.testing.assert_array_equal(apply_norm(slices), x)
-    np.testing.assert_array_equal(deferred_norm.slice_channels(slices, 1, 4), x[..., 1:4])
+    np.testing.assert_array_equal(deferred_norm.take_channels(slices, 1, 4), x[..., 1:4])
     np.testing.assert_array_equal(
         deferred_norm.max_pool(slices, 3, 1, PADDING), deferred_norm.max_pool(x, 3, 1, PADDING)
     )
-    assert deferred_norm.channel_slices(slices) is slices.slices
-    assert deferred_norm.channel_slices(x) == (x,)
+    assert deferred_norm.arrays_of(slices) is slices.arrays
+    assert deferred_norm.arrays_of(x) == (x,)
 
 
 def _program(platform, kernel_size=1, is_slice=False):
