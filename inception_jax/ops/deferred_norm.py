@@ -8,9 +8,9 @@ A convolution returns its raw output x with mean, scale and bias per channel, an
 while it loads x, forward and backward. On TPUs the compiler makes this a part of the reading convolution; on CPUs, in
 float32, the native ops do. So y, which is as large as x, is neither written to memory nor kept for the backward pass.
 
-A max pool need not wait for y. Where scale >= 0, x -> y is non-decreasing, so it commutes with taking a maximum: the pool
-runs on x, and its output carries the same norm. Where gamma is negative, the convolution's kernel and bias are
-multiplied by -1, and with them its mean, which makes scale positive (`BatchNorm.sign`). docs/DEFERRED_NORM.md says more.
+A max pool need not wait for y. Where scale >= 0, x -> y is non-decreasing, so it commutes with taking a maximum: the
+pool runs on x, and its output carries the same norm. Where gamma is negative, the convolution's kernel and bias are
+multiplied by -1, and with them its mean, which makes scale positive (`BatchNorm.sign`). See docs/DEFERRED_NORM.md.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ def conv_and_moments(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns a convolution [B, H', W', F], and the mean and the variance [G, 1, 1, 1, F] of its groups of images.
 
-    The variance is the mean of (output - origin)^2 less (mean - origin)^2, so the output is read once. Its relative error
-    is about 1e-6 (1 + (mean - origin)^2 / var).
+    The variance is the mean of (output - origin)^2 less (mean - origin)^2, so the output is read once. Its relative
+    error is about 1e-6 (1 + (mean - origin)^2 / var).
 
     Args:
       geometry: of the convolution.
