@@ -168,9 +168,11 @@ def test_keras_counts_from_any_number():
 
 
 def test_export_refuses_what_has_no_place(weights):
-    with pytest.raises(UserError, match="keras has no googlenet_torchvision; its weights can be given to: torchvision"):
+    with pytest.raises(
+        UserError, match="keras has no googlenet_torchvision; its weights can be exported to: torchvision"
+    ):
         export(weights, "keras")
     its = synthetic.lineage("slim", "inception_v4")
     v4 = convert(synthetic.tensors(its, 5), its)
-    with pytest.raises(UserError, match="timm has no place for aux_Mixed_6h of inception_v4"):
+    with pytest.raises(UserError, match="timm does not have aux_Mixed_6h of inception_v4"):
         export(v4, "timm")

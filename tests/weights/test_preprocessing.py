@@ -116,7 +116,7 @@ def test_layers_that_scale_pixels_are_taken_over(path, layers, scale, offset):
     pixels = np.arange(24, dtype=np.float32).reshape(1, 2, 4, 3)
     expected = np.asarray(scale) * pixels + np.asarray(offset)
     np.testing.assert_allclose(inputs.normalise(pixels, preprocess), expected, rtol=1e-5, atol=1e-6)
-    assert "are taken over as preprocessing" in notes[-1]
+    assert "become preprocessing" in notes[-1]
 
 
 def test_a_normalization_that_was_adapted(path):
@@ -144,12 +144,12 @@ def test_a_normalization_that_was_adapted(path):
 )
 def test_layers_that_change_the_input_otherwise(path, layers, words):
     statement = write(path, *layers, CONV).statement
-    with pytest.raises(UserError, match=rf"x.keras cannot be taken as it is: .*{words}.*--preprocess") as caught:
+    with pytest.raises(UserError, match=rf"x.keras cannot be converted: .*{words}.*--preprocess") as caught:
         stated_input(None, statement, USUAL, "x.keras")
     assert str(caught.value).isprintable()
     preprocess, notes = stated_input("imagenet", statement, USUAL, "x.keras")
     assert preprocess == parse("imagenet", USUAL)
-    assert "layers of the file are not applied" in notes[-1]
+    assert "the stated preprocessing replaces layers of the file" in notes[-1]
 
 
 @pytest.mark.parametrize(
