@@ -256,8 +256,8 @@ def test_a_tall_network_stands_in_columns():
         ("googlnet", None, ".svg", "No model is called 'googlnet'. Nearest: googlenet, "),
         ("inception_v3", "Mixed_7d", ".svg", "inception_v3 has no row 'Mixed_7d'. Nearest: Mixed_7"),
         ("googlenet", "q", ".svg", "googlenet has no row 'q'. Rows: conv1, pool1, "),
-        ("googlenet", None, ".gif", "The format of the picture is '.gif'; it must be one of .svg, .png, .pdf."),
-        ("googlenet", None, "", "The format of the picture is ''; it must be one of .svg, .png, .pdf."),
+        ("googlenet", None, ".gif", "The format of the diagram is '.gif'; it must be one of .svg, .png, .pdf."),
+        ("googlenet", None, "", "The format of the diagram is ''; it must be one of .svg, .png, .pdf."),
     ],
 )
 def test_mistakes_are_named(name, block, suffix, message):

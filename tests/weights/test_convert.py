@@ -167,10 +167,8 @@ def test_keras_counts_from_any_number():
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_export_refuses_what_has_no_place(weights):
-    with pytest.raises(
-        UserError, match="keras has no googlenet_torchvision; its weights can be exported to: torchvision"
-    ):
+def test_export_refuses_what_the_origin_does_not_have(weights):
+    with pytest.raises(UserError, match=r"keras has no googlenet_torchvision; .* can be exported to: torchvision"):
         export(weights, "keras")
     its = synthetic.lineage("slim", "inception_v4")
     v4 = convert(synthetic.tensors(its, 5), its)

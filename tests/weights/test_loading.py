@@ -172,7 +172,7 @@ def test_our_own_files_and_weights_in_memory(tmp_path):
         ("", r"A path is empty"),
         (".", r"\. is a folder; weights are a file, the id of a card, or a run with checkpoints/ in it"),
         ("~nosuch/x.pth", r"~nosuch/x.pth: .* is no user of this machine"),
-        ("a\0b", r"a\\x00b is no path: it holds a NUL"),
+        ("a\0b", r"a\\x00b is not a path: it holds a NUL"),
         ("x" * 300, "cannot be read: File name too long"),
         (7, "Weights come from a path or a Keras model, not from int 7"),
     ],
