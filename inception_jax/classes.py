@@ -1,4 +1,4 @@
-"""Whether two lists of class names are the same classes: labels are numbers, and only names say what they mean."""
+"""Compares lists of class names: labels are numbers, and only the names say what they mean."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def check_same_classes(what: str, names: Sequence[str], other: str, other_names:
     """Checks that label i means the same class on both sides.
 
     Args:
-      what, other: whose classes they are, for the message.
+      what, other: the owners of the lists, for the message.
       names, other_names: one name for each label.
-      way_out: a sentence that says what to do.
+      way_out: a sentence for the message that says what to do.
 
     Raises:
-      UserError: a name differs; tells counts, the first label that differs, and both lists from there on.
+      UserError: a name differs. The message has the counts, the first label that differs, and both lists from there on.
     """
     names, other_names = one_line_each(names), one_line_each(other_names)
     if names == other_names:
@@ -26,19 +26,20 @@ def check_same_classes(what: str, names: Sequence[str], other: str, other_names:
     pairs = zip(names, other_names, strict=False)
     first = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(names), len(other_names)))
     if sorted(names) == sorted(other_names):
-        said = f"{what} and {other} order the same classes differently"
+        difference = f"{what} and {other} order the same classes differently"
     elif len(names) != len(other_names):
-        said = f"{what} has {len(names):,} classes and {other} has {len(other_names):,}"
+        difference = f"{what} has {len(names):,} classes and {other} has {len(other_names):,}"
     else:
-        said = f"{what} and {other} have {len(names):,} classes each, but other ones"
+        difference = f"{what} and {other} have {len(names):,} classes each, but other ones"
     raise UserError(
-        f"{printable(said)}: class {first} is {_name(names, first)} in the first and {_name(other_names, first)} in "
-        f"the second (from there on: {_listed(names, first)}; {_listed(other_names, first)}). {way_out}"
+        f"{printable(difference)}: class {first} is {_name(names, first)} in the first and "
+        f"{_name(other_names, first)} in the second (from there on: {_listed(names, first)}; "
+        f"{_listed(other_names, first)}). {way_out}"
     )
 
 
 def one_line_each(names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names as the file of a run keeps them: without line breaks."""
+    """Returns the names without line breaks, as the file of a run stores them."""
     return tuple(" ".join(name.splitlines()) for name in names)
 
 

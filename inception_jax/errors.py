@@ -1,13 +1,14 @@
-"""The errors that a user can act on, each with the exit code of the programs. Everything else is a bug of ours."""
+"""The errors that a user can act on, each with an exit code. Any other exception is a bug of this package."""
 
 import logging
 
 
 class UserError(ValueError):
-    """Bad input or a bad environment: the message names the thing, the value and what is allowed, in one line.
+    """Bad input or a bad environment: the message names the object, the value and the allowed values, in one line.
 
     Attributes:
-      everywhere: whether all processes of the run raise it at the same place.
+      exit_code: of the programs.
+      everywhere: whether all processes of a run raise it at the same point.
     """
 
     exit_code = 2
@@ -15,7 +16,7 @@ class UserError(ValueError):
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss, its gradient or a parameter became NaN or infinite; the message names which, and the step."""
+    """The loss, its gradient or a parameter became NaN or infinite; the message says which one, and the step."""
 
     exit_code = 3
     everywhere = True
@@ -29,36 +30,36 @@ class Interrupted(Exception):
 
 
 EXPECTED = (UserError, NonFiniteLossError, Interrupted)
-"""What entry points print without a traceback."""
+"""Exceptions that programs print without a traceback."""
 
 
 def printable(text: object, keep: str = "") -> str:
-    r"""Returns text that a terminal can show as it is: control characters, line breaks and lone surrogates are escaped.
+    r"""Returns a text with control characters, line breaks and lone surrogates escaped, safe for a terminal.
 
-    Names of files, classes and tensors come from strangers. Written raw, "\x1b]0;..." changes the terminal, a line
-    break forges a line of a log, and a name that is no UTF-8 ends the program.
+    Names of files, classes and tensors are untrusted. Printed raw, "\x1b]0;..." changes the terminal, a line break
+    forges a line of a log, and a name that is not UTF-8 raises an exception.
 
     Args:
-      text: anything; `str` of it is taken.
-      keep: characters that stay although they do not print, such as "\n" for a text of several lines.
+      text: any object; `str(text)` is used.
+      keep: unprintable characters that stay, such as "\n" for a text of several lines.
     """
     return "".join(each if each.isprintable() or each in keep else _escaped(each) for each in str(text))
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message, printable, without a full stop; without a message, its type."""
+    """Returns the first line of an error's message, printable, without a full stop; the type if it has no message."""
     lines = str(error).strip().splitlines()
     return printable(lines[0] if lines else type(error).__name__).rstrip(".")
 
 
 def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # a byte of a file name that is no UTF-8
+    if "\udc80" <= character <= "\udcff":  # a byte of a file name that is not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats records of a log so that a name in them neither forges a line nor changes a terminal."""
+    """Formats log records with `printable`, so that no name in them forges a line or changes the terminal."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         return printable(super().formatMessage(record))

@@ -1,4 +1,4 @@
-"""The 1000 classes of ImageNet (ILSVRC 2012), in the order of its labels: WordNet's ids, and names for people."""
+"""The 1000 classes of ImageNet (ILSVRC 2012) in the order of their labels: WordNet ids and readable names."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ CLASSES = Path(__file__).parent / "data" / "imagenet_classes.txt"
 
 @functools.cache
 def classes() -> dict[str, str]:
-    """Returns the name of each class by its WordNet id; all names differ."""
+    """Returns the name of each class by its WordNet id, in the order of the labels; the names are unique."""
     lines = CLASSES.read_text().splitlines()
     return {wnid: name for wnid, _, name in (line.partition("\t") for line in lines)}
 
 
 def class_names() -> tuple[str, ...]:
-    """Returns the name of each class."""
+    """Returns the names in the order of the labels."""
     return tuple(classes().values())
 
 
 def readable(names: str | Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of classes that are called by their WordNet ids; others as they are. A string is one class."""
+    """Returns names for WordNet ids; if one of them is no such id, all are returned unchanged. A string is one id."""
     known, names = classes(), (names,) if isinstance(names, str) else names
     return tuple(known[name] for name in names) if all(name in known for name in names) else tuple(names)

@@ -1,6 +1,7 @@
-"""Text in pictures: names of strangers, drawn letter by letter, in fonts that have the letters.
+"""Untrusted text in figures: never parsed as TeX, and drawn in fonts that have its characters.
 
-Matplotlib reads what stands between two $ as TeX, and draws a box, with a warning, for a letter that its font lacks.
+By default Matplotlib parses text between two $ as TeX, and draws a box, with a warning, for a character that its font
+lacks.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ FONT = "DejaVu Sans"  # comes with matplotlib
 
 
 def label(text: object, instead: str | None = None) -> tuple[str, dict[str, Any]]:
-    """Returns `labels` of one text."""
+    """Returns what `labels` returns, for one text."""
     (shown,), style = labels([text], None if instead is None else [instead])
     return shown, style
 
 
 def labels(texts: Iterable[object], instead: Sequence[str] | None = None) -> tuple[list[str], dict[str, Any]]:
-    r"""Returns texts as they can be drawn, and the keywords that every function of matplotlib needs to draw them so.
+    r"""Returns texts that can be drawn, and the keyword arguments for the functions of Matplotlib that draw them.
 
     Args:
       texts: names, titles; line breaks stay, other control characters are escaped.
-      instead: for each text, what is drawn where no font of this machine has all its letters; None: such letters are
+      instead: for each text a substitute, if no installed font has all its characters; None: missing characters are
         escaped, as "\u732b".
     """
     shown = [printable(text, keep="\n") for text in texts]
@@ -47,7 +48,7 @@ def _escaped(text: str, missing: set[str]) -> str:
 
 @functools.cache
 def _family(character: str) -> str | None:
-    """Returns the first family of fonts that has a letter: matplotlib's own, else one that is installed; or None."""
+    """Returns a font family that has a character: Matplotlib's default if possible, else an installed one, or None."""
     own = font_manager.findfont(font_manager.FontProperties(family=[FONT]))
     if ord(character) in _letters(own):
         return FONT
@@ -56,8 +57,8 @@ def _family(character: str) -> str | None:
 
 @functools.cache
 def _installed() -> dict[str, str]:
-    """Returns the file of upright, regular text by family, for each family that is installed on this machine."""
-    own = matplotlib.get_data_path()  # other fonts in there are for formulas, or draw a box for every letter
+    """Returns the file of the upright, regular font of each installed family."""
+    own = matplotlib.get_data_path()  # its other fonts are for formulas, or draw a box for every character
     fonts = [font for font in font_manager.fontManager.ttflist if not font.fname.startswith(own)]
     fonts.sort(key=lambda font: (font.style != "normal", _distance(font.weight), font.name))
     files: dict[str, str] = {}
@@ -67,13 +68,13 @@ def _installed() -> dict[str, str]:
 
 
 def _distance(weight: int | str) -> int:
-    return abs(int(weight) - 400) if str(weight).isdecimal() else 0  # of regular text, which some fonts give in words
+    return abs(int(weight) - 400) if str(weight).isdecimal() else 0  # 400 is regular; some fonts state a word
 
 
 @functools.cache
 def _letters(path: str) -> frozenset[int]:
-    """Returns the code points of a font file; none if it cannot be read."""
+    """Returns the code points of a font file; empty if it cannot be read."""
     try:
         return frozenset(ft2font.FT2Font(path).get_charmap())
-    except (OSError, RuntimeError):  # removed since matplotlib made its list, or of a kind that it cannot draw
+    except (OSError, RuntimeError):  # removed since Matplotlib listed it, or of an unsupported format
         return frozenset()

@@ -1,4 +1,4 @@
-"""Modules of packages that are imported when they are asked for: `ij.inference.cam` needs no import of its own."""
+"""Imports the modules of a package on first access: `ij.explain.cam` works after `import inception_jax as ij` alone."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from inception_jax import moved
 
 
 def submodule(package: str, name: str) -> ModuleType:
-    """Returns a module of a package of ours, imported now: what the `__getattr__` of the package does.
+    """Returns a module of one of our packages, imported now; packages use it as their `__getattr__`.
 
     Raises:
-      AttributeError: it has no such module.
+      AttributeError: the package has no such module. If it had once, the message gives the new name.
     """
     if name in submodules(package):
         return importlib.import_module(f"{package}.{name}")
-    if said := moved.message(f"{package}.{name}"):
-        raise AttributeError(said)
+    if text := moved.message(f"{package}.{name}"):
+        raise AttributeError(text)
     raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
 
 def submodules(package: str) -> list[str]:
-    """Returns the names of the modules of a package of ours."""
+    """Returns the names of the modules of one of our packages."""
     return [each.name for each in pkgutil.iter_modules(sys.modules[package].__path__) if not each.name.startswith("_")]

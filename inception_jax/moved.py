@@ -87,7 +87,7 @@ NAMES = {  # functions and classes, below inception_jax: old -> new
 
 
 def message(old: str) -> str | None:
-    """Returns what to say of an old name, such as "inception_jax.models.ops"; None if it is none."""
+    """Returns the error message for an old name, such as "inception_jax.models.ops"; None: it is not an old name."""
     below = old.partition(".")[2]
     new = MOVED.get(below) or NAMES.get(below)
     return f"{old} is now inception_jax.{new}." if new else None
@@ -100,8 +100,8 @@ def missing_name(module: str) -> Callable[[str], NoReturn]:
     """
 
     def fail(name: str) -> NoReturn:
-        if said := message(f"{module}.{name}"):
-            raise ImportError(said)
+        if text := message(f"{module}.{name}"):
+            raise ImportError(text)
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
     return fail
@@ -111,8 +111,8 @@ class _OldModules:
     """Stands last among Python's finders, so it is asked only for modules that no other finder knows."""
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> None:
-        if said := message(name):
-            raise ModuleNotFoundError(said)
+        if text := message(name):
+            raise ModuleNotFoundError(text)
 
 
 class _HomesOfOldNames:

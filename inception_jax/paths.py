@@ -1,6 +1,6 @@
-"""Files that a user names: read only if they are regular ones, and written whole or not at all.
+"""Files that a user names: only regular files are read, and files are written completely or not at all.
 
-Every file of others is opened by `open_regular` or `read_bytes`, every result is written by `writing` or `write_bytes`.
+All files of a user are opened by `open_regular` or `read_bytes`; all results are written by `writing` or `write_bytes`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import IO
 
 from inception_jax.errors import UserError, printable
 
-MAX_NAME = 200  # bytes; a file system takes 255, and the partial file has a longer name
+MAX_NAME = 200  # bytes; file systems allow 255, and the name of the partial file is longer
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:
-    """Returns the path that a user means, with `~` and `~name` replaced by home folders.
+    """Returns the path for a text, with `~` and `~name` replaced by home folders.
 
     Raises:
-      UserError: it is empty, holds a NUL, or names the home of an unknown user.
+      UserError: the text is empty, holds a NUL character, or names the home of an unknown user.
     """
     name = os.fspath(text)
     if not name:
         raise UserError("A path is empty.")
     if "\0" in name:
-        raise UserError(f"{printable(name)} is no path: it holds a NUL character.")
+        raise UserError(f"{printable(name)} is not a path: it holds a NUL character.")
     try:
         return Path(name).expanduser()
     except RuntimeError as error:  # pathlib's, where the user or the home is unknown
@@ -37,14 +37,14 @@ def user_path(text: str | os.PathLike[str]) -> Path:
 
 
 def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
-    """Opens a regular file for reading; a FIFO, a device, a socket and a folder are refused, not waited for.
+    """Opens a regular file for reading. FIFOs, devices, sockets and folders are refused at once, without blocking.
 
     Raises:
-      UserError: it does not exist, cannot be opened, or is no regular file.
+      UserError: the file does not exist, cannot be opened, or is not regular.
     """
     path = user_path(path)
     try:
-        # Opening a FIFO would wait for a writer without O_NONBLOCK, which regular files ignore.
+        # Without O_NONBLOCK, opening a FIFO would wait for a writer. Regular files ignore the flag.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return os.fdopen(descriptor, "rb")
@@ -57,15 +57,15 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:
-    """Raises the `UserError` of `open_regular`, for libraries that open a file by its name."""
+    """Raises the `UserError` of `open_regular`; for files that a library opens by name."""
     open_regular(path).close()
 
 
 def read_bytes(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
-    """Returns what a regular file holds.
+    """Returns the content of a regular file.
 
     Raises:
-      UserError: as `open_regular`; or it cannot be read, or holds over `limit` bytes.
+      UserError: as `open_regular`; or the file cannot be read, or has more than `limit` bytes.
     """
     with open_regular(path) as file:
         try:
@@ -78,14 +78,14 @@ def read_bytes(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
 
 
 def as_text(content: bytes, what: str) -> str:
-    """Returns the text of a file that a person or a spreadsheet wrote, without a byte order mark.
+    """Returns the content of a UTF-8 file as text, without a byte order mark.
 
     Args:
       content: of the file.
       what: its name, for the message.
 
     Raises:
-      UserError: it is UTF-16 or no UTF-8.
+      UserError: the content is not UTF-8.
     """
     _refuse_utf16(content, what)
     try:
@@ -98,15 +98,15 @@ def as_text(content: bytes, what: str) -> str:
 def listed(content: bytes, what: str) -> list[str]:
     """Returns the entries of a list of names, one a line, or each followed by a NUL (as `find -print0` writes them).
 
-    Lines may end as Windows ends them, and a byte order mark is taken off. Blank lines are no entries. Bytes that are
-    no UTF-8 stay in a name, as the functions of `os` take them.
+    Windows line ends are allowed; a byte order mark and blank lines are dropped. Bytes that are not UTF-8 are decoded
+    by `os.fsdecode`.
 
     Args:
       content: of the list.
       what: its name, for the message.
 
     Raises:
-      UserError: it is UTF-16.
+      UserError: the list is UTF-16.
     """
     _refuse_utf16(content, what)
     content = content.removeprefix(codecs.BOM_UTF8)
@@ -120,15 +120,16 @@ def _refuse_utf16(content: bytes, what: str) -> None:
 
 
 def check_output(path: str | os.PathLike[str], overwrite: bool, suffixes: tuple[str, ...] = ()) -> Path:
-    """Returns the path of a file to be written, checked before the work that makes it.
+    """Returns the path of a file to be written, after checking that it can be written.
 
     Args:
       path: of the file.
-      overwrite: whether a file that exists is replaced.
-      suffixes: what its name may end in; anything, if none is given.
+      overwrite: whether an existing file may be replaced.
+      suffixes: the allowed suffixes; (): any.
 
     Raises:
-      UserError: another suffix, the file exists, is no regular file, or its folder is missing or not writable.
+      UserError: the suffix is not allowed, the file exists, it is not regular, or its folder is missing or not
+        writable.
     """
     path = user_path(path)
     if suffixes and path.suffix.lower() not in suffixes:
@@ -155,12 +156,12 @@ def check_output(path: str | os.PathLike[str], overwrite: bool, suffixes: tuple[
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike[str], overwrite: bool = True) -> Iterator[IO[bytes]]:
-    """Gives a file to write into, which appears under its name complete or, if the block raises, not at all.
+    """Yields a file to write into, which appears under its name when the block ends; if it raises, no file appears.
 
-    A link stays a link: the file that it names is replaced.
+    A symbolic link stays: the file that it points to is replaced.
 
     Raises:
-      UserError: as `check_output`; or it cannot be written.
+      UserError: as `check_output`; or the file cannot be written.
     """
     target = Path(os.path.realpath(check_output(path, overwrite)))
     partial = target.with_name(f".{target.name}.{os.getpid()}")
@@ -176,6 +177,6 @@ def writing(path: str | os.PathLike[str], overwrite: bool = True) -> Iterator[IO
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes, overwrite: bool = True) -> None:
-    """Writes a file that appears complete or not at all; raises the `UserError` of `writing`."""
+    """Writes a file, completely or not at all; raises the `UserError` of `writing`."""
     with writing(path, overwrite) as file:
         file.write(content)

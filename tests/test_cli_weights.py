@@ -65,7 +65,7 @@ def test_nothing_is_overwritten_by_accident(run, ours):
             "facenet, keras, keras1.",
         ),
         (("--average",), "--average and --no-average are for runs; {ours} is none."),
-        (("--to", "timm"), "timm has no googlenet_cifar; its weights can be given to: none."),
+        (("--to", "timm"), "timm has no googlenet_cifar; its weights can be exported to: none."),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(run, ours, tmp_path, arguments, message):
@@ -124,7 +124,7 @@ def test_what_the_input_and_the_classes_are(run, tmp_path):
         assert message in err
     code, _, err = run("convert", str(ours), str(tmp_path / "x.safetensors"), "--preprocess", "caffe")
     assert (code, err.count("\n")) == (2, 1)
-    assert "this source says what it is" in err
+    assert "this source states its own" in err
 
 
 @pytest.mark.parametrize("command", [("convert", "{}", "new.safetensors"), ("predict", "x.png", "--weights", "{}")])

@@ -21,7 +21,7 @@ def test_converted_sets_carry_the_names_of_their_classes():
     tensors = synthetic.tensors(its, outputs=1001, aux=False)
     loaded = convert(tensors, its)
     assert loaded.info.class_names == imagenet.class_names()
-    assert "the classes are taken for those of ImageNet" in loaded.report.notes
+    assert "the classes are assumed to be those of ImageNet" in loaded.report.notes
     assert weights.adapt(loaded, aux=False).info.class_names == imagenet.class_names()
     assert weights.adapt(loaded, num_classes=0).info.class_names == ()
     assert convert(tensors, its, label_offset=0).info.class_names == ()

@@ -48,7 +48,7 @@ def test_what_is_missing_or_too_long_is_named(tmp_path):
     [
         ("~nosuchuser/x.png", "'~nosuchuser' is no user"),
         ("", "A path is empty"),
-        ("a\0b", r"a\\x00b is no path: it holds a NUL"),
+        ("a\0b", r"a\\x00b is not a path: it holds a NUL"),
     ],
 )
 def test_a_path_that_is_none_is_refused(text, message):

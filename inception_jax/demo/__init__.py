@@ -1,4 +1,4 @@
-"""The web page."""
+"""A web page for trying a network."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,6 +1,6 @@
-"""A web page on this machine: drop an image, pick a model, see the likeliest classes, and where the network looks.
+"""A local web page: drop an image, pick a model, see the likeliest classes and the heatmap of the first one.
 
-One page, `demo.html`, which loads nothing from elsewhere, and one address that takes the bytes of an image.
+The server has one page, `page.html`, which loads nothing from other servers, and one route that takes an image.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from inception_jax.demo.serving import Limits, Server
 
 TOP = 5
-SHOWN = 448  # pixels of the longer side of the picture that is sent back
-MAX_RATIO = 50  # of the sides: preprocessing resizes the short one, and the long one grows with it
-# The page may load and send nothing but from and to where it comes from.
+SHOWN = 448  # pixels of the longer side of the image in the answer
+MAX_RATIO = 50  # of long to short side: preprocessing may enlarge the short side, and the long one with it
+# The page may connect only to its own server.
 POLICY = (
     "default-src 'none'; connect-src 'self'; img-src blob: data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; form-action 'none'; frame-ancestors 'none'"
@@ -42,7 +42,7 @@ POLICY = (
 
 
 class Demo:
-    """Answers for one image at a time, in a thread of its own, so that programs compile once; decodes a few at a time.
+    """Answers requests: decodes a few images at a time, and runs the network for one at a time, in a single thread.
 
     Args:
       predictors: by the names that the page shows.
@@ -64,20 +64,26 @@ class Demo:
         self._free = asyncio.Semaphore(self.limits.images)
 
     def warmup(self) -> None:
-        """Compiles all programs ahead."""
+        """Compiles all programs, so that no request waits for it."""
         for predictor in self.predictors.values():
             cam.cam(predictor, [Image.new("RGB", (8, 8))])
 
     async def answer(self, model: str, encoded: bytes) -> dict[str, Any]:
-        """Returns what the page shows of an encoded image.
+        """Returns the answer for an encoded image, as JSON types.
 
-        A thread cannot be stopped, so an image that takes too long to decode keeps its place in memory until it is
-        decoded, and the visitor has an answer before.
+        A thread cannot be stopped. An image that takes too long to decode counts against the limit until it is decoded,
+        but the visitor gets an answer at once.
+
+        Returns:
+          width, height: of the image in pixels.
+          classes: label and probability of the likeliest classes.
+          seen: the image with the heatmap of the likeliest class, as a data: URL.
+          box: [left, top, right, bottom] of that class in pixels of the image, or None.
 
         Raises:
-          BrokenImage: it cannot be decoded in time, has too many pixels, or is too narrow.
-          Refused: its turn does not come in time.
-          UserError: no such model.
+          BrokenImage: the image cannot be decoded in time, has too many pixels, or is too narrow.
+          Refused: the server is too busy to start within the time limit.
+          UserError: there is no such model.
         """
         from inception_jax.demo.serving import Refused, in_thread
 
@@ -102,7 +108,7 @@ class Demo:
                 decoding.add_done_callback(self._decoded_too_late)
 
     def _decoded_too_late(self, decoding: asyncio.Future[Image.Image]) -> None:
-        decoding.exception()  # nobody else asks
+        decoding.exception()  # marks it as retrieved
         self._free.release()
 
     def _answer(self, predictor: Predictor, image: Image.Image) -> dict[str, Any]:
@@ -116,10 +122,10 @@ class Demo:
 
 
 def open_upload(encoded: bytes) -> Image.Image:
-    """Returns the RGB image of a stranger's bytes.
+    """Returns the RGB image of uploaded bytes, turned by its EXIF orientation.
 
     Raises:
-      BrokenImage: it cannot be decoded, has too many pixels, or is too narrow.
+      BrokenImage: the bytes cannot be decoded, or the image has too many pixels or is too narrow.
     """
     image = decode(encoded, upright=True)
     if max(image.size) > MAX_RATIO * min(image.size):
@@ -130,37 +136,37 @@ def open_upload(encoded: bytes) -> Image.Image:
 
 
 def draw_seen(image: Image.Image, cam_map: np.ndarray, read: heatmaps.Box) -> tuple[str, list[int] | None]:
-    """Returns a picture of the image under the heat of its likeliest class, and the box of it.
+    """Returns an image under the heatmap of a class, and the box of the class.
 
     Args:
       image: as it was uploaded.
       cam_map: the class activation map [H, W].
-      read: what the network read of the image, in its pixels.
+      read: the part of the image that the network read, in its pixels.
 
     Returns:
-      The picture as a data: address, and [left, top, right, bottom] in pixels of the image, if anything is hot.
+      A JPEG as a data: URL, and [left, top, right, bottom] in pixels of the image; None if no pixel is positive.
     """
     scale = SHOWN / max(image.size)
     small = image.resize([max(round(side * scale), 1) for side in image.size], Image.Resampling.BILINEAR)
     x, y = (after / before for after, before in zip(small.size, image.size, strict=True))
     shown = heatmaps.on_image(heatmaps.heat(cam_map), (read[0] * x, read[1] * y, read[2] * x, read[3] * y), *small.size)
     box = localisation.largest_box(shown)
-    picture = Image.fromarray(np.rint(overlay(small, shown) * 255).astype(np.uint8))
+    drawn = Image.fromarray(np.rint(overlay(small, shown) * 255).astype(np.uint8))
     if box is not None:
         left, top, right, bottom = box
-        ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=BOX, width=2)
+        ImageDraw.Draw(drawn).rectangle((left, top, right - 1, bottom - 1), outline=BOX, width=2)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=90)
-    address = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return address, box and [round(side / by) for side, by in zip(box, (x, y, x, y), strict=True)]
+    drawn.save(buffer, "JPEG", quality=90)
+    url = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return url, box and [round(side / by) for side, by in zip(box, (x, y, x, y), strict=True)]
 
 
 def create_app(demo: Demo, host: str = "127.0.0.1") -> Starlette:
     """Returns the web application.
 
     Args:
-      demo: what answers.
-      host: what it listens on; a request for another name is refused (see `serving.OwnHost`).
+      demo: answers the requests.
+      host: the address that the server listens on; requests for other names are refused (see `serving.OwnHost`).
     """
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
@@ -181,9 +187,9 @@ def create_app(demo: Demo, host: str = "127.0.0.1") -> Starlette:
             async with uploads.body(request) as encoded:
                 return JSONResponse(await demo.answer(request.query_params.get("model", ""), encoded))
         except ClientDisconnect:
-            return Response(status_code=400)  # nobody reads it
+            return Response(status_code=400)  # nobody reads the answer
         except Refused as refused:
-            # What is left of a body that took too long is not waited for.
+            # The rest of a body that takes too long is not read.
             close = {"Connection": "close"} if refused.status == 408 else {}
             return JSONResponse({"error": str(refused)}, refused.status, close)
         except BrokenImage as error:
@@ -196,17 +202,17 @@ def create_app(demo: Demo, host: str = "127.0.0.1") -> Starlette:
 
 
 def page(names: list[str], max_bytes: int) -> str:
-    """Returns the page, for these models and files of up to `max_bytes`."""
+    """Returns the HTML page for models with these names and uploads of up to `max_bytes`."""
     text = importlib.resources.files("inception_jax.demo").joinpath("page.html").read_text("utf-8")
     options = "".join(f"<option>{html.escape(name)}</option>" for name in names)
     return text.replace("{{options}}", options).replace("{{max_bytes}}", str(max_bytes))
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens; port 0 takes any that is free.
+    """Returns a listening socket; port 0 stands for any free port.
 
     Raises:
-      UserError: the port is taken or not ours to take, or there is no such host.
+      UserError: the port is in use or not permitted, or the host does not exist.
     """
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -215,7 +221,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def server(app: Starlette, limits: Limits | None = None) -> Server:
-    """Returns what serves an application: `run(sockets=[...])` returns at Ctrl-C, or when `should_exit` is set."""
+    """Returns a server for an application: `run(sockets=[...])` returns at Ctrl-C, or when `should_exit` is set."""
     from inception_jax.demo import serving
 
     return serving.server(app, limits or serving.Limits())

@@ -1,4 +1,4 @@
-"""How the demo is served: bounds for what strangers send, whom it answers, and how it stops. Needs the extra "demo"."""
+"""The server of the demo: limits for uploads, protection from other sites, and shutdown. Needs the extra "demo"."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What one demo spends on its visitors. Beyond a number of them it answers 503, beyond a size 413, a time 408.
+    """The limits of a server. Beyond a limit of count or total it answers 503, of size 413, of time 408.
 
     Attributes:
-      bytes_of_one: largest body of a request.
-      bytes_of_all: of all bodies that are being sent or worked on.
-      uploads: how many of these there are.
-      images: how many of them are decoded in memory, each of up to `transforms.MAX_PIXELS` pixels.
-      connections: open ones, also those that say nothing.
+      bytes_of_one: of the body of a request.
+      bytes_of_all: of all bodies in transfer or in work, together.
+      uploads: number of these bodies.
+      images: number of decoded images in memory, each of up to `transforms.MAX_PIXELS` pixels.
+      connections: number of open connections, idle ones included.
       header_seconds: from the first byte of a request to the end of its header.
-      body_seconds: from there to the end of its body.
-      idle_seconds: from an answer to the next request of a connection.
-      wait_seconds: for the turn of an image.
-      decode_seconds: for decoding it.
-      stop_seconds: for what runs when the demo stops.
+      body_seconds: from the end of the header to the end of the body.
+      idle_seconds: from an answer to the next request on a connection.
+      wait_seconds: an image waits for its turn.
+      decode_seconds: for decoding an image.
+      stop_seconds: for running requests when the server stops.
     """
 
     bytes_of_one: int = 20_000_000
@@ -61,7 +61,7 @@ class Limits:
 
 
 class Refused(Exception):
-    """A request that is not served; the message is for the visitor, `status` for the browser."""
+    """A request is refused. The message is for the visitor, `status` is the HTTP status."""
 
     def __init__(self, status: int, message: str):
         super().__init__(message)
@@ -69,18 +69,18 @@ class Refused(Exception):
 
 
 class Uploads:
-    """The bodies of requests: bounded one by one, and all together."""
+    """Reads the bodies of requests within the limits for each and for all together."""
 
     def __init__(self, limits: Limits):
         self.limits, self.count, self.bytes = limits, 0, 0
 
     @contextlib.asynccontextmanager
     async def body(self, request: Request) -> AsyncIterator[bytes]:
-        """Gives the body of a request, which counts until the block ends.
+        """Yields the body of a request, which counts against the limits until the block ends.
 
         Raises:
-          Refused: it is too large or too slow, or there are too many.
-          ClientDisconnect: starlette's, where the visitor left.
+          Refused: the body is too large or too slow, or there are too many.
+          ClientDisconnect: starlette's, if the visitor left.
         """
         if self.count >= self.limits.uploads:
             raise Refused(503, f"The demo is busy with {self.count} other images. Try again.")
@@ -98,10 +98,12 @@ class Uploads:
             self.bytes -= len(body)
 
     async def _read(self, request: Request, body: bytearray) -> None:
-        """Reads into `body`. Up to ten times the limit is read and not kept: a browser hears no answer while it sends.
+        """Reads into `body`; drops a body over the limit, but reads on up to ten times the limit.
+
+        A browser that still sends does not read the answer.
 
         Raises:
-          Refused: the body, or the sum of all, is over its limit.
+          Refused: the body, or the total of all bodies, is over its limit.
         """
         length = 0
         async for chunk in request.stream():
@@ -121,14 +123,14 @@ class Uploads:
 
 
 class OwnHost:
-    """Refuses requests for the name of another machine, and what pages of other sites send.
+    """Refuses requests for other host names, and requests from pages of other sites.
 
-    A page of a stranger may rename itself to 127.0.0.1 after it was loaded (DNS rebinding) and would then read our
-    answers; the header "Host" still holds its own name.
+    After a page of another site was loaded, its name may start to resolve to 127.0.0.1 (DNS rebinding), so that it
+    could read our answers. The header "Host" still holds its name.
 
     Args:
-      app: what answers the other requests.
-      host: the one that the demo listens on.
+      app: answers the other requests.
+      host: the address that the server listens on.
     """
 
     def __init__(self, app: ASGIApp, host: str):
@@ -149,7 +151,7 @@ class OwnHost:
             return await _error(403, f"Pages of {printable(origin)!r} may not use this demo.")(scope, receive, send)
         try:
             await self.app(scope, receive, send)
-        except asyncio.CancelledError:  # by uvicorn, at the end of the time that it leaves for stopping
+        except asyncio.CancelledError:  # by uvicorn, when the time for stopping is over
             await _error(503, "The demo stops.")(scope, receive, send)
 
     def _is_ours(self, host: str) -> bool:
@@ -161,7 +163,7 @@ class OwnHost:
             address = ipaddress.ip_address(name)
         except ValueError:
             return name in self.names
-        return self.every or address.is_loopback or name in self.names  # an address cannot be rebound
+        return self.every or address.is_loopback or name in self.names  # DNS rebinding needs a name
 
 
 def _error(status: int, message: str) -> JSONResponse:
@@ -169,9 +171,9 @@ def _error(status: int, message: str) -> JSONResponse:
 
 
 def in_thread(function: Callable[..., Result], *arguments: Any) -> asyncio.Future[Result]:
-    """Returns the future result of a function that runs in a thread of its own.
+    """Returns the future result of a function that runs in a new thread.
 
-    The thread is a daemon: those of an executor would hold up the end of the program.
+    The thread is a daemon, unlike those of an executor: the program can end before it does.
     """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[Result] = loop.create_future()
@@ -194,7 +196,7 @@ def in_thread(function: Callable[..., Result], *arguments: Any) -> asyncio.Futur
 
 
 class Server(uvicorn.Server):
-    """Ends requests that are still being sent when it stops; uvicorn alone waits for them."""
+    """Aborts requests that are still being received when it stops; uvicorn would wait for them."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for connection in list(self.server_state.connections):
@@ -205,10 +207,10 @@ class Server(uvicorn.Server):
 
 
 def server(app: Starlette, limits: Limits) -> Server:
-    """Returns what serves an application: `run(sockets=[...])` returns at Ctrl-C, or when `should_exit` is set."""
+    """Returns a server for an application: `run(sockets=[...])` returns at Ctrl-C, or when `should_exit` is set."""
 
     class Protocol(H11Protocol):
-        """Closes connections that do not finish the header of a request, and those over the limit."""
+        """Closes connections over the limit, and those that do not finish the header of a request in time."""
 
         timer: asyncio.TimerHandle | None = None
 
@@ -227,7 +229,7 @@ def server(app: Starlette, limits: Limits) -> Server:
             self._cancel()
 
         def _watch(self) -> None:
-            """Starts the time of a header, or ends it; the rest of a refused body counts as one."""
+            """Starts or stops the timer of a header; the rest of a refused body counts as a header."""
             if self.cycle is not None and not self.cycle.response_complete:
                 self._cancel()
             elif self.timer is None:

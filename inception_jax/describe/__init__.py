@@ -1,4 +1,4 @@
-"""Tables and pictures of models, from their own tables of rows."""
+"""Describes models from their tables: summaries, diagrams, and the tables in the documents."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""A picture of a network of the zoo, or of one row of it, drawn from its table: image above, classifier below."""
+"""Draws the diagram of a network of the zoo, or of one row, from its table: image at the top, classifier below."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ FORMATS: dict[str, dict[str, Any]] = {  # by suffix: what keeps dates and versio
 STYLE: dict[Any, Any] = {"font.sans-serif": ["DejaVu Sans"], "pdf.fonttype": 42, "svg.fonttype": "none"}  # text is text
 STYLE["svg.hashsalt"] = "inception_jax"  # ids of the same elements are the same
 PNG_DPI = 144
-COLUMN_HEIGHT = 1200.0  # points; a network that is taller goes on in another column
-ROW_GAP = 22.0  # between rows: room for a line of text
-COLUMN_GAP = 40.0  # between columns: room for the line from one to the next
+COLUMN_HEIGHT = 1200.0  # points; a taller network continues in another column
+ROW_GAP = 22.0  # between rows, for a line of text
+COLUMN_GAP = 40.0  # between columns, for the line that joins them
 MARGIN = 16.0
-TITLE, COUNT = 14.0, 12.0  # sizes of text: the title, and how often a row stands
-BLOCK_SCALE = 1.4  # of a picture of one row
-NOTES = {  # by what stands in a label
+TITLE, COUNT = 14.0, 12.0  # sizes of text: the title, and the number of repeated rows
+BLOCK_SCALE = 1.4  # of a diagram of one row
+NOTES = {  # by a word in a label
     " linear": "Convolutions end in ReLU, except the linear ones.",
     " V": "V: padding VALID, else SAME.",
-    " maps": "maps: what the depthwise convolution makes of each channel.",
+    " maps": "maps: outputs of the depthwise convolution for each channel.",
 }
 
 
 class _Row(NamedTuple):
-    """A row of the picture, for equal rows of the table: their names, the shape of the output, an auxiliary head."""
+    """A row of the diagram, for equal rows of the table: their names, the shape of the output, an auxiliary head."""
 
     piece: Piece
     names: tuple[str, ...]
@@ -47,7 +47,7 @@ class _Row(NamedTuple):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What stands left of it."""
+        """The lines of text on the left."""
         if len(self.names) < 2:
             return self.names
         return self.names[0], f"to {self.names[-1]}", f"x{len(self.names)}"
@@ -58,7 +58,7 @@ class _Row(NamedTuple):
 
 
 class _Column(NamedTuple):
-    """Rows one below the other; the flow enters at (`spine`, 0) and leaves at (`spine`, `end`)."""
+    """A column of rows; the flow enters at (`spine`, 0) and leaves at (`spine`, `end`)."""
 
     width: float
     height: float
@@ -68,20 +68,20 @@ class _Column(NamedTuple):
 
 
 def write(file: IO[bytes], suffix: str, name: str, block: str | None = None) -> None:
-    """Writes the picture of a model, or of one row of its table, into an open file; equal calls, equal bytes.
+    """Writes the diagram of a model, or of one row of its table, into an open file. Equal calls write equal bytes.
 
     Args:
       file: open for writing.
-      suffix: of `FORMATS`, the format.
-      name: of the zoo.
-      block: a row of its table.
+      suffix: the format, a key of `FORMATS`.
+      name: of the model.
+      block: a row of its table; None: the whole model.
 
     Raises:
       ValueError: an unknown model, row or suffix.
       OSError: the file cannot be written.
     """
     if suffix not in FORMATS:
-        raise ValueError(f"The format of the picture is {suffix!r}; it must be one of {', '.join(FORMATS)}.")
+        raise ValueError(f"The format of the diagram is {suffix!r}; it must be one of {', '.join(FORMATS)}.")
     figure = draw(name, block)
     with matplotlib.rc_context(STYLE):
         figure.savefig(file, format=suffix[1:], dpi=PNG_DPI, metadata=FORMATS[suffix])
@@ -124,7 +124,7 @@ def _row_facts(model: InceptionNet, shapes: summary.Shapes, name: str) -> str:
 
 
 def _body(model: InceptionNet, shapes: summary.Shapes, image: tuple[int, ...]) -> list[_Row]:
-    """Returns a row for each row of the table."""
+    """Returns a row of the diagram for each row of the table."""
     rows = []
     channels = image[-1]
     for name, row in model.table.items():
@@ -139,7 +139,7 @@ def _body(model: InceptionNet, shapes: summary.Shapes, image: tuple[int, ...]) -
 
 
 def _classifier(name: str) -> list[_Row]:
-    """Returns the rows behind the table, as the summary names them."""
+    """Returns the rows after the table, by their names in the summary."""
     pool, drop, linear = summary.summarize(name).rows[-3:]
     boxes = (
         diagram_layout.box(f"avg pool {pool.patch.partition('/')[0]}", "pool"),
@@ -150,7 +150,7 @@ def _classifier(name: str) -> list[_Row]:
 
 
 def _collapse(rows: Iterable[_Row]) -> list[_Row]:
-    """Returns the rows with neighbours that look the same made one; a head ends a run."""
+    """Returns the rows with equal neighbours merged into one; a row with a head is the last of its group."""
     runs: list[_Row] = []
     for row in rows:
         last = runs[-1] if runs else None
@@ -162,10 +162,10 @@ def _collapse(rows: Iterable[_Row]) -> list[_Row]:
 
 
 def _figure(rows: Sequence[_Row], title: str, facts: str, scale: float) -> Figure:
-    """Returns the rows in as many columns as their height asks for, below a title and the legend."""
+    """Returns the figure of the rows, in as many columns as their height needs, below a title and a legend."""
     heights = [row.height + ROW_GAP for row in rows]
-    parts = diagram_layout.split(heights, math.ceil(sum(heights) / COLUMN_HEIGHT))
-    columns = [_column(rows[part]) for part in parts]
+    slices = diagram_layout.split(heights, math.ceil(sum(heights) / COLUMN_HEIGHT))
+    columns = [_column(rows[each]) for each in slices]
     flow, width, height = _join(columns)
     header, width, top = _header(title, facts, [mark for mark in flow if isinstance(mark, Box)], width)
     marks = diagram_layout.shift((*header, *diagram_layout.shift(flow, 0, top)), MARGIN, MARGIN)
@@ -173,7 +173,7 @@ def _figure(rows: Sequence[_Row], title: str, facts: str, scale: float) -> Figur
 
 
 def _header(title: str, facts: str, boxes: Sequence[Box], width: float) -> tuple[list[Mark], float, float]:
-    """Returns title, facts and what explains the boxes, and their width, of at least `width`, and height."""
+    """Returns title, facts and legend; their width, at least `width`; and their height."""
     notes = " ".join(note for word, note in NOTES.items() if any(word in box.label for box in boxes))
     lines = [line for line in (*facts.split("\n"), notes) if line]
     width = max(width, diagram_layout.text_width(title, TITLE, bold=True), *map(diagram_layout.text_width, lines))
@@ -186,16 +186,16 @@ def _header(title: str, facts: str, boxes: Sequence[Box], width: float) -> tuple
     for kind in diagram_layout.COLOURS:
         if kind == "image" or kind not in {box.kind for box in boxes}:
             continue
-        room = 18 + diagram_layout.text_width(kind)
-        if x + room > width:
+        entry_width = 18 + diagram_layout.text_width(kind)
+        if x + entry_width > width:
             x, y = 0.0, y + 16
         marks += (Box(x, y - 5, 14, 10, kind), Text(x + 18, y, kind))
-        x += room + 12
+        x += entry_width + 12
     return marks, width, y + 34
 
 
 def _column(rows: Sequence[_Row]) -> _Column:
-    """Returns the rows one below the other, their names left of them, their shapes at the arrows, their heads right."""
+    """Returns a column of rows, with names on the left, shapes at the arrows and auxiliary heads on the right."""
     names = [max([diagram_layout.text_width(line, bold=True) + PAD for line in row.lines], default=0) for row in rows]
     spine = max(row.piece.entry + name for row, name in zip(rows, names, strict=True))
     right = spine + max(row.piece.width - row.piece.entry for row in rows)
@@ -227,7 +227,7 @@ def _column(rows: Sequence[_Row]) -> _Column:
 
 
 def _join(columns: Sequence[_Column]) -> tuple[tuple[Mark, ...], float, float]:
-    """Returns the columns side by side, the end of each joined to the start of the next, their width and height."""
+    """Returns the columns side by side, each joined to the next, and their width and height."""
     marks: tuple[Mark, ...] = ()
     left = 0.0
     for column, following in itertools.zip_longest(columns, columns[1:]):

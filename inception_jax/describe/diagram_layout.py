@@ -1,4 +1,4 @@
-"""Where boxes and lines of a diagram go, and how they are drawn. No networks here; lengths in points, y down."""
+"""Places and draws the boxes and lines of a diagram. Lengths are in points, and y points down."""
 
 from __future__ import annotations
 
@@ -14,14 +14,21 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.textpath import text_to_path
 
 FONT = 9.0  # size of the text
-BOX, BAR, GAP, PAD = 20.0, 16.0, 14.0, 8.0  # heights of a box and a bar, the way between boxes, the border of a frame
+BOX, BAR, GAP, PAD = 20.0, 16.0, 14.0, 8.0  # heights of a box and a bar; distance of boxes; margin of a frame
 PLAIN: dict[str, Any] = {"parse_math": False}  # text is no TeX
 HEAD = 2.5  # half the width of an arrowhead
 
-COLOURS = {  # by kind of box, in the order of the legend: light enough for black text, apart also for the colour-blind
-    **{"1x1": "#99DDFF", "3x3": "#BBCC33", "5x5 and larger": "#EEDD88", "1xn and nx1": "#EE8866"},
-    **{"separable": "#44BB99", "pool": "#FFAABB", "norm, ReLU": "#DDDDDD"},
-    **{"concat, scale, sum": "#C8C0D8", "classifier": "#77AADD", "image": "#FFFFFF"},
+COLOURS = {  # by kind of box, in the order of the legend; light enough for black text, distinct if colour-blind
+    "1x1": "#99DDFF",
+    "3x3": "#BBCC33",
+    "5x5 and larger": "#EEDD88",
+    "1xn and nx1": "#EE8866",
+    "separable": "#44BB99",
+    "pool": "#FFAABB",
+    "norm, ReLU": "#DDDDDD",
+    "concat, scale, sum": "#C8C0D8",
+    "classifier": "#77AADD",
+    "image": "#FFFFFF",
 }
 
 
@@ -37,7 +44,7 @@ class Box(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """The ground behind the boxes of a block."""
+    """The background behind the boxes of a block."""
 
     x: float
     y: float
@@ -46,7 +53,7 @@ class Frame(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A line through (x, y) points, with an arrowhead at its end or not."""
+    """A line through (x, y) points, with or without an arrowhead at its end."""
 
     points: tuple[tuple[float, float], ...]
     arrow: bool = True
@@ -67,9 +74,9 @@ Mark = Box | Frame | Line | Text
 
 
 class Piece(NamedTuple):
-    """A part of a drawing: the flow enters it on top at x = `entry` and leaves it below at `exits`.
+    """A piece of a diagram: the flow enters it at the top at x = `entry` and leaves it at the bottom at `exits`.
 
-    With one exit, that is below the entry. `arrow` says whether the line that enters ends there, at a box.
+    A single exit is below the entry. `arrow`: the line that enters ends in an arrowhead, because a box is there.
     """
 
     width: float
@@ -87,7 +94,7 @@ def text_width(text: str, size: float = FONT, bold: bool = False) -> float:
 
 
 def shift(marks: Iterable[Mark], dx: float, dy: float) -> tuple[Mark, ...]:
-    """Returns the marks, moved."""
+    """Returns the marks, moved by (dx, dy)."""
     return tuple(
         mark._replace(points=tuple((x + dx, y + dy) for x, y in mark.points))
         if isinstance(mark, Line)
@@ -97,15 +104,15 @@ def shift(marks: Iterable[Mark], dx: float, dy: float) -> tuple[Mark, ...]:
 
 
 def box(label: str, kind: str, width: float = 0) -> Piece:
-    """Returns a box as wide as its label, or as `width` if that is more."""
+    """Returns a box as wide as its label, but at least `width`."""
     width = max(width, text_width(label) + 12)
     return Piece(width, BOX, width / 2, (width / 2,), (Box(0, 0, width, BOX, kind, label),))
 
 
 def chain(pieces: Sequence[Piece]) -> Piece:
-    """Returns the pieces one below the other, joined by arrows, the boxes among them equally wide.
+    """Returns the pieces in a column, joined by arrows; single boxes get the same width.
 
-    Only the last may have several exits.
+    Only the last piece may have several exits.
     """
     if not pieces:
         return Piece(PAD, 0, PAD / 2, (PAD / 2,), (), arrow=False)
@@ -126,7 +133,7 @@ def chain(pieces: Sequence[Piece]) -> Piece:
 
 
 def fork(branches: Sequence[Piece], joined: bool) -> Piece:
-    """Returns the branches side by side below their common input, above a bar that concatenates them if `joined`."""
+    """Returns the branches side by side below their common input; if `joined`, above a bar that concatenates them."""
     width = sum(branch.width for branch in branches) + PAD * (len(branches) - 1)
     tallest = max(branch.height for branch in branches)
     bar = 2 * GAP + tallest  # the y of its top
@@ -152,7 +159,7 @@ def fork(branches: Sequence[Piece], joined: bool) -> Piece:
 
 
 def bypass(body: Piece, shortcut: Piece) -> Piece:
-    """Returns the body and, left of it, the shortcut, both added up below."""
+    """Returns the body with the shortcut on its left, and their sum below."""
     left = shortcut.width + 2 * PAD
     spine, lane = left + body.entry, shortcut.entry
     sum_y = GAP + body.height + GAP
@@ -176,7 +183,7 @@ def bypass(body: Piece, shortcut: Piece) -> Piece:
 
 
 def framed(piece: Piece, ends: bool = False) -> Piece:
-    """Returns the piece on a ground of its own; nothing leaves it where the flow `ends`."""
+    """Returns the piece on a background; if the flow `ends`, no line leaves it."""
     width, height, spine = piece.width + 2 * PAD, GAP + piece.height + PAD, PAD + piece.entry
     marks = (
         Frame(0, 0, width, height),
@@ -189,14 +196,14 @@ def framed(piece: Piece, ends: bool = False) -> Piece:
 
 
 def split(heights: Sequence[float], columns: int) -> list[slice]:
-    """Returns the consecutive slices, one a column, whose tallest is least tall."""
+    """Returns consecutive slices, one for each column, such that the tallest column is as low as possible."""
     cuts = itertools.combinations(range(1, len(heights)), columns - 1)
-    ways = [[slice(*pair) for pair in itertools.pairwise((0, *cut, len(heights)))] for cut in cuts]
-    return min(ways, key=lambda way: max(sum(heights[part]) for part in way))
+    splits = [[slice(*pair) for pair in itertools.pairwise((0, *cut, len(heights)))] for cut in cuts]
+    return min(splits, key=lambda columns: max(sum(heights[column]) for column in columns))
 
 
 def render(marks: Iterable[Mark], width: float, height: float, scale: float = 1.0) -> Figure:
-    """Returns the figure of `width` x `height` points, times the scale."""
+    """Returns a figure of `width` x `height` points, times `scale`."""
     figure = Figure(figsize=(width * scale / 72, height * scale / 72))
     axis = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axis.set_axis_off()
@@ -205,7 +212,7 @@ def render(marks: Iterable[Mark], width: float, height: float, scale: float = 1.
         match mark:
             case Box():
                 patch = _rounded(mark, 3, facecolor=COLOURS[mark.kind], edgecolor="#333333", lw=0.7 * scale, zorder=3)
-                axis.add_patch(patch).set_label("box")  # tests tell boxes from frames by it
+                axis.add_patch(patch).set_label("box")  # by which tests distinguish boxes from frames
                 if mark.label:
                     x, y = mark.x + mark.width / 2, mark.y + mark.height / 2
                     font = _font(FONT * scale)

@@ -1,4 +1,4 @@
-"""What stands in a table as pieces of a picture: a box a row, forks, shortcuts, auxiliary heads."""
+"""Turns the rows of a table into pieces of a diagram: boxes, forks, shortcuts, auxiliary heads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from inception_jax.models import spec
 
 
 def piece(row: spec.Row | spec.Block, channels: int, joined: bool = True) -> Piece:
-    """Returns the picture of a row that reads `channels` maps; a block that is not joined keeps its ends open."""
+    """Returns the piece for a row that reads `channels` channels; a block that is not `joined` has several exits."""
     if isinstance(row, spec.Residual):
         return _residual(row, channels)
     if isinstance(row, spec.Row):
@@ -19,7 +19,7 @@ def piece(row: spec.Row | spec.Block, channels: int, joined: bool = True) -> Pie
 
 
 def head_piece(head: spec.AuxHead, channels: int, num_classes: int) -> Piece:
-    """Returns the picture of an auxiliary head that reads `channels` maps."""
+    """Returns the piece for an auxiliary head that reads `channels` channels."""
     average = diagram_layout.box("avg pool to 1x1", "pool")
     hidden = average if head.hidden is None else diagram_layout.box(f"linear, {head.hidden}, ReLU", "classifier")
     dropout = [diagram_layout.box(f"dropout {head.dropout:.0%}", "classifier")] if head.dropout else []
@@ -29,18 +29,18 @@ def head_piece(head: spec.AuxHead, channels: int, num_classes: int) -> Piece:
 
 
 def _residual(row: spec.Residual, channels: int) -> Piece:
-    parts = _pieces(row.rows, channels)
+    body = _pieces(row.rows, channels)
     if row.up:
-        parts.append(piece(spec.Conv(channels, relu=False), channels))
+        body.append(piece(spec.Conv(channels, relu=False), channels))
     if row.scale != 1:
-        parts.append(diagram_layout.box(f"x {row.scale}", "concat, scale, sum"))
+        body.append(diagram_layout.box(f"x {row.scale}", "concat, scale, sum"))
     shortcut = diagram_layout.chain([piece(row.shortcut, channels)] if row.shortcut else [])
-    total = diagram_layout.bypass(diagram_layout.chain(parts), shortcut)
+    total = diagram_layout.bypass(diagram_layout.chain(body), shortcut)
     return diagram_layout.chain([total, diagram_layout.box("ReLU", "norm, ReLU")]) if row.relu else total
 
 
 def _pieces(rows: spec.Branch, channels: int, joined: bool = True) -> list[Piece]:
-    """Returns the pictures of a chain of rows, of which only the last may be left open."""
+    """Returns the pieces for a chain of rows; only the last may have several exits."""
     pieces = []
     for i, row in enumerate(rows, start=1):
         pieces.append(piece(row, channels, joined or i < len(rows)))
@@ -49,7 +49,7 @@ def _pieces(rows: spec.Branch, channels: int, joined: bool = True) -> list[Piece
 
 
 def _label(row: spec.Row) -> tuple[str, str]:
-    """Returns the label of a row that is one box, and its kind."""
+    """Returns the label and the kind of a row that is drawn as one box."""
     match row:
         case spec.Conv() | spec.SeparableConv():
             size = "x".join(map(str, row.kernel))
@@ -72,5 +72,5 @@ def _label(row: spec.Row) -> tuple[str, str]:
 
 
 def _moves(row: spec.Conv | spec.SeparableConv | spec.Pool) -> str:
-    """Returns the stride, if there is one, and V for VALID."""
+    """Returns the stride, if it is above 1, and V for VALID padding."""
     return (f"/{row.stride}" if row.stride > 1 else "") + (" V" if row.padding == spec.VALID else "")

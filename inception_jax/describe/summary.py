@@ -1,4 +1,4 @@
-"""Table 1 of a network, read from the network itself: kernel shapes times map shapes, found without computing."""
+"""Summary of a network in the form of Table 1 (1409.4842): parameters and multiply-adds, by abstract evaluation."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of the summary: what it does, the map (H, W, C) it makes, its weighted layers and its cost.
+    """A row of the summary: its kind, its output (H, W, C), its weighted layers and its cost.
 
     weights, biases  of convolutions and linear layers
-    norm             gains and biases of batch normalisation
+    norm             scales and biases of batch normalisation
     macs             multiply-adds of one image
-    branches         features of each branch in words: "64 | 96-128 | 16-32 | 32"; "384-(384 | 384)" where one forks
+    branches         features of each branch: "64 | 96-128 | 16-32 | 32"; "384-(384 | 384)" for a branch that forks
     """
 
     name: str
@@ -56,7 +56,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The rows of a network on one square image; those of `aux` exist in training only and are not in the totals."""
+    """The rows of a network for one square image; the rows in `aux` exist only in training and not in the totals."""
 
     model: str
     image_size: int
@@ -111,13 +111,13 @@ def summarize(
 
 
 def headings(table: spec.Table) -> tuple[str, ...] | None:
-    """Returns the paper's column names for the convolutions of a block, or None if the blocks are of several shapes."""
+    """Returns the paper's column names for the convolutions of a block; None: the blocks differ in structure."""
     shapes = {_block_headings(row) for row in table.values() if not isinstance(row, spec.Row)}
     return shapes.pop() if len(shapes) == 1 else None
 
 
 def features(row: Row, columns: tuple[str, ...]) -> dict[int, int]:
-    """Returns the features of the row by the index of the column they stand in; a lone convolution stands in none."""
+    """Returns the features of the row by the index of their column; a convolution without reduction has no column."""
     if row.kind == "inception":
         return {i: layer.features for i, layer in enumerate(row.layers)}
     if row.kind == "convolution" and len(row.layers) == 2:  # the stem's 3x3 with its reduction
@@ -137,7 +137,7 @@ class Shapes(NamedTuple):
 
 @functools.cache  # the largest takes a second
 def trace(model: InceptionNet, size: int) -> Shapes:
-    """Returns what a network makes of one square image of `size` pixels, without computing it."""
+    """Returns the shapes of a network for one square image of `size` pixels, without running it."""
     init = functools.partial(
         model.init_with_output,
         mutable=True,
@@ -175,9 +175,9 @@ def _row(
     modules: tuple[str, ...],
     shapes: Shapes,
 ) -> Row:
-    """Returns the row of some top-level modules of the network, their layers in the order of `modules`."""
-    own = tuple(layer for module in modules for layer in shapes.layers if layer.path[0] == module)
-    weights, biases = sum(layer.weights for layer in own), sum(layer.biases for layer in own)
+    """Returns a row of the summary for some top-level modules of the network; its layers are in their order."""
+    layers = tuple(layer for module in modules for layer in shapes.layers if layer.path[0] == module)
+    weights, biases = sum(layer.weights for layer in layers), sum(layer.biases for layer in layers)
     total = sum(value.size for path, value in shapes.params.items() if path[0] in modules)
     return Row(
         name=name,
@@ -190,8 +190,8 @@ def _row(
         biases=biases,
         norm=total - weights - biases,
         params=total,
-        macs=sum(layer.macs for layer in own),
-        layers=own,
+        macs=sum(layer.macs for layer in layers),
+        layers=layers,
     )
 
 
@@ -199,20 +199,20 @@ def _body_rows(model: InceptionNet, shapes: Shapes) -> list[Row]:
     rows: list[Row] = []
     reduction: tuple[tuple[str, spec.Row | spec.Block], ...] = ()
     for name, table_row in model.table.items():
-        if name.endswith("_reduce"):  # the paper counts it with the convolution it feeds
+        if name.endswith("_reduce"):  # the paper counts it with the convolution that follows
             reduction = (*reduction, (name, table_row))
             continue
-        parts = (*reduction, (name, table_row))
+        merged = (*reduction, (name, table_row))
         kind, patch = _describe(table_row)
         rows.append(
             _row(
                 name=name,
                 kind=kind,
                 patch=patch,
-                branches=_chain(*(_words(part) for _, part in parts)),
+                branches=_chain(*(_words(each) for _, each in merged)),
                 output=shapes.output.endpoints[name].shape[1:],
-                depth=_depth(tuple(part for _, part in parts)),
-                modules=tuple(spec.module_name(*part) for part in parts),
+                depth=_depth(tuple(each for _, each in merged)),
+                modules=tuple(spec.module_name(*each) for each in merged),
                 shapes=shapes,
             )
         )
@@ -231,7 +231,7 @@ def _head_rows(model: InceptionNet, last: tuple[int, ...], shapes: Shapes) -> li
 
 
 def _describe(row: spec.Row | spec.Block) -> tuple[str, str]:
-    """Returns kind, and patch size / stride."""
+    """Returns the kind of a row, and patch size / stride."""
     match row:
         case spec.Conv():
             return "convolution", f"{_size(row.kernel)}/{row.stride}"
@@ -269,7 +269,7 @@ def _row_depth(row: spec.Row | spec.Block) -> int:
 
 
 def _words(row: spec.Row | spec.Block) -> str:
-    """Returns the features of the row's convolutions in words, those of a shortcut after a plus."""
+    """Returns the features of the row's convolutions as text, those of a shortcut after a plus."""
     match row:
         case spec.Conv() | spec.SeparableConv():
             return f"{row.features}"

@@ -1,6 +1,6 @@
-"""Weights: published sets and their cards, converters in and out, and our own files.
+"""Weights: cards of published sets, converters from and to other frameworks, and the package's own file format.
 
-Nothing is imported before it is used: the process that reads a file of others needs `readers` alone, and no JAX.
+Modules are imported on first use: the process that reads a third-party file needs only `readers`, and no JAX.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # a type checker finds names by itself, and would take any for one
+if not TYPE_CHECKING:  # with a `__getattr__`, a type checker would accept any name
 
     def __getattr__(name: str) -> Any:
         if name in _HOME:

@@ -1,4 +1,4 @@
-"""What classes are called, where the weights do not say it."""
+"""Class names for weights that come without them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from inception_jax.errors import UserError, printable
 from inception_jax.paths import read_bytes
 from inception_jax.weights.files import Weights
 
-LARGEST = 16 << 20  # bytes of a list of names
+LARGEST = 16 << 20  # bytes of a file of names
 
 
 def read_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Returns the names in a text file, one a line in the order of the classes, from Unix or Windows.
+    """Returns the names in a text file, one a line, in the order of the classes.
 
     Raises:
-      UserError: it cannot be read, is no UTF-8, or a line is empty.
+      UserError: the file cannot be read, is not UTF-8, or a line is empty.
     """
     shown = printable(path)
     try:
@@ -33,7 +33,7 @@ def read_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def with_class_names(weights: Weights, names: Sequence[str]) -> Weights:
-    """Returns the weights with these names of their classes.
+    """Returns the weights with `names` as the names of their classes.
 
     Raises:
       UserError: there are not as many names as classes.

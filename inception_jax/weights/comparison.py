@@ -1,4 +1,4 @@
-"""Where a network begins to differ from its original: endpoint by endpoint, against a dump of reference activations."""
+"""Compares a network with its original, endpoint by endpoint, against a file of reference activations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inception_jax.weights.readers import read_dump
 
 
 class Difference(NamedTuple):
-    """The largest difference of an endpoint, as a share of its largest reference value; `diverges` if out of bounds."""
+    """An endpoint, its largest absolute difference over its largest reference value, and whether that is too large."""
 
     endpoint: str
     difference: float
@@ -24,16 +24,16 @@ class Difference(NamedTuple):
 
 
 def compare(weights: Weights, dump: str | Path, tolerance: float = 1e-4) -> list[Difference]:
-    """Returns the differences from a dump, in the order of the network, but those that diverge first.
+    """Returns the difference at every endpoint of a dump: those that diverge first, each group in the network's order.
 
     Args:
       weights: of the network to check.
-      dump: an .npz file: `images` [B, H, W, 3] float32, as the network reads them, and any of its endpoints
-        [B, H, W, C] under their names, `logits` [B, K] among them.
-      tolerance: of the difference, relative to the largest value of the endpoint.
+      dump: an .npz file with `images` [B, H, W, 3], normalised floats as the network reads them, and any of the
+        endpoints [B, H, W, C] under their names; `logits` [B, K] is one.
+      tolerance: the largest difference that does not count as divergence, as `Difference` measures it.
 
     Raises:
-      UserError: the file is no such dump, or an array has another shape than the network's.
+      UserError: the file is no such dump, or an array differs in shape from the network's.
     """
     reference = read_dump(dump)
     images = reference.pop("images", None)
@@ -59,7 +59,7 @@ def compare(weights: Weights, dump: str | Path, tolerance: float = 1e-4) -> list
         )
     for name, array in reference.items():
         if array.shape != shapes[name].shape:
-            raise UserError(f"{name} of {shown} is {array.shape}; the network makes {shapes[name].shape}.")
+            raise UserError(f"{name} of {shown} is {array.shape}; the network has {shapes[name].shape}.")
     with jax.default_matmul_precision("highest"):  # accelerators round the factors of float32 products otherwise
         ours = jax.jit(run)(weights.variables, images)
     order = [name for name in (*model.table, "logits") if name in reference]  # JAX sorts the keys of dicts

@@ -1,4 +1,4 @@
-"""From the tensors of an original to ours and back, strictly: every tensor is used, every parameter is set."""
+"""Converts tensors of an original to ours and back. It is strict: every tensor is used, every parameter is set."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from inception_jax.weights.files import Report, Weights, WeightsInfo
 from inception_jax.weights.naming.layouts import TORCH, Shape, Slot
 from inception_jax.weights.naming.lineages import LINEAGES, Lineage, Tensors
 
-IMAGENET_CLASSES = 1000  # the originals that have as many order them as ILSVRC does; FID's network has 1008
+IMAGENET_CLASSES = 1000  # originals with 1000 classes have the order of ILSVRC; the network of the FID has 1008
 
 
 def origins(model: str | None = None) -> list[str]:
-    """Returns the origins whose files can be read into `model`, or into any."""
+    """Returns the origins whose files can be converted to `model`; None: to any model."""
     return list(dict.fromkeys(lineage.origin for lineage in LINEAGES if model in (None, lineage.model)))
 
 
 def find_lineage(tensors: Tensors, model: str | None, origin: str | None) -> Lineage:
-    """Returns the lineage whose names these tensors carry, among those of a model and an origin if given.
+    """Returns the lineage whose naming these tensors follow, among those of a model and an origin, if given.
 
     Raises:
-      UserError: there is none, or several models have these names and none is given.
+      UserError: no lineage fits, or several models do and none is given.
     """
     candidates = [x for x in LINEAGES if model in (None, x.model) and origin in (None, x.origin)]
     if not candidates:
@@ -60,20 +60,20 @@ def convert(
     """Returns the tensors of an original as weights of ours.
 
     Args:
-      tensors: all that its file holds, by name.
+      tensors: all tensors of the file, by name.
       lineage: how they are named and laid out.
-      source, sha256: what the report says they come from.
-      preprocess: how their input is made, in RGB; None: as their origin's is, which the report says.
-      label_offset: outputs in front of class 0, which are dropped; None: 1 of 1001, where the origin has a background.
+      source, sha256: the origin that the report states.
+      preprocess: the preprocessing of their input, in RGB; None: that of the lineage, which the report notes.
+      label_offset: how many outputs before class 0 to drop; None: 1 of 1001 if the origin has a background class.
 
     Raises:
-      UserError: tensors are missing, left over, misshapen or not finite; all of them are named.
+      UserError: tensors are missing, left over, misshapen or not finite; the message lists them.
     """
     given, foreign = lineage.without_foreign(tensors)
     outputs = lineage.outputs(given)
     model = _model_of(given, lineage, outputs)
     slots = lineage.slots(model)
-    filled = _gains_to_fill(slots, given, lineage)
+    filled = _scales_to_fill(slots, given, lineage)
     _check(slots, given, filled, lineage, source)
     flat = {
         slot.path: np.ones(slot.our_shape, np.float32)
@@ -102,10 +102,12 @@ def convert(
         filled=filled_names,
     )
     notes: tuple[str, ...] = (f"from {lineage.origin}: {source}",) if source else ()
-    notes += () if preprocess else (f"their input is taken to be made as {lineage.origin} makes it",)
-    notes += (f"the first {label_offset} of {outputs} outputs are no class",) if label_offset else ()
-    notes += ("the classes are taken for those of ImageNet",) if class_names else ()
-    notes += ("the first convolution read BGR and now reads RGB",) if lineage.bgr else ()
+    notes += () if preprocess else (f"no preprocessing is stated; that of {lineage.origin} is assumed",)
+    notes += (
+        (f"the first {label_offset} of {outputs} outputs are dropped: no class of ImageNet",) if label_offset else ()
+    )
+    notes += ("the classes are assumed to be those of ImageNet",) if class_names else ()
+    notes += ("the first convolution read BGR; its kernel is flipped to read RGB",) if lineage.bgr else ()
     loaded = tuple(name for name in names if name.partition("/")[2] not in filled_names)
     return Weights.of(info, flat, Report(loaded, (), foreign, filled_names, notes))
 
@@ -114,12 +116,12 @@ def export(weights: Weights, origin: str) -> dict[str, np.ndarray]:
     """Returns the weights under the names and in the layout of an origin.
 
     Raises:
-      UserError: that origin has no such model, or not its classifier or auxiliary heads.
+      UserError: the origin does not have the model, or not its classifier or auxiliary heads.
     """
     lineages = [x for x in LINEAGES if (x.origin, x.model) == (origin, weights.info.model)]
     if not lineages:
         known = ", ".join(origins(weights.info.model)) or "none"
-        raise UserError(f"{origin} has no {weights.info.model}; its weights can be given to: {known}.")
+        raise UserError(f"{origin} has no {weights.info.model}; its weights can be exported to: {known}.")
     flat = traverse_util.flatten_dict(weights.variables)
     slots = [
         slot
@@ -127,9 +129,10 @@ def export(weights: Weights, origin: str) -> dict[str, np.ndarray]:
         if not (lineages[0].layout.may_lack_scale and _is_filled(slot.path, weights))
     ]
     taken = {slot.path for slot in slots}
-    homeless = sorted({path[1] for path in flat if path not in taken and not _is_filled(path, weights)})
-    if homeless:
-        raise UserError(f"{origin} has no place for {', '.join(homeless)} of {weights.info.model}; leave it out first.")
+    without_name = sorted({path[1] for path in flat if path not in taken and not _is_filled(path, weights)})
+    if without_name:
+        missing = ", ".join(without_name)
+        raise UserError(f"{origin} does not have {missing} of {weights.info.model}; drop it first.")
     tensors = {slot.name: slot.to_theirs(flat[slot.path]) for slot in slots}
     if lineages[0].layout is TORCH:
         means = [name for name in tensors if name.endswith(".running_mean")]
@@ -138,12 +141,12 @@ def export(weights: Weights, origin: str) -> dict[str, np.ndarray]:
 
 
 def _is_filled(path: tuple[str, ...], weights: Weights) -> bool:
-    """Returns whether the source has no such gain, and it is one still."""
+    """Returns whether the variable is a batch-norm scale that the source does not have and that is still one."""
     return "/".join(path[1:]) in weights.info.filled and bool((weights.flat()["/".join(path)] == 1).all())
 
 
 def _model_of(tensors: Tensors, lineage: Lineage, outputs: int) -> InceptionNet:
-    """Returns the model that these tensors are of: with the heads they have, and with gains if they have some."""
+    """Returns the model of these tensors, with the auxiliary heads and the batch-norm scales that they have."""
     model = zoo.create_model(lineage.model, outputs)
     named = lineage.naming(model)
     norms = [unit.norm for units in named.values() for unit in units if unit.norm]
@@ -155,10 +158,10 @@ def _model_of(tensors: Tensors, lineage: Lineage, outputs: int) -> InceptionNet:
     return model if present else model.clone(aux_heads={})
 
 
-def _gains_to_fill(slots: list[Slot], tensors: Tensors, lineage: Lineage) -> set[Slot]:
-    """Returns the gains, if these files may lack them and lack every one."""
-    gains = {slot for slot in slots if slot.path[-1] == "scale"} if lineage.layout.may_lack_scale else set()
-    return set() if any(slot.name in tensors for slot in gains) else gains
+def _scales_to_fill(slots: list[Slot], tensors: Tensors, lineage: Lineage) -> set[Slot]:
+    """Returns the slots of all batch-norm scales, if files of the lineage may lack them and this one has none."""
+    scales = {slot for slot in slots if slot.path[-1] == "scale"} if lineage.layout.may_lack_scale else set()
+    return set() if any(slot.name in tensors for slot in scales) else scales
 
 
 def _check(slots: list[Slot], tensors: Tensors, filled: set[Slot], lineage: Lineage, source: str) -> None:
@@ -169,7 +172,7 @@ def _check(slots: list[Slot], tensors: Tensors, filled: set[Slot], lineage: Line
         for name, slot in by_name.items()
         if name in tensors and _core(tensors[name].shape) != _core(slot.their_shape)
     ]
-    # Values are looked at where the shape fits: it bounds what that costs.
+    # Values are checked only where the size fits, which bounds the cost.
     fitting = [
         name for name, slot in by_name.items() if name in tensors and tensors[name].size == math.prod(slot.their_shape)
     ]
@@ -189,22 +192,22 @@ def _check(slots: list[Slot], tensors: Tensors, filled: set[Slot], lineage: Line
 
 
 def _fitting(tensors: Tensors, but: Lineage | None = None) -> str:
-    """Returns a sentence about the models that these tensors do fit."""
+    """Returns a sentence that names the models which these tensors fit, or ""."""
     fitting = [x for x in LINEAGES if x != but and _share(x, tensors) > 0.9 and _fits(x, tensors)]
-    words = dict.fromkeys(f"{x.model} (from {x.origin})" for x in fitting)
-    return f" They fit {' and '.join(words)}." if words else ""
+    models = dict.fromkeys(f"{x.model} (from {x.origin})" for x in fitting)
+    return f" They fit {' and '.join(models)}." if models else ""
 
 
 def _fits(lineage: Lineage, tensors: Tensors) -> bool:
     given, _ = lineage.without_foreign(tensors)
     slots = lineage.slots(_model_of(given, lineage, lineage.outputs(given)))
-    filled = _gains_to_fill(slots, given, lineage)
+    filled = _scales_to_fill(slots, given, lineage)
     wanted = {slot.name: _core(slot.their_shape) for slot in slots if slot not in filled}
     return wanted == {name: _core(tensor.shape) for name, tensor in given.items()}
 
 
 def _share(lineage: Lineage, tensors: Tensors) -> float:
-    """Returns the share of the tensors whose module has a name of this lineage."""
+    """Returns the share of the tensors, 0 ... 1, whose names are names of modules in this lineage."""
     given, _ = lineage.without_foreign(tensors)
     named = lineage.naming(zoo.create_model(lineage.model))
     modules = {name for units in named.values() for unit in units for name in unit if name}
@@ -214,12 +217,12 @@ def _share(lineage: Lineage, tensors: Tensors) -> float:
 
 
 def is_classifier(path: tuple[str, ...]) -> bool:
-    """Returns whether the array at `path` is of a classifier, the main one or that of a head."""
+    """Returns whether the variable at `path` belongs to a classifier, the main one or that of an auxiliary head."""
     return path[-3:-1] == ("classifier", "linear")
 
 
 def _core(shape: Shape) -> Shape:
-    """Returns the shape without leading ones, of which old Caffe files have some."""
+    """Returns the shape without its leading ones; old Caffe files have shapes such as (1, 1, 1, 64)."""
     return shape[next((i for i, n in enumerate(shape) if n != 1), len(shape)) :]
 
 

@@ -1,4 +1,4 @@
-"""Weights as this package keeps them: variables, what they are, and one safetensors file that holds both."""
+"""The package's own weights: variables and their metadata, in memory and in one safetensors file."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from inception_jax.weights.readers.budget import Budget, Limits
 FORMAT = "inception_jax"
 FORMAT_VERSION = 1
 LAYOUT = "NHWC, HWIO"
-CHECKSUM = "sha256"  # the one key of the metadata that the files of earlier versions lack
+CHECKSUM = "sha256"  # the only metadata key that files of earlier versions lack
 
 
 @dataclasses.dataclass(frozen=True)
 class WeightsInfo:
-    """What a set of weights is.
+    """The metadata of a set of weights: all that is needed to run them.
 
     Attributes:
       model, num_classes, aux, width, numerics: the arguments of `create_model`; 0 classes: no classifier.
       preprocess: how an image becomes their input.
-      label_offset: class 0 is this class of the source, which counts its background as a class.
-      source: a card, a file or a run that they come from.
+      label_offset: class 0 is output `label_offset` of the source, which has a background class in front.
+      source: the card, file or run that they come from.
       sha256: of that file.
-      class_names: one for each class; empty where they are not known.
-      filled: gains that the source does not have; they are one, and stay out of optimizers.
+      class_names: one for each class; empty if unknown.
+      filled: names of batch-norm scales (gamma) that the source does not have; they are one, and are not trained.
     """
 
     model: str
@@ -58,7 +58,7 @@ class WeightsInfo:
     filled: tuple[str, ...] = ()
 
     def create_model(self, dtype: Any = jnp.float32, **overrides: Any) -> InceptionNet:
-        """Returns the network that reads these weights; `overrides` as for `ij.create_model`."""
+        """Returns the network for these weights; `overrides` are arguments of `ij.create_model`."""
         settings: dict[str, Any] = {"aux": self.aux, "width": self.width, "numerics": self.numerics} | overrides
         return zoo.create_model(self.model, self.num_classes, dtype, **settings)
 
@@ -68,7 +68,7 @@ _INFO = pydantic.TypeAdapter(WeightsInfo)
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What became of every tensor, by name: ours, but for the dropped ones, which the source names."""
+    """What happened to every tensor, by name: names of ours, except for `dropped`, whose names are the source's."""
 
     loaded: tuple[str, ...] = ()
     reinitialised: tuple[str, ...] = ()
@@ -91,7 +91,7 @@ class Report:
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Variables of a model ({"params", "batch_stats"}, NumPy float32), what they are, and how they were loaded."""
+    """Variables of a model ({"params", "batch_stats"}, NumPy float32), their metadata, and a report of the loading."""
 
     info: WeightsInfo
     variables: dict[str, Any]
@@ -99,25 +99,26 @@ class Weights:
 
     @classmethod
     def of(cls, info: WeightsInfo, flat: Mapping[tuple[str, ...], np.ndarray], report: Report | None = None) -> Weights:
-        """Returns weights of arrays by path: ("params", "inception_3a", "branch1_0", "conv", "kernel")."""
+        """Returns weights from arrays by path, such as ("params", "inception_3a", "branch1_0", "conv", "kernel")."""
         return cls(info, traverse_util.unflatten_dict(flat), report or Report())
 
     def create_model(self, dtype: Any = jnp.float32, **overrides: Any) -> InceptionNet:
-        """Returns the network that reads them: see `WeightsInfo.create_model`."""
+        """Returns the network for these weights: see `WeightsInfo.create_model`."""
         return self.info.create_model(dtype, **overrides)
 
     def flat(self) -> dict[str, np.ndarray]:
-        """Returns the variables by path: "params/inception_3a/branch1_0/conv/kernel"."""
+        """Returns the variables by path, such as "params/inception_3a/branch1_0/conv/kernel"."""
         return {"/".join(path): leaf for path, leaf in traverse_util.flatten_dict(self.variables).items()}
 
 
 def save(path: str | Path, weights: Weights) -> None:
     """Writes a safetensors file: arrays as "params/..." and "batch_stats/...", and all of `weights.info` as metadata.
 
-    The file appears complete or not at all, and reads back bit for bit. Its metadata hold a checksum of all of it.
+    The file appears complete or not at all, and reads back bit for bit. The metadata include a checksum of arrays and
+    metadata.
 
     Raises:
-      UserError: the name does not end in .safetensors, or it cannot be written.
+      UserError: the name does not end in .safetensors, or the file cannot be written.
     """
     path = user_path(path)
     if path.suffix != ".safetensors":
@@ -129,7 +130,7 @@ def save(path: str | Path, weights: Weights) -> None:
 
 
 def checksum(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:
-    """Returns the SHA-256, in hexadecimal digits, of metadata and arrays in the order of their names."""
+    """Returns the SHA-256, as hexadecimal digits, of metadata and arrays in the order of their names."""
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, array in sorted(arrays.items()):
         digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
@@ -138,16 +139,16 @@ def checksum(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> s
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes the tensors of `export` as PyTorch reads them: .safetensors, or .pth (which needs PyTorch to write).
+    """Writes the tensors of `export` for PyTorch, as .safetensors or .pth; the latter needs PyTorch.
 
     Raises:
-      UserError: another suffix, no PyTorch, or it cannot be written.
+      UserError: another suffix, PyTorch is not installed, or the file cannot be written.
     """
     path = user_path(path)
     if path.suffix == ".safetensors":
         return write_bytes(path, safetensors.numpy.save(dict(tensors), {"format": "pt"}))
     if path.suffix != ".pth":
-        raise UserError(f"{printable(path)}: tensors for others are written as .safetensors or .pth files.")
+        raise UserError(f"{printable(path)}: exported tensors are written as .safetensors or .pth files.")
     try:
         import torch
     except ImportError as error:
@@ -158,10 +159,10 @@ def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def is_ours(path: Path) -> bool:
-    """Returns whether `path` is a safetensors file that says it is ours, or has parameters under our names.
+    """Returns whether `path` is a safetensors file with our metadata, or with parameters under our names.
 
     Raises:
-      UserError: it is no regular file.
+      UserError: it is not a regular file.
     """
     if not path.exists():
         return False
@@ -170,7 +171,7 @@ def is_ours(path: Path) -> bool:
         return metadata.get("format") == FORMAT or any(name.startswith("params/") for name in names)
     except UserError:
         raise
-    except Exception:  # then it is none of ours that can be read, and whoever reads others says what is wrong
+    except Exception:  # not a readable file of ours; the readers of other formats report what is wrong
         return False
 
 
@@ -178,16 +179,15 @@ def read(path: str | Path) -> Weights:
     """Returns the weights in a file that `save` wrote.
 
     Raises:
-      UserError: no such file, not whole, without our metadata, of another format, not what its checksum says, or not
-        the arrays of its model.
+      UserError: the file does not exist, is damaged, has no metadata of ours or another format version, does not match
+        its checksum, or does not hold the arrays of its model.
     """
     path = user_path(path)
     metadata, arrays = _open(path)
     shown = printable(path)
     if metadata.get("format") != FORMAT:
         raise UserError(
-            f"{shown} does not say what it is (no metadata of {FORMAT}): write it with inception_jax.weights.save, "
-            "which needs the model that the arrays belong to."
+            f"{shown} has no metadata of {FORMAT}, so its model is unknown: write it with inception_jax.weights.save."
         )
     if metadata.get("format_version") != str(FORMAT_VERSION):
         raise UserError(f"{shown} has format {metadata.get('format_version')!r}; this version reads {FORMAT_VERSION}.")
@@ -208,22 +208,22 @@ def read(path: str | Path) -> Weights:
 
 
 def _verify(shown: str, metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """Compares a file with its checksum; returns a note about one that has none.
+    """Checks the content of a file against its checksum; returns a note if it has none.
 
     Raises:
-      UserError: it is not what was written.
+      UserError: the content has changed since it was written.
     """
     stated = dict(metadata)
     digest = stated.pop(CHECKSUM, None)
-    # A damaged name of a key would otherwise pass for a file without a checksum.
+    # Otherwise a file whose checksum key is damaged would pass for one without a checksum.
     unknown = sorted(stated.keys() - {"format", "format_version", "layout", "info"})
     if unknown or stated.get("layout") != LAYOUT:
-        what = f"its metadata hold {unknown[0]!r}" if unknown else f"its layout is {stated.get('layout')!r}"
+        what = f"its metadata have the key {unknown[0]!r}" if unknown else f"its layout is {stated.get('layout')!r}"
         raise UserError(f"{shown} is damaged: {what}, which no version of this package writes.")
     if digest is None:
         return ("not verified: it was written before files had checksums",)
     if checksum(stated, arrays) != digest:
-        raise UserError(f"{shown} is damaged: its checksum is {digest[:80]!r}, and its content has another.")
+        raise UserError(f"{shown} is damaged: its checksum is {digest[:80]!r}, which does not match its content.")
     return ()
 
 
@@ -242,8 +242,8 @@ def _check_arrays(
     unknown = [name for name in info.filled if f"params/{name}" not in arrays]
     if unknown:
         raise UserError(
-            f"{shown} has metadata that this version cannot read: filled names {printable(unknown[0])}, which is not "
-            "there."
+            f"{shown} has metadata that this version cannot read: filled lists {printable(unknown[0])}, which the "
+            "file does not hold."
         )
     others = [f"{name} is {array.dtype}" for name, array in arrays.items() if array.dtype != np.float32]
     if others:
@@ -263,7 +263,7 @@ def _open(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
 
 
 def to_json(info: WeightsInfo) -> str:
-    """Returns a `WeightsInfo` as JSON; `Numerics` by name, so that a later version can read it if they have grown."""
+    """Returns a `WeightsInfo` as JSON. `Numerics` become an object by field, which tolerates fields added later."""
     numerics = info.numerics._asdict()
     numerics |= {
         "norm": numerics["norm"] and numerics["norm"]._asdict(),
@@ -276,14 +276,14 @@ def from_json(text: str) -> WeightsInfo:
     """Returns the `WeightsInfo` that `to_json` wrote.
 
     Raises:
-      UserError: it is not that, or a value is of another type or out of range.
+      UserError: the text is malformed, or a value has a wrong type or is out of range.
     """
     try:
         info = _INFO.validate_json(text, strict=True)
     except (pydantic.ValidationError, RecursionError) as error:
         raise UserError(_first_fault(error)) from error
     preprocess, norm = info.preprocess, info.numerics.norm
-    sound = {
+    in_range = {
         f"num_classes {info.num_classes}": 0 <= info.num_classes <= 10**6,
         f"width {info.width}": 0 < info.width <= 100,
         f"label_offset {info.label_offset}": 0 <= info.label_offset <= 10**6,
@@ -293,13 +293,13 @@ def from_json(text: str) -> WeightsInfo:
         f"preprocess.crop_fraction {preprocess.crop_fraction}": 0 < preprocess.crop_fraction <= 1,
         f"numerics.norm {norm}": norm is None or (0 <= norm.epsilon < math.inf and 0 <= norm.decay <= 1),
     }
-    if not all(sound.values()):
-        raise UserError(f"{next(what for what, is_sound in sound.items() if not is_sound)} is out of range")
+    if not all(in_range.values()):
+        raise UserError(f"{next(what for what, is_in_range in in_range.items() if not is_in_range)} is out of range")
     return info
 
 
 def _first_fault(error: pydantic.ValidationError | RecursionError) -> str:
     if isinstance(error, RecursionError):
-        return "it is nested without end"
+        return "it is nested too deeply"
     fault = error.errors()[0]
     return f"{'.'.join(map(str, fault['loc'])) or 'it'}: {fault['msg'][:200]}"

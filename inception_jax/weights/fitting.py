@@ -1,4 +1,4 @@
-"""Weights for another number of classes, another image size, other heads, or for the start of another model."""
+"""Adapts weights to another number of classes, another image size or other heads; starts a model from another's."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def adapt(
 ) -> Weights:
     """Returns the weights for another number of classes, another image size, with or without auxiliary heads.
 
-    Classifiers are drawn anew, as `model.init` draws them, where the number of classes changes. So is an auxiliary head
-    that is not there yet, or whose hidden layer read maps of another size.
+    If the number of classes changes, the classifiers are re-initialised as `model.init` does it. So is an auxiliary
+    head that is missing, or whose hidden layer does not fit the new image size.
 
     Args:
       weights: of any source.
-      num_classes: None: as they are.
-      aux: True adds heads that are not there, False drops them; None: as they are.
-      image_size: in pixels; None: as it is.
-      reset_head: draw the classifiers also where the number of classes is the same.
-      seed: of what is drawn.
+      num_classes: None: unchanged.
+      aux: True adds missing heads, False drops all; None: unchanged.
+      image_size: in pixels; None: unchanged.
+      reset_head: re-initialise the classifiers also if the number of classes stays the same.
+      seed: of the initial values.
 
     Raises:
-      UserError: a number is out of range, or arrays of the table are missing or misshapen.
+      UserError: a number is out of range, or arrays of the table's rows are missing or misshapen.
     """
     old = weights.info
     if num_classes is not None and num_classes < 0:
@@ -82,18 +82,18 @@ def adapt(
 
 
 def transfer(weights: Weights, name: str, *, seed: int = 0) -> Weights:
-    """Returns the weights as a start of the model of the zoo whose card says that it begins as theirs does.
+    """Returns weights of one model as the initial weights of another whose table begins with the same rows.
 
-    Rows and heads that stand alike and under one name in both tables keep their variables. The others, and the
-    classifier, are drawn as `model.init` draws them.
+    Rows and heads that are equal and have the same name in both tables keep their variables. The others, and the
+    classifier, are initialised as `model.init` does it.
 
     Args:
-      weights: of the model that `ModelCard.begins_as` names.
-      name: the model to start.
-      seed: of what is drawn.
+      weights: of the model that `ModelCard.begins_as` of `name` names.
+      name: the model of the zoo to start.
+      seed: of the initial values.
 
     Raises:
-      UserError: the card names another model, or none.
+      UserError: `ModelCard.begins_as` names another model, or none.
     """
     old, card = weights.info, zoo.model_card(name)
     if card.begins_as != old.model:
@@ -122,10 +122,10 @@ def transfer(weights: Weights, name: str, *, seed: int = 0) -> Weights:
 def _check_rows(
     flat: Mapping[tuple[str, ...], Any], shapes: Mapping[tuple[str, ...], tuple[int, ...]], info: WeightsInfo
 ) -> set[str]:
-    """Returns the auxiliary heads of which something, but for the classifier, is missing or has another shape.
+    """Returns the auxiliary heads with a missing or misshapen variable; their classifiers do not count.
 
     Raises:
-      UserError: so it is with a row of the table.
+      UserError: a row of the table has such a variable.
     """
     found_shapes = {path: np.shape(leaf) for path, leaf in flat.items()}
     unfit = [path for path in shapes if not is_classifier(path) and found_shapes.get(path) != shapes[path]]
@@ -142,13 +142,13 @@ def _check_rows(
 def initial_values(
     model: InceptionNet, paths: Iterable[tuple[str, ...]], seed: int, image_size: int | None = None
 ) -> dict[tuple[str, ...], np.ndarray]:
-    """Returns the values at `paths` as the model's `init` draws them."""
+    """Returns the initial values of the variables at `paths`, as `model.init` draws them."""
     wanted = sorted(paths)
     if not wanted:
         return {}
     size = init_size(model, image_size)
 
-    @jax.jit  # which leaves out all that the wanted leaves do not need, the network itself first
+    @jax.jit  # removes all computation that the wanted variables do not need, the network's included
     def draw(key: jax.Array) -> dict[str, Any]:
         flat = traverse_util.flatten_dict(dict(model.init(key, jnp.zeros((1, size, size, 3)))))
         return {"/".join(path): flat[path] for path in wanted}

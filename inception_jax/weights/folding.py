@@ -1,4 +1,4 @@
-"""Folding what surrounds a network into its parameters."""
+"""Folds the preprocessing of pixels into the first convolution."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from inception_jax.weights.files import Weights
 
 
 def fold_preprocess(weights: Weights) -> Weights:
-    """Returns weights that read pixels of 0 ... 255 as they are: (x - mean) / std moves into the first convolution.
+    """Returns weights that read pixels 0 ... 255: (x - mean) / std becomes part of the first convolution.
 
-    It is exact only where that convolution does not pad: padding is zero after the transform, and would be before it.
+    conv((x - mean) / std, w) = conv(x, w / std) - sum(w mean / std), and batch norm absorbs the constant. That holds
+    only if the convolution does not pad: a padded zero is the mean before the transform, not zero.
 
     Raises:
       UserError: the first convolution pads.
@@ -23,12 +24,12 @@ def fold_preprocess(weights: Weights) -> Weights:
     name, row = next(iter(weights.create_model().table.items()))
     if not isinstance(row, spec.Conv) or row.padding != spec.VALID:
         raise UserError(
-            f"{name} of {weights.info.model} pads its input: folding the preprocessing would change borders."
+            f"{name} of {weights.info.model} pads its input: folding would change the output near its edges."
         )
     flat = traverse_util.flatten_dict(weights.variables)
     mean, std = (np.array(x).reshape(1, 1, 3, 1) for x in (weights.info.preprocess.mean, weights.info.preprocess.std))
     kernel = flat["params", name, "conv", "kernel"] / std
-    shift = (kernel * mean).sum((0, 1, 2))  # what the convolution would add if the mean were not subtracted
+    shift = (kernel * mean).sum((0, 1, 2))  # the constant that the convolution adds for the mean
     flat["params", name, "conv", "kernel"] = np.float32(kernel)
     running_mean = ("batch_stats", name, "bn", "mean")
     flat[running_mean] = np.float32(flat[running_mean] + shift)

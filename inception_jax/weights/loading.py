@@ -1,4 +1,4 @@
-"""From a file, or the id of a published set, to weights that a network takes."""
+"""Loads weights of any source: files of ours and of other frameworks, published sets by id, Keras models."""
 
 from __future__ import annotations
 
@@ -44,39 +44,40 @@ def load(
     unverified: bool = False,
     seed: int = 0,
 ) -> Weights:
-    """Returns the weights of a model from any source; nothing is fetched from a network.
+    """Returns the weights of a model from any source; nothing is downloaded.
 
     Args:
       source: a file of ours, PyTorch's (.pth, .safetensors), Keras's (.h5, .keras), TF-slim's (a checkpoint) or Caffe's
         (.caffemodel); a live Keras model; the id of a card, whose file lies in `weights_folder()`; or `Weights`, whose
         arrays are shared.
-      name: the model, which must be the source's; needed where the tensors fit several.
+      name: the model; None: found by the names of the tensors. Needed if they fit several models.
       num_classes: re-initialises the classifiers for this many classes; None: the classes of the source.
       aux: True initialises auxiliary heads that the source lacks, False drops them; None: what the source has.
       reset_head: re-initialise the classifiers in any case.
-      raw: keep the outputs that are no class of ImageNet, such as a background.
-      origin: whose names the tensors carry (`weights.origins()`); None: found by their names.
-      preprocess: how the input of a file of others is made, or what differs from how its card or its origin makes it
-        ("imagenet", "mean=0.5;std=0.5;size=299": see `preprocessing.parse`); None: as layers in the file, its card or
-        its origin make it.
-      class_names: one for each class, in place of those that the source has.
-      unverified: take a file of others that is no published one by its checksum; names and shapes are checked alone.
-      seed: of what is initialised.
+      raw: keep outputs that are no class of ImageNet, such as a background.
+      origin: whose naming the tensors follow (one of `weights.origins()`); None: found by their names.
+      preprocess: the preprocessing for a third-party file, whole or as changes to that of its card or origin
+        ("imagenet", "mean=0.5;std=0.5;size=299": see `preprocessing.parse`); None: that of layers in the file, of its
+        card or of its origin.
+      class_names: one for each class, instead of those of the source.
+      unverified: accept a third-party file whose checksum is not that of a published one; its names and shapes are
+        still checked.
+      seed: of initial values.
 
     Raises:
-      UserError: the source is missing, damaged, of another model, not published, or not what its card says.
+      UserError: the source is missing, damaged, of another model, not published, or does not match its card.
     """
     if name is not None:
         _check_name(name)
     if isinstance(preprocess, str):
-        parse(preprocess, IMAGENET)  # a mistake in it is told before a large file is read
+        parse(preprocess, IMAGENET)  # refuses a mistake before a large file is read
     asked = _Foreign(name, origin, raw, preprocess)
     path = _as_path(source)
     if path is not None:
         _check_exists(path, CARDS.get(str(source)))
     if isinstance(source, Weights) or (path is not None and files.is_ours(path)):
         if origin is not None or raw or preprocess is not None:
-            raise UserError("origin, raw and preprocess are for files of others; this source says what it is.")
+            raise UserError("origin, raw and preprocess are for third-party files; this source states its own.")
         weights = source if isinstance(source, Weights) else files.read(cast(Path, path))
     elif path is None:
         weights = asked.convert(source, None, type(source).__name__)
@@ -89,15 +90,15 @@ def load(
 
 
 def weights_folder() -> Path:
-    """Returns where the files of cards are kept, each in a folder named as the card's id.
+    """Returns the folder of published files: $INCEPTION_JAX_WEIGHTS, or ~/.cache/inception_jax/weights.
 
-    It is $INCEPTION_JAX_WEIGHTS, or ~/.cache/inception_jax/weights.
+    The file of a card lies in a subfolder with the id of the card.
     """
     return user_path(os.environ.get(FOLDER_VARIABLE) or "~/.cache/inception_jax/weights")
 
 
 class _Foreign(NamedTuple):
-    """What is asked of a source of others."""
+    """How to convert a third-party source: the arguments of `load` that concern it."""
 
     name: str | None
     origin: str | None
@@ -105,7 +106,7 @@ class _Foreign(NamedTuple):
     preprocess: Preprocess | str | None
 
     def convert(self, source: Any, card: WeightCard | None, title: str) -> Weights:
-        """Returns what the tensors of a source are, which a card may describe."""
+        """Returns the converted tensors of a source; `title` names it in messages and in the report."""
         with _unpacked(source) as file:
             tensors, statement = read_content(file)
         name = self.name or (card.model if card else None)
@@ -130,7 +131,7 @@ class _Foreign(NamedTuple):
 
 
 def _from_file(source: str, path: Path, asked: _Foreign, unverified: bool) -> Weights:
-    """Returns what a published file holds, or with `unverified` any file."""
+    """Returns the weights in a published file, or with `unverified` in any file."""
     card = CARDS.get(source)
     digests = _digests(path)
     verified = card or next((known for known in CARDS.values() if _matches(known, digests)), None)
@@ -141,7 +142,7 @@ def _from_file(source: str, path: Path, asked: _Foreign, unverified: bool) -> We
             else f"is {_describe(verified)}; this is {_found(verified, digests)}"
         )
         if not unverified:
-            raise UserError(f"{printable(path)} cannot be verified: {verified.id} {doubt}. {_ALL_THE_SAME}")
+            raise UserError(f"{printable(path)} cannot be verified: {verified.id} {doubt}. {_UNVERIFIED}")
         note = f"unverified: taken as {verified.id}, which {doubt}"
     elif verified:
         note = f"published as {verified.id}"
@@ -149,7 +150,7 @@ def _from_file(source: str, path: Path, asked: _Foreign, unverified: bool) -> We
         note = "unverified: no published file"
     else:
         sha256 = digests.get("sha256", "unknown")
-        raise UserError(f"{printable(path)} (sha256 {sha256}) is none of the published files. {_ALL_THE_SAME}")
+        raise UserError(f"{printable(path)} (sha256 {sha256}) is none of the published files. {_UNVERIFIED}")
     weights = asked.convert(path, verified, source)
     notes = (*weights.report.notes, note, *([verified.notes] if verified and verified.notes else []))
     return dataclasses.replace(
@@ -159,11 +160,11 @@ def _from_file(source: str, path: Path, asked: _Foreign, unverified: bool) -> We
     )
 
 
-_ALL_THE_SAME = "unverified=True (--unverified) takes it all the same, if its names and shapes fit."
+_UNVERIFIED = "unverified=True (--unverified) accepts it if its names and shapes fit."
 
 
 def _as_path(source: Any) -> Path | None:
-    """Returns where the file of a source is: that of a card has its place; None: it is no file."""
+    """Returns the path of the file of a source, in `weights_folder` if it is a card's id; None: it is no file."""
     if not isinstance(source, str | os.PathLike):
         return None
     card = CARDS.get(str(source))
@@ -190,7 +191,7 @@ def _check_exists(path: Path, card: WeightCard | None) -> None:
 
 @contextlib.contextmanager
 def _unpacked(source: Any) -> Iterator[Any]:
-    """Yields the checkpoint in a .tar.gz archive of TF-slim, for as long as it is needed; all else as it is."""
+    """Yields the checkpoint in a .tar.gz archive of TF-slim, unpacked for the duration; any other source unchanged."""
     if not (isinstance(source, Path) and source.name.endswith(".tar.gz") and source.is_file()):
         yield source
         return
@@ -206,13 +207,13 @@ def _check_name(name: str) -> None:
 
 
 def _matches(card: WeightCard, digests: dict[str, str]) -> bool:
-    """Returns whether every checksum of the card is one of the file's, or begins it."""
+    """Returns whether the file has every checksum of the card; a card may state only the first digits of one."""
     pairs = [stated.split(":") for stated in card.hashes]
     return bool(pairs) and all(digests.get(kind, "").startswith(digits) for kind, digits in pairs)
 
 
 def _digests(path: Path) -> dict[str, str]:
-    """Returns the checksums of a file by algorithm; none of what is no single file, such as a checkpoint's prefix."""
+    """Returns the checksums of a file by algorithm; {} if the path is not a file, such as a checkpoint's prefix."""
     if not path.is_file():
         return {}
     hashes = {kind: hashlib.new(kind, usedforsecurity=False) for kind in ("sha256", "sha384", "sha1", "md5")}
@@ -227,7 +228,7 @@ def _digests(path: Path) -> dict[str, str]:
 
 
 def _found(card: WeightCard, digests: dict[str, str]) -> str:
-    """Returns the checksums of a file that a card states, too."""
+    """Returns those checksums of a file that the card states, as text."""
     return " ".join(f"{kind}:{digests.get(kind)}" for kind in (stated.split(":")[0] for stated in card.hashes))
 
 

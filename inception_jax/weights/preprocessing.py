@@ -1,4 +1,4 @@
-"""How the input of weights of others is made: as their user states it, as their file does, or as is usual for them."""
+"""The preprocessing for third-party weights: stated by the user, by layers in the file, or by card or origin."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from inception_jax.models.inputs import CAFFE, IMAGENET, SYMMETRIC_299, Preproce
 from inception_jax.weights.readers.statement import Statement
 
 CONSTANTS = {"inception": SYMMETRIC_299, "imagenet": IMAGENET, "caffe": CAFFE}
-"""The sets of pixel constants that have a name."""
+"""Named sets of mean and std."""
 CHOICES = {"interpolation": ("bilinear", "bicubic"), "geometry": ("short_side", "central_box")}
 KEYS = ("mean", "std", "range", "size", "crop", *CHOICES)
 ALLOWED = f"{', '.join(CONSTANTS)}, or KEY=VALUE with the keys {', '.join(KEYS)}, separated by semicolons"
 
 
 def parse(text: str, usual: Preprocess) -> Preprocess:
-    """Returns the preprocessing that a text states; what it does not name stays as usual.
+    """Returns the preprocessing that a text states; fields that it does not name are those of `usual`.
 
     "imagenet"                                       mean and std of ImageNet
-    "mean=0.5,0.5,0.5;std=0.5,0.5,0.5;size=299"      one number holds for all channels, three are R, G, B
-    "mean=123,117,104;std=1;range=255"               of pixels in 0 ... 255; without `range` in 0 ... 1, as timm's are
+    "mean=0.5,0.5,0.5;std=0.5,0.5,0.5;size=299"      three numbers are R, G, B; one number holds for all channels
+    "mean=123,117,104;std=1;range=255"               for pixels in 0 ... 255; without `range` in 0 ... 1, as in timm
     "imagenet;size=224;crop=0.875;interpolation=bicubic;geometry=short_side"    see `Preprocess`; crop is crop_fraction
 
     Raises:
-      UserError: it states something else.
+      UserError: a key or a value is unknown, out of range, or stated twice.
     """
     found = usual
     fields: dict[str, str] = {}
@@ -49,7 +49,7 @@ def parse(text: str, usual: Preprocess) -> Preprocess:
 
 
 def _values(fields: Mapping[str, str], usual: Preprocess) -> dict[str, Any]:
-    """Returns the fields of a `Preprocess` that are stated."""
+    """Returns the fields of `Preprocess` that the text states."""
     found: dict[str, Any] = {}
     for key, choices in CHOICES.items():
         if key in fields and fields[key] not in choices:
@@ -82,8 +82,8 @@ def _numbers(key: str, value: str, above: float | None) -> tuple[float, ...]:
         numbers = tuple(float(each) for each in value.split(","))
     except ValueError:
         numbers = ()
-    sound = all(math.isfinite(each) and (above is None or each > above) for each in numbers)
-    if len(numbers) not in (1, 3) or not sound:
+    valid = all(math.isfinite(each) and (above is None or each > above) for each in numbers)
+    if len(numbers) not in (1, 3) or not valid:
         raise _wrong(f"{key}={value}", f"one or three numbers{' above 0' if above is not None else ''}")
     return numbers * 3 if len(numbers) == 1 else numbers
 
@@ -95,20 +95,20 @@ def _wrong(part: str, allowed: str) -> UserError:
 def stated_input(
     asked: Preprocess | str | None, statement: Statement, usual: Preprocess, shown: str
 ) -> tuple[Preprocess | None, tuple[str, ...]]:
-    """Returns how the input is made, and notes for the report; None: nobody says it, so it is as usual.
+    """Returns the preprocessing and notes for the report; None: neither user nor file state one.
 
     Args:
-      asked: what the user states, which holds whatever else does.
-      statement: what layers in the file say.
-      usual: of the card, or of the origin.
-      shown: the file, for errors.
+      asked: the user's statement, which takes precedence.
+      statement: the statement of layers in the file.
+      usual: the preprocessing of the card or of the origin.
+      shown: the name of the file, for messages.
 
     Raises:
-      UserError: layers in the file change the input in a way that is not taken over, and the user states nothing.
+      UserError: layers in the file change the input in a way that cannot be converted, and the user states nothing.
     """
     if asked is not None:
         ignored = (*statement.layers, *([statement.obstacle] if statement.obstacle else []))
-        note = f"the preprocessing is stated: layers of the file are not applied ({', '.join(ignored)})"
+        note = f"the stated preprocessing replaces layers of the file ({', '.join(ignored)})"
         preprocess = parse(asked, usual) if isinstance(asked, str) else asked
         return preprocess, (*statement.notes, *([note] if ignored else []))
     obstacle, constants = statement.obstacle, None
@@ -119,12 +119,12 @@ def stated_input(
             obstacle = f"its layers {', '.join(map(repr, statement.layers))}: {error}"
     if obstacle:
         raise UserError(
-            f"{shown} cannot be taken as it is: {obstacle}. preprocess=... (--preprocess) states its input in place of "
-            "these layers."
+            f"{shown} cannot be converted: {obstacle}. State its preprocessing with preprocess=... (--preprocess) "
+            "instead of these layers."
         )
     if constants is None:
         return None, statement.notes
     mean, std = constants
     names = ", ".join(map(repr, statement.layers))
-    note = f"its layers {names} are taken over as preprocessing: mean {mean}, std {std} of pixels in 0 ... 255"
+    note = f"its layers {names} become preprocessing: mean {mean}, std {std} of pixels in 0 ... 255"
     return dataclasses.replace(usual, mean=mean, std=std), (*statement.notes, note)

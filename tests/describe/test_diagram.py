@@ -30,7 +30,7 @@ RUNS = {  # first, last and number of the rows that are drawn once
     ],
     "xception": [("block5", "block12", 8)],
 }
-PICTURES = [
+DIAGRAMS = [
     ("googlenet", None),
     ("inception_v3", None),
     ("inception_resnet_v2", None),
@@ -120,26 +120,31 @@ def test_a_run_of_single_boxes_has_room_for_its_names(in_zoo):
     ("name", "block", "boxes"),
     [
         (
-            *("googlenet", "3a"),
+            "googlenet",
+            "3a",
             "conv 1x1, 64 | conv 1x1, 96 | conv 3x3, 128 | conv 1x1, 16 | conv 5x5, 32 | max pool 3x3 | conv 1x1, 32 | "
             "concat",
         ),
         (
-            *("inception_v3", "Mixed_7c"),  # whose forks join in the one concat
+            "inception_v3",
+            "Mixed_7c",  # whose forks join in the one concat
             "conv 1x1, 320 | conv 1x1, 384 | conv 1x3, 384 | conv 3x1, 384 | conv 1x1, 448 | conv 3x3, 384 | "
             "conv 1x3, 384 | conv 3x1, 384 | avg pool 3x3 | conv 1x1, 192 | concat",
         ),
         (
-            *("inception_resnet_v2", "block8_1"),
+            "inception_resnet_v2",
+            "block8_1",
             "conv 1x1, 192 | conv 1x1, 192 | conv 1x3, 224 | conv 3x1, 256 | concat | conv 1x1, 2080 linear | x 0.2 | "
             "+ | ReLU",
         ),
         (
-            *("inception_resnet_v2", "Block8"),
+            "inception_resnet_v2",
+            "Block8",
             "conv 1x1, 192 | conv 1x1, 192 | conv 1x3, 224 | conv 3x1, 256 | concat | conv 1x1, 2080 linear | +",
         ),
         (
-            *("xception", "block13"),
+            "xception",
+            "block13",
             "ReLU | sepconv 3x3, 728 | sepconv 3x3, 1024 linear | max pool 3x3/2 | + | conv 1x1/2, 1024 linear",
         ),
         ("inception_v2", "Conv2d_1a_7x7", "sepconv 7x7/2, 8 maps, 64"),
@@ -158,7 +163,7 @@ def test_a_block_alone_states_its_cost_and_both_shapes():
     assert texts.index("28x28x192") < texts.index("3a") < texts.index("28x28x256")
 
 
-@pytest.mark.parametrize(("name", "block"), PICTURES)
+@pytest.mark.parametrize(("name", "block"), DIAGRAMS)
 def test_nothing_overlaps_and_no_text_leaves_its_box(name, block):
     _check_extents(_draw(name, block))
 
@@ -235,7 +240,7 @@ def test_text_of_an_svg_is_text(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "block"), [("googlenet", None), ("inception_v3", "Mixed_7c")])
-def test_pictures_of_the_documents_are_of_today(name, block):
+def test_diagrams_in_the_documents_are_up_to_date(name, block):
     images = Path(__file__).parents[2] / "docs" / "images"
     assert _words(images / f"{'_'.join(filter(None, (name, block)))}.svg") == _texts(_draw(name, block))
 
@@ -257,8 +262,8 @@ def test_a_tall_network_stands_in_columns():
         ("googlnet", None, ".svg", "No model is called 'googlnet'. Nearest: googlenet, "),
         ("inception_v3", "Mixed_7d", ".svg", "inception_v3 has no row 'Mixed_7d'. Nearest: Mixed_7"),
         ("googlenet", "q", ".svg", "googlenet has no row 'q'. Rows: conv1, pool1, "),
-        ("googlenet", None, ".gif", "The format of the picture is '.gif'; it must be one of .svg, .png, .pdf."),
-        ("googlenet", None, "", "The format of the picture is ''; it must be one of .svg, .png, .pdf."),
+        ("googlenet", None, ".gif", "The format of the diagram is '.gif'; it must be one of .svg, .png, .pdf."),
+        ("googlenet", None, "", "The format of the diagram is ''; it must be one of .svg, .png, .pdf."),
     ],
 )
 def test_mistakes_are_named(name, block, suffix, message):

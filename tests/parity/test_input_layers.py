@@ -57,7 +57,7 @@ def test_layers_that_scale_pixels(tmp_path, base, how, record):
     model.save(path)
     for source in (path, model):
         loaded = weights.load(source, "inception_v3_tf", unverified=True)
-        assert "are taken over as preprocessing" in str(loaded.report)
+        assert "become preprocessing" in str(loaded.report)
         loaded = weights.adapt(loaded, image_size=139)
         ours = Predictor(loaded, max_batch=1).compute(list(images))["logits"]
         record("inception_v3_tf", "eval", how)("logits", np.asarray(ours), theirs, 1e-5)

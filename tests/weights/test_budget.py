@@ -88,8 +88,8 @@ def _hardly_packed(file):
 @pytest.mark.parametrize(
     ("write", "words"),
     [
-        (_many_names_of_one_dataset, "stands in it under several names"),
-        (_groups_linked_twice, "stands in it under several names"),
+        (_many_names_of_one_dataset, "occurs in it under several names"),
+        (_groups_linked_twice, "occurs in it under several names"),
         (_deep_groups, "it nests over 16 groups"),
         (_hardly_packed, r"'/a/kernel' claims the shape \(1073741824,\)"),
     ],

@@ -98,8 +98,8 @@ def test_filled_gains_do_not_go_back():
     tensors = {n: t for n, t in synthetic.tensors(its, 20).items() if not n.endswith("/gamma")}
     weights = convert(tensors, its)
     assert export(weights, "slim").keys() == tensors.keys()
-    gain = weights.variables["params"]["Conv2d_1a_3x3"]["bn"]["scale"]
-    gain[0] = 2  # it has learned
+    scale = weights.variables["params"]["Conv2d_1a_3x3"]["bn"]["scale"]
+    scale[0] = 2  # it has learned
     assert export(weights, "slim").keys() - tensors.keys() == {"InceptionV4/Conv2d_1a_3x3/BatchNorm/gamma"}
 
 
@@ -120,21 +120,21 @@ def test_gains_that_the_source_lacks():
     assert "Mixed_7d/branch1_0/bn/scale" not in weights.info.filled  # it is a module of ours: inception_Mixed_7d
     assert "inception_Mixed_7d/branch1_0/bn/scale" in weights.info.filled
     assert all((weights.flat()[f"params/{name}"] == 1).all() for name in weights.info.filled)
-    gain = "InceptionV4/Conv2d_1a_3x3/BatchNorm/gamma"
-    with pytest.raises(UserError, match="150 missing"):  # one gain: then the others are missing
-        convert(tensors | {gain: np.ones(32, np.float32)}, its)
+    scale = "InceptionV4/Conv2d_1a_3x3/BatchNorm/gamma"
+    with pytest.raises(UserError, match="150 missing"):  # one scale: then the others are missing
+        convert(tensors | {scale: np.ones(32, np.float32)}, its)
 
 
 def test_gains_that_the_model_lacks():
-    """TF-slim can learn gains; then the network has them, too."""
+    """TF-slim can learn scales; then the network has them, too."""
     its = synthetic.lineage("slim", "inception_v1_slim")
     plain = synthetic.tensors(its, 7)
-    gains = {
+    scales = {
         name.replace("beta", "gamma"): np.full(tensor.shape, 1.5, np.float32)
         for name, tensor in plain.items()
         if name.endswith("beta")
     }
-    weights = convert(plain | gains, its)
+    weights = convert(plain | scales, its)
     assert weights.info.numerics.norm.scale
     assert weights.variables["params"]["Conv2d_1a_7x7"]["bn"]["scale"][0] == 1.5
 
@@ -167,10 +167,10 @@ def test_keras_counts_from_any_number():
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_export_refuses_what_has_no_place(weights):
-    with pytest.raises(UserError, match="keras has no googlenet_torchvision; its weights can be given to: torchvision"):
+def test_export_refuses_what_the_origin_does_not_have(weights):
+    with pytest.raises(UserError, match=r"keras has no googlenet_torchvision; .* can be exported to: torchvision"):
         export(weights, "keras")
     its = synthetic.lineage("slim", "inception_v4")
     v4 = convert(synthetic.tensors(its, 5), its)
-    with pytest.raises(UserError, match="timm has no place for aux_Mixed_6h of inception_v4"):
+    with pytest.raises(UserError, match="timm does not have aux_Mixed_6h of inception_v4"):
         export(v4, "timm")

@@ -115,7 +115,7 @@ def _info(**changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m, a: m.clear(), r"does not say what it is .*: write it with inception_jax.weights.save"),
+        (lambda m, a: m.clear(), r"has no metadata of inception_jax, .*: write it with inception_jax.weights.save"),
         (lambda m, a: m.update(format_version="2"), "has format '2'; this version reads 1"),
         (lambda m, a: m.pop("info"), "metadata that this version cannot read: it: Invalid JSON"),
         (lambda m, a: m.update(info="[" * 100_000), "metadata that this version cannot read: it"),
@@ -132,7 +132,7 @@ def _info(**changes):
         (_info(aux="no"), r"cannot read: aux: Input should be a valid boolean"),
         (_info(num_classes=10.5), r"cannot read: num_classes"),
         (_info(width=1e308), r"cannot read: width 1e\+308 is out of range"),
-        (_info(filled=["nope"]), r"cannot read: filled names nope, which is not there"),
+        (_info(filled=["nope"]), r"cannot read: filled lists nope, which the file does not hold"),
         (
             lambda m, a: a.pop("params/conv1/bn/bias"),
             r"the arrays of googlenet_cifar: 1 differ, the first is params/conv1/bn/bias: None, not \(19,\)",
@@ -170,7 +170,7 @@ def test_a_checksum_that_has_lost_its_name_is_no_file_of_before_checksums(path):
     data = path.read_bytes()
     assert data.count(b'"sha256":"') == 1
     path.write_bytes(data.replace(b'"sha256":"', b'"sha25v":"'))
-    with pytest.raises(UserError, match="is damaged: its metadata hold 'sha25v', which no version"):
+    with pytest.raises(UserError, match="is damaged: its metadata have the key 'sha25v', which no version"):
         files.read(path)
 
 

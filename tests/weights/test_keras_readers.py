@@ -121,7 +121,7 @@ def test_keras_archive_takes_the_names_from_its_config(tmp_path, container):
     path = tmp_path / "x.keras"
     layers = [
         layer("Conv2D", "last"),
-        layer("BatchNormalization", "gains", center=False),
+        layer("BatchNormalization", "scales", center=False),
         layer("Conv2D", "first"),
         layer("BatchNormalization", "offsets", scale=False),
     ]
@@ -134,7 +134,7 @@ def test_keras_archive_takes_the_names_from_its_config(tmp_path, container):
     }
     members = {member: ("", arrays) for member, arrays in members.items()}
     archive(path, {"config": {"layers": layers}}, members, named=False, container=container)
-    expected = {"gains/gamma": BIAS, "gains/moving_mean": BIAS + 1, "gains/moving_variance": BIAS + 2}
+    expected = {"scales/gamma": BIAS, "scales/moving_mean": BIAS + 1, "scales/moving_variance": BIAS + 2}
     expected |= {"offsets/beta": BIAS, "offsets/moving_mean": BIAS + 1, "offsets/moving_variance": BIAS + 2}
     assert_equal(read_tensors(path), expected | {"last/kernel": KERNEL, "first/kernel": 2 * KERNEL})
 

@@ -114,7 +114,7 @@ def test_another_file_in_the_place_of_a_card(card, published, monkeypatch, tmp_p
 def test_the_input_of_files_without_a_card(published):
     loaded = weights.load(published, NAME, unverified=True)
     assert loaded.info.preprocess == inputs.SYMMETRIC_224
-    assert "their input is taken to be made as torchvision makes it" in str(loaded.report)
+    assert "no preprocessing is stated; that of torchvision is assumed" in str(loaded.report)
     mine = dataclasses.replace(inputs.IMAGENET, size=160)
     loaded = weights.load(published, NAME, unverified=True, preprocess=mine)
     assert loaded.info.preprocess == mine
@@ -127,7 +127,7 @@ def test_options_that_a_source_does_not_take(tmp_path):
     weights.save(path, tiny())
     for options in ({"raw": True}, {"origin": "timm"}, {"preprocess": inputs.CIFAR}):
         for source in (path, tiny()):
-            with pytest.raises(UserError, match="are for files of others; this source says what it is"):
+            with pytest.raises(UserError, match="are for third-party files; this source states its own"):
                 weights.load(source, **options)
     with pytest.raises(UserError, match="num_classes is -1; it must be at least 0"):
         weights.load(path, num_classes=-1)
@@ -172,7 +172,7 @@ def test_our_own_files_and_weights_in_memory(tmp_path):
         ("", r"A path is empty"),
         (".", r"\. is a folder; weights are a file, the id of a card, or a run with checkpoints/ in it"),
         ("~nosuch/x.pth", r"~nosuch/x.pth: .* is no user of this machine"),
-        ("a\0b", r"a\\x00b is no path: it holds a NUL"),
+        ("a\0b", r"a\\x00b is not a path: it holds a NUL"),
         ("x" * 300, "cannot be read: File name too long"),
         (7, "Weights come from a path or a Keras model, not from int 7"),
     ],
@@ -353,7 +353,7 @@ def test_comparing_with_a_dump(tmp_path):
         ({"images": images[:0], "5b": taps["5b"]}, r"are float32\[0, 16, 16, 3\]"),
         (
             {"images": images, "5b": taps["conv1"]},
-            r"5b of .* is \(2, 16, 16, 16\); the network makes \(2, 8, 8",
+            r"5b of .* is \(2, 16, 16, 16\); the network has \(2, 8, 8",
         ),
     ):
         np.savez(dump, **contents)

@@ -1,4 +1,4 @@
-"""How the input is made: as stated in words, as layers of a Keras model say, or not taken over."""
+"""The preprocessing of third-party weights: stated in words, by layers of a Keras model, or refused."""
 
 import dataclasses
 import json
@@ -116,7 +116,7 @@ def test_layers_that_scale_pixels_are_taken_over(path, layers, scale, offset):
     pixels = np.arange(24, dtype=np.float32).reshape(1, 2, 4, 3)
     expected = np.asarray(scale) * pixels + np.asarray(offset)
     np.testing.assert_allclose(inputs.normalise(pixels, preprocess), expected, rtol=1e-5, atol=1e-6)
-    assert "are taken over as preprocessing" in notes[-1]
+    assert "become preprocessing" in notes[-1]
 
 
 def test_a_normalization_that_was_adapted(path):
@@ -133,7 +133,7 @@ def test_a_normalization_that_was_adapted(path):
         ([layer("CenterCrop", "crop")], "'CenterCrop'"),
         ([layer("Resizing", "r")], "'Resizing'"),
         ([operation("GetItem", [1])], "'GetItem'"),
-        ([operation("TrueDivide", TENSOR)], "is called with something else than a number"),
+        ([operation("TrueDivide", TENSOR)], "is called with something other than a number"),
         ([operation("TrueDivide", 0)], "has no plain numbers"),
         ([layer("Rescaling", "r", scale=-1.0)], "scale pixels by"),
         ([layer("Rescaling", "r", scale=[1, 2])], "has 2 numbers"),
@@ -144,12 +144,12 @@ def test_a_normalization_that_was_adapted(path):
 )
 def test_layers_that_change_the_input_otherwise(path, layers, words):
     statement = write(path, *layers, CONV).statement
-    with pytest.raises(UserError, match=rf"x.keras cannot be taken as it is: .*{words}.*--preprocess") as caught:
+    with pytest.raises(UserError, match=rf"x.keras cannot be converted: .*{words}.*--preprocess") as caught:
         stated_input(None, statement, USUAL, "x.keras")
     assert str(caught.value).isprintable()
     preprocess, notes = stated_input("imagenet", statement, USUAL, "x.keras")
     assert preprocess == parse("imagenet", USUAL)
-    assert "layers of the file are not applied" in notes[-1]
+    assert "the stated preprocessing replaces layers of the file" in notes[-1]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_layers_that_change_nothing(path):
     content = write(path, *idle, CONV, layer("Lambda", "block35_1"), layer("Dropout", "e"), layer("Add", "add"))
     preprocess, notes = stated_input(None, content.statement, USUAL, "x")
     assert preprocess is None
-    assert notes == ("its layer 'flip' ('RandomFlip') is passed over: it augments images in training",)
+    assert notes == ("its layer 'flip' ('RandomFlip') is ignored: it augments images in training",)
     assert stated_input(None, Statement(), USUAL, "x") == (None, ())
 
 
@@ -186,9 +186,7 @@ def test_files_without_a_config_name_their_layers(tmp_path, in_process):
         file.create_group("stem").attrs["weight_names"] = ["stem/kernel:0"]
         file["stem/stem/kernel:0"] = KERNEL
     statement = read_content(path).statement
-    assert "'rescaling_1' ('?') stands in front of the network, and its numbers are not in this file" in (
-        statement.obstacle
-    )
+    assert "'rescaling_1' ('?') comes before the network, and its numbers are not in this file" in (statement.obstacle)
     with h5py.File(path, "r+") as file:
         config = {"class_name": "Functional", "config": {"layers": [RESCALING, CONV]}}
         file.attrs["model_config"] = json.dumps(config)

@@ -1,4 +1,4 @@
-"""What originals call our modules, and how they order axes."""
+"""Names and layouts of parameters in the files of other frameworks."""
 
 from typing import TYPE_CHECKING, Any
 

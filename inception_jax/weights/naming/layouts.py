@@ -1,4 +1,4 @@
-"""How foreign tensors are laid out: each is a view, an order of its axes, and a shape of ours."""
+"""Layouts of parameters in other frameworks: how each tensor is reshaped and transposed into ours."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Shape = tuple[int, ...]
 
 
 class Slot(NamedTuple):
-    """One parameter of ours and one tensor of theirs, which holds the same numbers.
+    """One parameter of ours and the tensor of theirs with the same values.
 
-    ours = theirs.reshape(view).transpose(axes).reshape(our_shape), mirrored along its axis `flip`.
+    ours = theirs.reshape(view).transpose(axes).reshape(our_shape), reversed along axis `flip` if that is given.
     """
 
     path: ParamPath
@@ -35,25 +35,26 @@ class Slot(NamedTuple):
     def to_theirs(self, array: np.ndarray) -> np.ndarray:
         """Returns our array as theirs."""
         array = array if self.flip is None else np.flip(array, self.flip)
-        turned = array.reshape([self.view[axis] for axis in self.axes]).transpose(np.argsort(self.axes))
-        return np.ascontiguousarray(turned.reshape(self.their_shape))
+        transposed = array.reshape([self.view[axis] for axis in self.axes]).transpose(np.argsort(self.axes))
+        return np.ascontiguousarray(transposed.reshape(self.their_shape))
 
 
 class Unit(NamedTuple):
-    """What a layout needs to know of the unit that a parameter belongs to."""
+    """The facts about a unit (see `names`) on which the layout of its parameters depends."""
 
     names: Names
     multiplier: int = 1  # of a depthwise convolution
-    channels: int = 1  # of the map that a hidden layer reads flat
+    channels: int = 1  # of the activations that a hidden layer reads, flattened
 
 
 class Layout(NamedTuple):
     """How a framework suffixes and orders parameters.
 
     leaves          suffix by our (sub-module, leaf); the sub-modules are conv, depthwise, pointwise, bn, linear, hidden
-    outputs_first   kernels are [outputs, inputs, height, width], and maps are flattened channels first (else as ours)
+    outputs_first   kernels are [outputs, inputs, height, width], and activations are flattened as [C, H, W]; otherwise
+                    they are as ours: [height, width, inputs, outputs], and [H, W, C]
     linear_as_conv  linear layers are 1x1 convolutions
-    may_lack_scale        files may lack the gains of batch norms: they are one
+    may_lack_scale  files may lack the scale (gamma) of batch norms, which then is one
     """
 
     leaves: Mapping[tuple[str, str], str]
@@ -63,29 +64,29 @@ class Layout(NamedTuple):
 
     def slot(self, path: ParamPath, shape: Shape, unit: Unit) -> Slot:
         """Returns the slot of our parameter at `path` (collection, modules, leaf)."""
-        part, leaf = path[-2:]
-        name = (unit.names.norm if part == "bn" else unit.names.layer) + self.leaves[part, leaf]
+        module, leaf = path[-2:]
+        name = (unit.names.norm if module == "bn" else unit.names.layer) + self.leaves[module, leaf]
         if leaf != "kernel":
             return Slot(path, name, shape, shape, shape, (0,))
         if self.outputs_first:
-            view, axes = _outputs_first(part, shape, unit)
-            theirs = (view[0], math.prod(view[1:])) if part == "hidden" else view
+            view, axes = _outputs_first(module, shape, unit)
+            theirs = (view[0], math.prod(view[1:])) if module == "hidden" else view
             return Slot(path, name, shape, theirs, view, axes)
-        if part == "depthwise":
+        if module == "depthwise":
             height, width, _, features = shape
             view = (height, width, features // unit.multiplier, unit.multiplier)
         else:
-            view = (1, 1, *shape) if part == "linear" and self.linear_as_conv else shape
+            view = (1, 1, *shape) if module == "linear" and self.linear_as_conv else shape
         return Slot(path, name, shape, view, view, tuple(range(len(view))))
 
 
-def _outputs_first(part: str, shape: Shape, unit: Unit) -> tuple[Shape, Shape]:
+def _outputs_first(module: str, shape: Shape, unit: Unit) -> tuple[Shape, Shape]:
     """Returns view and axes of a kernel whose outputs come first."""
-    if part == "hidden":  # they flatten [C, H, W], we flatten [H, W, C]
+    if module == "hidden":  # they flatten [C, H, W], we flatten [H, W, C]
         inputs, outputs = shape
         size = math.isqrt(inputs // unit.channels)
         return (outputs, unit.channels, size, size), (2, 3, 1, 0)
-    if part == "linear":
+    if module == "linear":
         return shape[::-1], (1, 0)
     height, width, inputs, outputs = shape
     return (outputs, inputs, height, width), (2, 3, 1, 0)
@@ -99,8 +100,10 @@ _TF_NORM = {
 }
 
 
-def _leaves(separator: str, weight: str, bias: str, parts: tuple[str, ...]) -> dict[tuple[str, str], str]:
-    return {(part, leaf): separator + name for part in parts for leaf, name in (("kernel", weight), ("bias", bias))}
+def _leaves(separator: str, weight: str, bias: str, modules: tuple[str, ...]) -> dict[tuple[str, str], str]:
+    return {
+        (module, leaf): separator + name for module in modules for leaf, name in (("kernel", weight), ("bias", bias))
+    }
 
 
 PLAIN = ("conv", "linear", "hidden")

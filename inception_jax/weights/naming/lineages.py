@@ -1,4 +1,4 @@
-"""Which origins publish weights of which models, and how their files name and order the parameters."""
+"""The lineages: which origins publish weights of which models, and how their files name and lay out parameters."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Lineage:
     """How the files of one origin hold the parameters of one model.
 
     Attributes:
-      origin: what `--from` and `--to` name.
+      origin: the value of `--from` and `--to`.
       model: the name in the zoo.
-      naming, layout: their names and orders.
-      not_ours: a pattern of the tensors that are no parameters of ours, and are left behind.
-      bgr: their first convolution reads blue first; ours reads red first.
-      numbered: they name by order of creation, from any number on.
-      background: class 0 of 1001 outputs is none of ImageNet's.
-      preprocess: what their files read, unless a card knows better.
+      naming, layout: the names and layouts of the parameters.
+      not_ours: a pattern of the names of tensors that our model does not have; they are dropped.
+      bgr: the first convolution reads BGR; ours reads RGB.
+      numbered: layers are named by order of creation, counted from any number.
+      background: class 0 of 1001 outputs is a background, not a class of ImageNet.
+      preprocess: the preprocessing of the files, unless their card states another.
     """
 
     origin: str
@@ -65,13 +65,13 @@ class Lineage:
         return slots
 
     def without_foreign(self, tensors: Tensors) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-        """Returns the tensors that hold parameters of ours, and the names of the others."""
+        """Returns the tensors that our model has, and the names of the others."""
         foreign = tuple(name for name in tensors if re.search(self.not_ours, name))
         ours = {name: tensor for name, tensor in tensors.items() if name not in foreign}
         return _renumbered(ours) if self.numbered else ours, foreign
 
     def outputs(self, tensors: Tensors) -> int:
-        """Returns the outputs of the classifier in these tensors; 0: there is none."""
+        """Returns the number of outputs of the classifier in these tensors; 0: there is none."""
         head = self.naming(zoo.create_model(self.model)).get("classifier")
         bias = tensors.get(head[0].layer + self.layout.leaves["linear", "bias"]) if head else None
         return 0 if bias is None else bias.size
@@ -81,7 +81,7 @@ class Lineage:
 def variable_shapes(model: InceptionNet, image_size: int | None = None) -> dict[ParamPath, Shape]:
     """Returns the shape of every variable of `model` by path: (collection, modules ..., leaf).
 
-    Hidden layers of heads depend on the size of the images in pixels; None: the model card's.
+    The hidden layers of auxiliary heads depend on `image_size`, in pixels; None: the size that the model card states.
     """
     size = init_size(model, image_size)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
@@ -89,25 +89,25 @@ def variable_shapes(model: InceptionNet, image_size: int | None = None) -> dict[
 
 
 def init_size(model: InceptionNet, image_size: int | None = None) -> int:
-    """Returns the image size to initialise a model at, which its heads can read."""
+    """Returns the image size at which to initialise a model: `image_size`, or the smallest one for its heads."""
     size = image_size or zoo.model_card(model.name_in_zoo).preprocess.size
     return max(size, model.minimum_input(train=True))
 
 
 def _unit_path(path: ParamPath) -> ParamPath:
-    """Returns the unit that the variable at `path` belongs to: a linear layer is one, a convolution lies in one."""
+    """Returns the path of the unit of the variable at `path`: a linear layer itself, or the parent of a convolution."""
     return path[1:-1] if path[-2] in ("linear", "hidden") else path[1:-2]
 
 
 def _facts(model: InceptionNet, row: str) -> tuple[int, int]:
     """Returns the depthwise multiplier of a row, and the channels that the hidden layer of a head reads."""
     head = model.aux_heads.get(row.removeprefix("aux_"))
-    channels = [part.features for part in head.rows if isinstance(part, spec.Conv)] if head else [1]
+    channels = [each.features for each in head.rows if isinstance(each, spec.Conv)] if head else [1]
     return getattr(model.table.get(row), "multiplier", 1), channels[-1]
 
 
 def _renumbered(tensors: Tensors) -> dict[str, np.ndarray]:
-    """Returns the tensors with the numbers of their layers counted from 1: "conv2d_95/kernel" may be the first."""
+    """Returns the tensors with their layers renumbered from 1; in a file, the first may be "conv2d_95"."""
     numbered = re.compile(r"^(conv2d|batch_normalization)(?:_(\d+))?/")
     layers = {match[0]: (match[1], int(match[2] or 0)) for name in tensors if (match := numbered.match(name))}
     new: dict[str, str] = {}
@@ -118,7 +118,7 @@ def _renumbered(tensors: Tensors) -> dict[str, np.ndarray]:
 
 
 _COUNTERS = r"\.num_batches_tracked$"
-# Counters, averages and the state of optimizers, which a training checkpoint holds besides the variables.
+# Counters, averages and optimizer state, which a training checkpoint holds beside the variables.
 _SLOTS = "ExponentialMovingAverage|(RMSProp|Adam|Adadelta|Ftrl)(_1)?|Momentum|Adagrad"
 _SLIM_EXTRAS = rf"^global_step$|/({_SLOTS})$|^(beta1|beta2)_power$"
 
@@ -133,7 +133,7 @@ _slim_v3 = tf_names.slim("InceptionV3", "Logits/Conv2d_1c_1x1", _aux_v3, tf_name
 _slim_v4 = tf_names.slim("InceptionV4", "Logits/Logits", _aux_v4, tf_names.SLIM_V4_IRREGULAR)
 _slim_resnet = tf_names.slim("InceptionResnetV2", "Logits/Logits", _aux_resnet, lone="Conv2d_1x1")
 _facenet = tf_names.slim("InceptionResnetV1", "", lone="Conv2d_1x1")
-# An embedding of faces, and who they are.
+# The embedding of faces, and the classifier of the people in the training set.
 _FACES = r"^(last_linear|last_bn|logits)\.|^InceptionResnetV1/Bottleneck/|^Logits/|^centers$"
 
 _pytorch = functools.partial(Lineage, layout=layouts.TORCH, not_ours=_COUNTERS)

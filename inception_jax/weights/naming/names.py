@@ -1,7 +1,7 @@
-"""What the originals call the modules of our networks, row by row: PyTorch's packages and Caffe here.
+"""The names of modules in the original implementations, row by row: PyTorch packages and Caffe.
 
-A naming returns, for each row of a table (and each head), the names of its units in the order of the table: a unit is a
-convolution with what follows it, or a linear layer. Most lineages name by rule; what breaks their rule is listed.
+A unit is a convolution with its batch norm, or a linear layer. A naming returns, for each row of a table and each
+auxiliary head, the names of its units in the order of the table. Most lineages follow a rule; exceptions are listed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ParamPath = tuple[str, ...]
 
 
 class Names(NamedTuple):
-    """The modules of one unit of an original: its layer, and the batch norm behind it."""
+    """The names of one unit in an original: its layer, and the batch norm that follows, if any."""
 
     layer: str
     norm: str = ""
@@ -28,7 +28,7 @@ Naming = Callable[[InceptionNet], UnitNames]
 
 
 def units(model: InceptionNet) -> dict[str, list[ParamPath]]:
-    """Returns the paths of the units of each row and head, in the order of the table: `inception_3a/branch2_0`."""
+    """Returns the paths of our units by row and head, in the order of the table; `inception_3a/branch2_0` is one."""
     found = {name: list(row_units((spec.module_name(name, row),), row)) for name, row in model.table.items()}
     for tap, head in model.aux_heads.items():
         rows = (f"aux_{tap}",)
@@ -38,7 +38,7 @@ def units(model: InceptionNet) -> dict[str, list[ParamPath]]:
 
 
 def row_units(path: ParamPath, row: spec.Row | spec.Block) -> Iterator[ParamPath]:
-    """Yields the paths of the convolutions of the row at `path`; a residual's `up` and `shortcut` come last."""
+    """Yields the paths of the units of the row at `path`; `up` and `shortcut` of a residual come last."""
     match row:
         case spec.Conv() | spec.SeparableConv():
             yield path
@@ -61,12 +61,12 @@ def _chain_units(path: ParamPath, rows: spec.Branch, prefix: str) -> Iterator[Pa
 
 
 def conv_bn(*units: str) -> list[Names]:
-    """Returns units whose convolution and norm are the children `conv` and `bn`."""
+    """Returns the names of units whose convolution and batch norm are children called `conv` and `bn`."""
     return [Names(f"{unit}.conv", f"{unit}.bn") for unit in units]
 
 
 def sequential(prefix: str, block: spec.Row | spec.Block, first: int = 0) -> list[str]:
-    """Returns `branch0`, `branch1.0`, `branch1.1`, ...: a chain is numbered, pools included, a lone row is not."""
+    """Returns `branch0`, `branch1.0`, `branch1.1`, ...: the rows of a branch are numbered, unless it has only one."""
     return [
         f"{prefix}.branch{i}" if len(branch) == 1 else f"{prefix}.branch{i}.{j}"
         for i, branch in enumerate(cast(spec.Block, block), start=first)
@@ -96,9 +96,17 @@ V3_BLOCKS = {
     "branch3x3dbl_3b branch_pool",
 }
 V3_ROWS = {
-    **dict.fromkeys(("Mixed_5b", "Mixed_5c", "Mixed_5d"), "35"),
-    **{"Mixed_6a": "6a", "Mixed_7a": "7a", "Mixed_7b": "8", "Mixed_7c": "8"},
-    **dict.fromkeys(("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"), "17"),
+    "Mixed_5b": "35",
+    "Mixed_5c": "35",
+    "Mixed_5d": "35",
+    "Mixed_6a": "6a",
+    "Mixed_6b": "17",
+    "Mixed_6c": "17",
+    "Mixed_6d": "17",
+    "Mixed_6e": "17",
+    "Mixed_7a": "7a",
+    "Mixed_7b": "8",
+    "Mixed_7c": "8",
 }
 
 
@@ -129,7 +137,7 @@ def timm_v4(model: InceptionNet) -> UnitNames:
 
 
 def torch_inception_resnet(repeats: tuple[str, str, str], classifier: str) -> Naming:
-    """Returns the naming of both versions; `repeats` are their names of the repeated blocks 35, 17 and 8."""
+    """Returns the naming of both versions; `repeats` are the names of the repeated blocks 35, 17 and 8."""
     block_of = dict(zip(("block35", "block17", "block8"), repeats, strict=True))
 
     def naming(model: InceptionNet) -> UnitNames:
@@ -153,11 +161,11 @@ def timm_xception(model: InceptionNet) -> UnitNames:
     names = {"block1_conv1": [Names("conv1", "bn1")], "block1_conv2": [Names("conv2", "bn2")]}
     for i in range(2, 14):
         block, prefix = cast(spec.Residual, model.table[f"block{i}"]), f"block{i - 1}"
-        # Their chain counts every row: ReLU, separable convolution, norm.
-        places = itertools.count(0 if isinstance(block.rows[0], spec.SeparableConv) else 1, 3)
+        # The original numbers ReLU, separable convolution and norm in turn.
+        indices = itertools.count(0 if isinstance(block.rows[0], spec.SeparableConv) else 1, 3)
         separable = [row for row in block.rows if isinstance(row, spec.SeparableConv)]
         names[f"block{i}"] = [
-            Names(f"{prefix}.rep.{j}", f"{prefix}.rep.{j + 1}") for _, j in zip(separable, places, strict=False)
+            Names(f"{prefix}.rep.{j}", f"{prefix}.rep.{j + 1}") for _, j in zip(separable, indices, strict=False)
         ]
         if block.shortcut:
             names[f"block{i}"].append(Names(f"{prefix}.skip", f"{prefix}.skipbn"))
@@ -171,9 +179,9 @@ MODULE = "1x1 3x3_reduce 3x3 double_3x3_reduce double_3x3_1 double_3x3_2 pool_pr
 def cadene_bn_inception(model: InceptionNet) -> UnitNames:
     layers = {"conv1": ["conv1_7x7_s2"], "conv2_reduce": ["conv2_3x3_reduce"], "conv2": ["conv2_3x3"]}
     for row, block in model.table.items():
-        if row[0].isdigit():  # modules that halve the map have neither 1x1 nor projection
-            parts = MODULE.split() if len(block) == 4 else MODULE.split()[1:-1]
-            layers[row] = [f"inception_{row}_{part}" for part in parts]
+        if row[0].isdigit():  # the modules with stride 2 have neither 1x1 branch nor projection
+            suffixes = MODULE.split() if len(block) == 4 else MODULE.split()[1:-1]
+            layers[row] = [f"inception_{row}_{suffix}" for suffix in suffixes]
     names = {row: [Names(layer, f"{layer}_bn") for layer in of_row] for row, of_row in layers.items()}
     return names | {"classifier": [Names("last_linear")]}
 
@@ -182,8 +190,8 @@ def caffe_googlenet(model: InceptionNet) -> UnitNames:
     names = {"conv1": ["conv1/7x7_s2"], "conv2_reduce": ["conv2/3x3_reduce"], "conv2": ["conv2/3x3"]}
     for row in model.table:
         if row[0].isdigit():
-            parts = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj")
-            names[row] = [f"inception_{row}/{part}" for part in parts]
+            suffixes = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj")
+            names[row] = [f"inception_{row}/{suffix}" for suffix in suffixes]
     names |= {f"aux_{tap}": [f"loss{i}/{x}" for x in ("conv", "fc", "classifier")] for i, tap in ((1, "4a"), (2, "4d"))}
     names["classifier"] = ["loss3/classifier"]
     return {row: [Names(layer) for layer in layers] for row, layers in names.items()}

@@ -1,4 +1,4 @@
-"""What TF-slim and Keras call the modules of our networks: see `names`."""
+"""The names of modules in TF-slim and Keras: see `names`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inception_jax.weights.naming.names import Names, Naming, UnitNames, row_uni
 
 
 def _slim_block(block: spec.Row | spec.Block, lone: str = "") -> list[str]:
-    """Returns `Branch_0/Conv2d_0a_1x1`, ...: letters count the rows of a branch; what shrinks the map is a 1a."""
+    """Returns `Branch_0/Conv2d_0a_1x1`, ...: letters count the rows of a branch; a reduction is called 1a."""
     names = []
     for i, branch in enumerate(cast(spec.Block, block)):
         letters = iter(string.ascii_lowercase)
@@ -22,8 +22,8 @@ def _slim_block(block: spec.Row | spec.Block, lone: str = "") -> list[str]:
             if not isinstance(row, spec.Conv):
                 continue
             size = "x".join(map(str, row.kernel))
-            place = "1a" if row.stride > 1 or row.padding == spec.VALID else f"0{letter}"
-            name = lone if lone and len(branch) == 1 and size == "1x1" else f"Conv2d_{place}_{size}"
+            position = "1a" if row.stride > 1 or row.padding == spec.VALID else f"0{letter}"
+            name = lone if lone and len(branch) == 1 and size == "1x1" else f"Conv2d_{position}_{size}"
             names.append(f"Branch_{i}/{name}")
     return names
 
@@ -43,9 +43,14 @@ def slim(
     irregular: Mapping[str, str] | None = None,
     lone: str = "",
 ) -> Naming:
-    """Returns the naming of one network of TF-slim; `irregular` maps what the rule gives to what it is called.
+    """Returns the naming of one network of TF-slim.
 
-    `lone` is the name of a 1x1 convolution that is a branch by itself; `classifier` is empty where there is none.
+    Args:
+      scope: the prefix of all names.
+      classifier: the name of the classifier; "": there is none.
+      aux: the names of the units of each auxiliary head, by its endpoint.
+      irregular: exceptions: the name in the file by the name that the rule gives.
+      lone: the name of a 1x1 convolution that is a branch by itself; "": as the rule gives it.
     """
     repeats = {"block35": "Repeat", "block17": "Repeat_1", "block8": "Repeat_2"}
 
@@ -63,7 +68,7 @@ def slim(
                     continue
                 case branches:
                     names[row] = [f"{prefix}/{unit}" for unit in _slim_block(branches, lone)]
-        names |= {f"aux_{tap}": [f"AuxLogits/{unit}" for unit in parts] for tap, parts in (aux or {}).items()}
+        names |= {f"aux_{tap}": [f"AuxLogits/{unit}" for unit in of_head] for tap, of_head in (aux or {}).items()}
         names |= {"classifier": [classifier]} if classifier else {}
         full = {
             row: [f"{scope}/{(irregular or {}).get(unit, unit)}" for unit in of_row] for row, of_row in names.items()
@@ -85,7 +90,7 @@ SLIM_V4_IRREGULAR = {"Mixed_3a/Branch_1/Conv2d_1a_3x3": "Mixed_3a/Branch_1/Conv2
 
 
 class _Counter:
-    """Hands out the names of Keras by order of creation: `conv2d_1` and `batch_normalization_1`, `conv2d_2`, ..."""
+    """Numbers layers as Keras does, by order of creation: `conv2d_1`, `batch_normalization_1`, `conv2d_2`, ..."""
 
     def __init__(self):
         self._counts: dict[str, Iterator[int]] = {}
@@ -120,14 +125,14 @@ def keras_xception(model: InceptionNet) -> UnitNames:
         if not isinstance(block, spec.Residual):
             names[row] = [Names(row, f"{row}_bn")]
             continue
-        count = sum(isinstance(part, spec.SeparableConv) for part in block.rows)
+        count = sum(isinstance(each, spec.SeparableConv) for each in block.rows)
         layers = [f"{row}_sepconv{i}" for i in range(1, count + 1)]
         names[row] = [Names(layer, f"{layer}_bn") for layer in layers] + counter.units(block.shortcut is not None)
     return names | {"classifier": [Names("predictions")]}
 
 
 def keras1_xception(model: InceptionNet) -> UnitNames:
-    """The published file is of Keras 1, which names no layer; the shortcut of a block is made before its rows."""
+    """Returns the names in the published file of Keras 1, which numbers all layers, a shortcut before its rows."""
     counter, names = _Counter(), {}
     norm = "batchnormalization"
     for row, block in model.table.items():
@@ -136,6 +141,6 @@ def keras1_xception(model: InceptionNet) -> UnitNames:
             names[row] = counter.units(1, kind, norm)
             continue
         shortcut = counter.units(block.shortcut is not None, "convolution2d", norm)
-        count = sum(isinstance(part, spec.SeparableConv) for part in block.rows)
+        count = sum(isinstance(each, spec.SeparableConv) for each in block.rows)
         names[row] = counter.units(count, "separableconvolution2d", norm) + shortcut
     return names | {"classifier": [Names("dense_2")]}

@@ -1,4 +1,4 @@
-"""Published weights: a card for each."""
+"""Cards of published weights."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""What is known of a published file of weights."""
+"""The card of a published file of weights."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from inception_jax.models.inputs import Preprocess
 
 @dataclasses.dataclass(frozen=True)
 class WeightCard:
-    """A published file of weights; None where it is not known, or the publisher states nothing.
+    """The facts about a published file; None: unknown, or not stated by the publisher.
 
     Attributes:
-      id: the lineage, and the publisher's name of the set.
-      model: the network of the zoo that computes what the publisher's does.
-      lineage: whose names and orders the parameters have.
-      url: where the publisher keeps the file.
-      preprocess: how their input is made, in RGB.
-      outputs: of the classifier; None: the file has none that the model could hold.
-      label_offset: 1 where output 0 is a background class, else 0.
-      channels: the order that the first convolution of the file reads.
-      hashes: "algorithm:digits" of the file; a SHA-256 may be cut short, as it is in file names.
+      id: lineage/name, with the publisher's name of the set.
+      model: the network of the zoo that computes the same function.
+      lineage: the origin whose naming and layout the parameters have.
+      url: the publisher's address of the file.
+      preprocess: the preprocessing of the input, in RGB.
+      outputs: outputs of the classifier; None: the file has no classifier that the model can hold.
+      label_offset: 1 if output 0 is a background class, else 0.
+      channels: the order of channels that the first convolution of the file reads.
+      hashes: "algorithm:digits" of the file; a SHA-256 may be cut short, as in file names.
       size: of the file, in bytes.
-      megabytes: the same as the publisher rounds it, in units of 10^6 or 2^20 bytes.
-      top1, top5: accuracy on the validation images of ILSVRC 2012 in percent, single crop, as `origin` reports it.
-      licence: of the weights, not of the code beside them.
-      notes: what else to know.
+      megabytes: the size as the publisher rounds it, in units of 10^6 or 2^20 bytes.
+      top1, top5: single-crop accuracy on the validation images of ILSVRC 2012 in percent, as `origin` reports it.
+      licence: of the weights, not of the code published with them.
+      notes: other facts.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""The published weights by id. Nothing is fetched here."""
+"""The cards of published weights, by id. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def weight_card(id: str) -> WeightCard:
 
 
 def list_cards(model: str | None = None) -> list[WeightCard]:
-    """Returns the cards of all published weights, or of those of one model, which may have none.
+    """Returns the cards of all published weights, or of one model; [] if it has none.
 
     Raises:
       ValueError: no model of the zoo has this name.

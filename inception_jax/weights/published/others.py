@@ -1,4 +1,4 @@
-"""The weights published for Keras, TF-slim and Caffe.
+"""Weights published for Keras, TF-slim and Caffe.
 
 Sizes in bytes, SHA-256 and SHA-384 are those that Open Model Zoo lists for the same addresses.
 """

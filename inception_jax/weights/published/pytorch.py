@@ -1,4 +1,4 @@
-"""The weights published for PyTorch: torchvision, timm, Cadene, pytorch-fid, facenet-pytorch."""
+"""Weights published for PyTorch: torchvision, timm, Cadene, pytorch-fid, facenet-pytorch."""
 
 from __future__ import annotations
 

@@ -1,10 +1,13 @@
-"""Tensors by name from weight files of other frameworks. Reading runs nothing that a file holds.
+"""Reads tensors by name from weight files of other frameworks. Reading executes no code in a file.
 
-Their names: PyTorch's and those of safetensors as they are ("conv1.conv.weight"), less a "module." before them all;
-Keras's by layer and variable ("conv2d_1/kernel"), in the order of the file; TensorFlow's as they are
-("InceptionV3/Conv2d_1a_3x3/weights"); Caffe's by layer and place ("conv1/7x7_s2/0" is its weight, ".../1" its bias).
+| format | name of a tensor |
+|---|---|
+| PyTorch, safetensors | as in the file ("conv1.conv.weight"); a "module." that begins all names is removed |
+| Keras | layer and variable ("conv2d_1/kernel"), in the order of the file |
+| TensorFlow | as in the file ("InceptionV3/Conv2d_1a_3x3/weights") |
+| Caffe | layer and index: "conv1/7x7_s2/0" is the weight, "conv1/7x7_s2/1" the bias |
 
-What a file may cost is bounded by `Limits`; every failure is one `UserError`, whatever a library raises or does.
+`Limits` bound time and memory. Every failure is a `UserError`, whatever a library raises or does.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from inception_jax.weights.readers.statement import Statement
 
 
 class Content(NamedTuple):
-    """The tensors of a file by name, and what it says besides."""
+    """The tensors of a file by name, and the preprocessing that it states."""
 
     tensors: dict[str, np.ndarray]
     statement: Statement
@@ -39,17 +42,17 @@ def read_tensors(source: Any, limits: Limits | None = None) -> dict[str, np.ndar
 
 
 def read_content(source: Any, limits: Limits | None = None) -> Content:
-    """Returns the tensors of a file or of a live Keras model by the names that it gives them, and what it says besides.
+    """Returns the tensors of a file or of a live Keras model by name, and the preprocessing that it states.
 
-    Floating-point tensors come as they are, those of 16 bits as float32; integers come as they are.
+    Floats of 16 bits become float32; other dtypes stay as they are.
 
     Args:
-      source: a path; a TensorFlow checkpoint also goes by its prefix; or a Keras model (anything that has `layers`).
-      limits: of what reading it may cost; None: by the size of the file.
+      source: a path, also the prefix of a TensorFlow checkpoint; or a Keras model (anything that has `layers`).
+      limits: of time and memory; None: by the size of the file.
 
     Raises:
-      UserError: there is no such file, it is of no known kind, it is damaged, it holds something else than tensors,
-        reading it costs too much, or needs a package that is not installed or code that the file brings along.
+      UserError: the file does not exist, is of no known format, is damaged, holds something other than tensors, exceeds
+        the limits, or needs a package that is not installed or code that it contains.
     """
     if hasattr(source, "layers"):
         from inception_jax.weights.readers import keras
@@ -67,7 +70,7 @@ def read_dump(path: str | os.PathLike[str], limits: Limits | None = None) -> dic
     """Returns the arrays of an .npz file by name.
 
     Raises:
-      UserError: it is no such file, or damaged, or reading it costs too much.
+      UserError: the file is not an .npz file of plain arrays, is damaged, or exceeds the limits.
     """
     path = user_path(path)
     check_regular(path)
@@ -76,7 +79,7 @@ def read_dump(path: str | os.PathLike[str], limits: Limits | None = None) -> dic
 
 
 def _read(kind: formats.Format, path: Path, limits: Limits) -> Content:
-    if kind is formats.SAFETENSORS:  # its library is safe, and most files are of it
+    if kind is formats.SAFETENSORS:  # its library is memory-safe, so no separate process is needed
         from inception_jax.weights.readers import safe
 
         items: Iterator[Any] = numbers(safe.read(path, Budget(limits)))
@@ -86,12 +89,12 @@ def _read(kind: formats.Format, path: Path, limits: Limits) -> Content:
 
 
 def _collect(shown: str, words: str, kind: str, items: Iterator[Any]) -> Content:
-    """Returns all that a reader gives; whatever it raises is one `UserError`.
+    """Returns the content that a reader yields; turns whatever it raises into a `UserError`.
 
     Args:
-      shown: what is read.
-      words: what an error says of it, with {kind} for its format.
-      kind: the format, which the first item may correct.
+      shown: the source, for messages.
+      words: the words between the source and the reason in a message, with {kind} for its format.
+      kind: the format; the first item may be another one.
       items: of a reader.
     """
     tensors: dict[str, np.ndarray] = {}

@@ -1,4 +1,4 @@
-"""Archives: what a zip holds, and the checkpoint in a .tar.gz, unpacked no further than the budget goes."""
+"""Archives: the format of a zip archive, and the checkpoint in a .tar.gz, unpacked within the budget."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ BLOCK = 1 << 20
 
 
 def inner_format(path: Path, budget: Budget) -> Format:
-    """Returns the format of a zip archive by its members; by its suffix where their list is lost.
+    """Returns the format of a zip archive, by its members; by its suffix if the list of members is damaged.
 
     Raises:
-      UserError: it is of none.
+      UserError: the archive is of no known format.
     """
     try:
         with open_zip(path, budget) as archive:
@@ -49,11 +49,11 @@ def inner_format(path: Path, budget: Budget) -> Format:
 
 
 def open_zip(source: Path | IO[bytes], budget: Budget) -> zipfile.ZipFile:
-    """Opens a zip archive of no more members than the budget allows.
+    """Opens a zip archive that has no more members than the budget allows.
 
     Raises:
-      Refused: it has more.
-      zipfile.BadZipFile: it is none.
+      Refused: it has more members.
+      zipfile.BadZipFile: it is not a zip archive.
     """
     archive = zipfile.ZipFile(source)
     try:
@@ -65,14 +65,14 @@ def open_zip(source: Path | IO[bytes], budget: Budget) -> zipfile.ZipFile:
 
 
 def member(archive: zipfile.ZipFile, name: str, budget: Budget, is_text: bool = False) -> bytes:
-    """Returns the bytes of a member, which are counted before they are unpacked.
+    """Returns the bytes of a member. Their number is checked before they are unpacked.
 
     Raises:
-      Refused: there is no such member, or it claims too many.
+      Refused: there is no such member, or its stated size exceeds the budget.
     """
     if name not in archive.namelist():
         raise Refused(f"it has no {name}")
-    size = archive.getinfo(name).file_size  # zipfile unpacks no more than a member claims
+    size = archive.getinfo(name).file_size  # zipfile unpacks no more than the size that a member states
     if is_text:
         budget.text(size, f"its {name}")
     budget.take(size, f"its {name} claims too much")
@@ -80,26 +80,26 @@ def member(archive: zipfile.ZipFile, name: str, budget: Budget, is_text: bool = 
 
 
 class _Bounded(io.RawIOBase):
-    """A stream that is unpacked block by block, and refuses what no archive of a checkpoint needs.
+    """A stream that is decompressed block by block, and refuses to exceed the budget.
 
-    `tarfile` reads a header, such as a long name, with one call of `read`, skips members by `seek`, and reads the last
-    byte of each again.
+    It supports only what `tarfile` needs: reading forward, skipping members by `seek`, and reading the last byte of
+    each again.
     """
 
     def __init__(self, file: IO[bytes], budget: Budget):
         self._file, self._budget = file, budget
-        self._place = self._end = 0  # of the reader, and of what was unpacked
+        self._position = self._end = 0  # of the reader, and of the decompressed bytes
         self._last = b""  # the byte before the end
 
     def tell(self) -> int:
-        return self._place
+        return self._position
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= BLOCK:
             raise Refused(f"a header in it claims {size:,} bytes")
-        again = self._last if size and self._place < self._end else b""
+        again = self._last if size and self._position < self._end else b""
         found = again + self._more(size - len(again))
-        self._place += len(found)
+        self._position += len(found)
         return found
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -107,8 +107,8 @@ class _Bounded(io.RawIOBase):
             raise Refused("it cannot be read in one go")
         while self._end < offset and self._more(min(BLOCK, offset - self._end)):
             pass
-        self._place = min(offset, self._end)
-        return self._place
+        self._position = min(offset, self._end)
+        return self._position
 
     def _more(self, size: int) -> bytes:
         if self._end + size > self._budget.limits.bytes:
@@ -121,10 +121,10 @@ class _Bounded(io.RawIOBase):
 
 
 def unpack_checkpoint(source: Path, folder: Path, limits: Limits | None = None) -> Path:
-    """Unpacks the one TensorFlow checkpoint in a .tar.gz archive, as TF-slim publishes them; returns its path.
+    """Unpacks the TensorFlow checkpoint in a .tar.gz archive, as TF-slim publishes them; returns its path.
 
     Raises:
-      UserError: it is no such archive, damaged, holds none or several checkpoints, or more than the limits allow.
+      UserError: the file is no such archive, is damaged, does not hold exactly one checkpoint, or exceeds the limits.
     """
     with open_regular(source) as file:
         limits = limits or Limits.of(file.seek(0, io.SEEK_END))
@@ -148,7 +148,7 @@ def unpack_checkpoint(source: Path, folder: Path, limits: Limits | None = None) 
 
 
 def _members(archive: tarfile.TarFile, budget: Budget) -> Iterator[tarfile.TarInfo]:
-    """Yields the files of checkpoints one by one, so that what they claim is counted before the next header."""
+    """Yields the files of checkpoints one by one; the stated size of each counts before the next header is read."""
     while (found := archive.next()) is not None:
         archive.members.clear()  # type: ignore[attr-defined]  # it keeps all headers, of which there may be millions
         budget.entry()
@@ -160,7 +160,7 @@ def _members(archive: tarfile.TarFile, budget: Budget) -> Iterator[tarfile.TarIn
 
 
 def _write(archive: tarfile.TarFile, each: tarfile.TarInfo, folder: Path) -> None:
-    """Writes a member under the last part of its name: no folder, link or mode of the archive is taken over."""
+    """Writes a member into `folder` under its base name; folders, links and modes in the archive are ignored."""
     target = folder / PurePosixPath(each.name).name
     if target.exists():
         raise Refused(f"it holds {target.name!r} twice")

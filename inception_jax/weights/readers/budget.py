@@ -1,4 +1,4 @@
-"""What reading a file may cost. All readers ask it before they read: a few bytes can claim any size."""
+"""Limits of time and memory for reading a file. Readers check them before they read: a header can state any size."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import NamedTuple
 from inception_jax.weights.readers.refusal import Refused
 
 LARGEST = 2 << 30  # bytes of tensors; the largest network here has 0.25 GB, with the state of an optimizer 1 GB
-EXPANSION = 32  # how often a file may be packed into its own size: weights are noise, and hardly shrink
+EXPANSION = 32  # bytes of tensors for each byte of a file: weights hardly compress, so real files need about 1
 MAX_NAME = 1000  # characters
 
 
 class Limits(NamedTuple):
-    """What reading one file may cost.
+    """The limits for reading one file.
 
     Attributes:
-      bytes: of all its tensors as they are handed over, and of all that it unpacks.
+      bytes: of all tensors as they are returned, and of all decompressed data.
       entries: tensors, groups and members of archives.
-      depth: of groups in groups.
+      depth: of nested groups.
       dimensions: of a tensor.
-      text: bytes of a text that is parsed: a config, a header, a pickle's outline.
-      seconds: of all of it, but for the start of the library that reads it.
-      memory: bytes that the process which reads may take, beyond what its libraries take.
+      text: bytes of a text that is parsed: a config, a header, a pickle.
+      seconds: for reading, without the time to import the library that reads.
+      memory: bytes that the reading process may allocate, beyond those of its libraries.
     """
 
     bytes: int = LARGEST
@@ -37,7 +37,7 @@ class Limits(NamedTuple):
 
     @classmethod
     def of(cls, size: int) -> Limits:
-        """Returns the limits for a file of `size` bytes: more time and memory for a large one."""
+        """Returns the limits for a file of `size` bytes; time and memory grow with the size."""
         return cls(
             bytes=min(LARGEST, (64 << 20) + EXPANSION * size),
             seconds=30 + size // (4 << 20),
@@ -46,7 +46,7 @@ class Limits(NamedTuple):
 
 
 class Budget:
-    """Counts what one file costs; each question raises `Refused` where a limit is passed."""
+    """Counts the cost of reading one file; every method raises `Refused` if a limit is exceeded."""
 
     def __init__(self, limits: Limits):
         self.limits = limits
@@ -73,9 +73,9 @@ class Budget:
 
         Args:
           name: of the tensor.
-          shape: that it claims.
+          shape: as the file states it.
           itemsize: bytes of a number, in the file.
-          stored: bytes that the file holds for it; None: it does not say.
+          stored: bytes that the file stores for it; None: unknown.
         """
         self.entry()
         if len(name) > MAX_NAME:
@@ -88,11 +88,11 @@ class Budget:
         self.take(math.prod(shape) * max(itemsize, 4), f"{name!r} of shape {tuple(shape)} makes too much")
 
     def text(self, size: int, what: str) -> None:
-        """Asks for a text that is about to be parsed."""
+        """Checks the size of a text that is about to be parsed."""
         if size > self.limits.text:
             raise Refused(f"{what} has {size:,} bytes; at most {self.limits.text:,} are read")
 
     def depth(self, depth: int) -> None:
-        """Asks for groups in groups."""
+        """Checks the nesting of groups."""
         if depth > self.limits.depth:
             raise Refused(f"it nests over {self.limits.depth} groups")

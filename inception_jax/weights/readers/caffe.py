@@ -1,4 +1,4 @@
-"""Caffe's .caffemodel: a protocol buffer `NetParameter`, whose fields that hold weights are declared here."""
+"""Caffe's .caffemodel: a protocol buffer `NetParameter`. Only the fields that hold weights are declared here."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ FIELDS = {  # by message: name, number, type; a list is packed if it is of numbe
     "NetParameter": (("layers", 2, "V1LayerParameter", list), ("layer", 100, "LayerParameter", list)),
 }
 AXES = ("num", "channels", "height", "width")
-"""Of blobs from before `shape`: a bias is (1, 1, 1, O), an inner product's weight (1, 1, O, I)."""
+"""The shape of blobs in files without the field `shape`: (1, 1, 1, O) for a bias, (1, 1, O, I) for a linear layer."""
 
 
 def read(path: Path, budget: Budget) -> Items:
-    """Yields blob i of every layer that has blobs as "layer/i", in its own shape.
+    """Yields blob i of every layer as "layer/i", in the shape that the file states.
 
     Raises:
-      Refused: a blob has not as many values as its shape says, or the budget does not allow it.
+      Refused: the shape of a blob does not match its number of values, or the file exceeds the budget.
     """
     net = message_classes()["NetParameter"].FromString(read_bytes(path, budget.limits.bytes))
     for layer in itertools.chain(net.layers, net.layer):
@@ -59,7 +59,7 @@ def _array(name: str, blob: Any, budget: Budget) -> np.ndarray:
 
 @functools.cache
 def message_classes() -> dict[str, Any]:
-    """Returns the classes of the messages by name, in a pool of their own: others may declare a `caffe` too."""
+    """Returns the message classes by name, in a separate pool: other code may declare the package `caffe` as well."""
     file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", syntax="proto2")
     for message, fields in FIELDS.items():
         declared = file.message_type.add(name=message)

@@ -1,10 +1,10 @@
-"""The process that reads one file of others: `python -m ... FORMAT PATH LIMITS`. Its answer goes to standard output.
+"""The process that reads one third-party file: `python -m ... FORMAT PATH LIMITS`. It answers on standard output.
 
-A library in C may loop for ever on a damaged file, crash, or take all memory. Here that ends this process alone: an
-alarm ends it at the deadline, whatever it is doing, and the system refuses memory beyond the limit.
+A C library may loop for ever on a damaged file, crash, or take all memory. Here that ends only this process: an alarm
+kills it at the deadline, and the operating system refuses memory beyond the limit.
 
-The answer is a line of JSON for each tensor ({"name", "dtype", "shape"}) with the bytes of its values behind it, and a
-last one: {"end": the statement}, or {kind of failure: words}.
+The answer is a line of JSON for each tensor ({"name", "dtype", "shape"}), followed by the bytes of its values, and a
+last line: {"end": the statement}, or {kind of failure: message}.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Bounded = Callable[[Limits], contextlib.AbstractContextManager[Any]]
 def main() -> None:
     """Reads the file that the arguments name."""
     kind, path, limits = formats.named(sys.argv[1]), Path(sys.argv[2]), Limits(*json.loads(sys.argv[3]))
-    # Libraries print to standard output: what they say goes nowhere.
+    # Libraries print to standard output; this goes to standard error instead, which nobody reads.
     with os.fdopen(os.dup(1), "wb") as answer:
         os.dup2(2, 1)
         _answer(read(kind, path, limits, bounded_cost), answer)
@@ -47,13 +47,13 @@ def main() -> None:
 
 
 def read(kind: formats.Format, path: Path, limits: Limits, bounded: Bounded = contextlib.nullcontext) -> Iterator[Any]:
-    """Yields the name of the format that the file turns out to be of, its tensors, and its statement, if it makes one.
+    """Yields the name of the actual format of the file, its tensors, and its statement, if it makes one.
 
     Args:
-      kind: its format as far as its first bytes tell.
+      kind: the format by the first bytes.
       path: of the file.
-      limits: of what it may cost.
-      bounded: a context that ends this process, or fails, where the limits of time and memory are passed.
+      limits: of time and memory.
+      bounded: a context that ends this process, or raises, when a limit of time or memory is exceeded.
     """
     budget = Budget(limits)
     if kind is formats.ZIP:
@@ -62,7 +62,7 @@ def read(kind: formats.Format, path: Path, limits: Limits, bounded: Bounded = co
     yield kind.name
     module = importlib.import_module(f"inception_jax.weights.readers.{kind.module}")
     if hasattr(module, "prepare"):
-        module.prepare()  # a large library takes time and memory, which is no fault of the file
+        module.prepare()  # importing a large library must not count against the limits of the file
     with bounded(limits):
         yield from numbers(module.read(path, budget))
 
@@ -97,11 +97,11 @@ def _say(answer: IO[bytes], line: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def bounded_cost(limits: Limits) -> Iterator[None]:
-    """Ends this process after `limits.seconds`, and lets it take `limits.memory` more bytes than it has now."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # which ends it also while a library is busy
+    """Kills this process after `limits.seconds`, and lets it allocate at most `limits.memory` more bytes."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the default action kills it, also inside a C library
     signal.alarm(limits.seconds)
     old = hard = None
-    with contextlib.suppress(OSError, NameError, ValueError):  # other systems do not bound it
+    with contextlib.suppress(OSError, NameError, ValueError):  # not on Linux: memory is not bounded
         with open("/proc/self/statm", "rb") as file:
             now = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         old, hard = resource.getrlimit(resource.RLIMIT_AS)

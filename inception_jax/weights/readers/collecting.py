@@ -1,4 +1,4 @@
-"""What readers give, checked: names once, numbers of 16 bits or more, those of 16 bits as float32."""
+"""Checks the items of readers: unique names, and numbers of 16 bits or more; 16-bit floats become float32."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from inception_jax.weights.readers.refusal import Refused
 
 
 def numbers(items: Items) -> Items:
-    """Yields the items with arrays in float32, float64 or integers of this machine's byte order.
+    """Yields the items with arrays as float32, float64 or integers, in native byte order.
 
     Raises:
-      Refused: a name comes twice, or an array is of no such numbers.
+      Refused: a name occurs twice, or an array has another dtype.
     """
     seen: set[str] = set()
     for item in items:

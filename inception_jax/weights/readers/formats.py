@@ -1,4 +1,4 @@
-"""Which kind of file it is, by its first and last bytes, and which module of this package reads it."""
+"""Recognises file formats by first and last bytes, and names the module that reads each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Items = Iterator[tuple[str, np.ndarray] | Statement]
 
 
 class Format(NamedTuple):
-    """A kind of file: its name, the suffixes it goes by, and the module whose `read(path, budget)` gives `Items`."""
+    """A file format: its name, its suffixes, and the module whose `read(path, budget)` returns `Items`."""
 
     name: str
     suffixes: tuple[str, ...]
@@ -33,12 +33,12 @@ CAFFE = Format("Caffe", (".caffemodel",), "caffe")
 FORMATS = (PYTORCH, SAFETENSORS, KERAS, TENSORFLOW, CAFFE)
 ALLOWED = "; ".join(f"{each.name} ({', '.join(each.suffixes)})" for each in FORMATS)
 ZIP = Format("zip", (), "archives")
-"""An archive whose members say whether it is of PyTorch or of Keras: the process that reads it looks."""
+"""PyTorch or Keras, depending on the members of the archive; the reading process finds out."""
 NPZ = Format("NumPy", (".npz",), "npz")
-"""No weights, but activations to compare with."""
+"""Activations to compare with, not weights."""
 
 TABLE_END = bytes.fromhex("57fb808b247547db")  # of TensorFlow's V1 checkpoints and V2 indices
-OTHERS = (  # what people have in place of a weight file: (offset, bytes, words)
+OTHERS = (  # files that are no weights: (offset, bytes there, description)
     (0, b"\x1f\x8b", "a gzip archive (unpack it first)"),
     (257, b"ustar", "a tar archive (unpack it first)"),
     (0, b"<", "a web page (the download failed)"),
@@ -52,15 +52,15 @@ def named(name: str) -> Format:
 
 
 def format_of(path: Path) -> tuple[Format, int]:
-    """Returns the format by the first and last bytes of the file, or else by its suffix; and its size in bytes.
+    """Returns the format of a file, by its first and last bytes or else by its suffix, and its size in bytes.
 
     Raises:
-      UserError: it is no regular file, cannot be read, is empty, or is of no known kind.
+      UserError: the file is not regular, cannot be read, is empty, or is of no known format.
     """
     if path.is_dir():
         raise UserError(f"{printable(path)} is a folder; give the file in it. Allowed: {ALLOWED}.")
     if re.fullmatch(r"\.data-\d{5}-of-\d{5}", path.suffix) or has_index(path):
-        return TENSORFLOW, sum(each.stat().st_size for each in parts_of(path))
+        return TENSORFLOW, sum(each.stat().st_size for each in files_of(path))
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         try:
@@ -74,29 +74,29 @@ def format_of(path: Path) -> tuple[Format, int]:
     found = _by_content(path, head, tail, size) or by_suffix(path)
     if found is None:
         raise UserError(f"{printable(path)} is of no known kind: it begins with {head[:8]!r}. Allowed: {ALLOWED}.")
-    return found, size if found is not TENSORFLOW else sum(each.stat().st_size for each in parts_of(path))
+    return found, size if found is not TENSORFLOW else sum(each.stat().st_size for each in files_of(path))
 
 
 def by_suffix(path: Path) -> Format | None:
-    """Returns the format that files of this suffix have."""
+    """Returns the format with the suffix of `path`; None: no format has it."""
     return next((each for each in FORMATS if path.suffix in each.suffixes), None)
 
 
 def has_index(path: Path) -> bool:
-    """Returns whether `path` is the prefix of a V2 checkpoint of TensorFlow, which is no file itself."""
+    """Returns whether `path` is the prefix of a TensorFlow V2 checkpoint; the prefix itself is no file."""
     return bool(path.name) and not path.exists() and path.with_name(f"{path.name}.index").is_file()
 
 
 def prefix_of(path: Path) -> Path:
-    """Returns the prefix of the files of a TensorFlow checkpoint, given it or one of them."""
+    """Returns the prefix of a TensorFlow checkpoint, given the prefix or one of its files."""
     return path.with_name(re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", path.name))
 
 
-def parts_of(path: Path) -> list[Path]:
-    """Returns the files of a TensorFlow checkpoint: one of V1, an index and its data of V2.
+def files_of(path: Path) -> list[Path]:
+    """Returns the files of a TensorFlow checkpoint: one for V1; for V2 an index and data files.
 
     Raises:
-      UserError: one is no regular file.
+      UserError: one of them is not a regular file.
     """
     prefix = prefix_of(path)
     pattern = re.compile(re.escape(prefix.name) + r"(\.index|\.data-\d{5}-of-\d{5})?")
@@ -118,7 +118,7 @@ def _by_content(path: Path, head: bytes, tail: bytes, size: int) -> Format | Non
         return SAFETENSORS
     if tail == TABLE_END:
         return TENSORFLOW
-    for offset, magic, words in OTHERS:
+    for offset, magic, description in OTHERS:
         if head[offset:].startswith(magic):
-            raise UserError(f"{printable(path)} is {words}. Allowed: {ALLOWED}.")
+            raise UserError(f"{printable(path)} is {description}. Allowed: {ALLOWED}.")
     return None

@@ -1,7 +1,6 @@
-"""HDF5 of strangers: no link is followed, nothing is visited twice, and nothing is read before its size is asked for.
+"""Untrusted HDF5 files: no link is followed, no object is visited twice, and sizes are checked before data are read.
 
-What libhdf5 itself does with damaged structures (it may loop for ever) is left to the process that reads, which has a
-deadline and bounded memory.
+libhdf5 may loop for ever on damaged structures. The reading process has a deadline and bounded memory for that case.
 """
 
 from __future__ import annotations
@@ -16,38 +15,38 @@ import numpy as np
 from inception_jax.weights.readers.budget import Budget
 from inception_jax.weights.readers.refusal import Refused
 
-PACKED = 1100  # times: no filter of HDF5 packs more densely than deflate, whose limit is 1032
-SMALL = 4096  # bytes that no ratio is asked of
+PACKED = 1100  # largest compression ratio: deflate, the densest filter of HDF5, reaches 1032
+SMALL = 4096  # bytes for which the ratio is not checked
 
 
 class Hdf5:
-    """The members of a file."""
+    """Access to the groups, tensors and attributes of a file, within a budget."""
 
     def __init__(self, file: h5py.File, budget: Budget):
         self.budget = budget
         self._seen: set[int] = set()
 
     def names(self, group: h5py.Group) -> list[str]:
-        """Returns the names of the members of a group, which is visited this once."""
+        """Returns the names of the members of a group; a second call for the same group is refused."""
         self._visit(group)
         self.budget.entry(len(group))
         return list(group)
 
     def child(self, group: h5py.Group, path: str) -> Any:
-        """Returns a member of the group; no link is followed, since it may lead to another file."""
-        parts = path.strip("/").split("/")
-        self.budget.depth(len(parts))
-        for part in parts:
-            link = group.get(part, getlink=True)
+        """Returns a member of the group. Links are refused, since they may lead to another file."""
+        names = path.strip("/").split("/")
+        self.budget.depth(len(names))
+        for name in names:
+            link = group.get(name, getlink=True)
             if link is None:
-                raise Refused(f"it lacks {_shown(group.name, part)}")
+                raise Refused(f"it lacks {_shown(group.name, name)}")
             if not isinstance(link, h5py.HardLink):
-                raise Refused(f"{_shown(group.name, part)} is a link")
-            group = group[part]
+                raise Refused(f"{_shown(group.name, name)} is a link")
+            group = group[name]
         return group
 
     def array(self, dataset: Any) -> np.ndarray:
-        """Returns the values of a tensor that lies in this file."""
+        """Returns the values of a tensor; external and virtual datasets are refused."""
         name = _shown(dataset.name)
         if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
             raise Refused(f"{name} is no tensor in this file")
@@ -61,19 +60,19 @@ class Hdf5:
         )
         array = np.asarray(dataset[()])
         if dataset.attrs.get("dtype") == "bfloat16" and array.dtype.itemsize == 2:
-            return array.view(ml_dtypes.bfloat16)  # HDF5 knows its bytes only
+            return array.view(ml_dtypes.bfloat16)  # HDF5 has no such dtype and stores the bytes
         return array
 
     def texts(self, group: h5py.Group, attribute: str) -> list[str]:
-        """Returns a list of names; a long one is kept in parts."""
-        parts = [attribute] if attribute in group.attrs else []
-        while f"{attribute}{len(parts)}" in group.attrs:
-            parts.append(f"{attribute}{len(parts)}")
+        """Returns the names in an attribute; Keras splits a long list over attributes NAME0, NAME1, ..."""
+        chunks = [attribute] if attribute in group.attrs else []
+        while f"{attribute}{len(chunks)}" in group.attrs:
+            chunks.append(f"{attribute}{len(chunks)}")
             self.budget.entry()
-        return [text for part in parts for text in self._texts(group, part)]
+        return [text for chunk in chunks for text in self._texts(group, chunk)]
 
     def text(self, group: h5py.Group, attribute: str) -> str | None:
-        """Returns a text, or None if there is none."""
+        """Returns the text in an attribute; None: there is no such attribute."""
         if attribute not in group.attrs:
             return None
         (found,) = self._texts(group, attribute)
@@ -87,13 +86,13 @@ class Hdf5:
             yield text.decode() if isinstance(text, bytes) else str(text)
 
     def _visit(self, item: Any) -> None:
-        place = h5py.h5o.get_info(item.id).addr
-        if place in self._seen:
-            raise Refused(f"{_shown(item.name)} stands in it under several names")
-        self._seen.add(place)
+        address = h5py.h5o.get_info(item.id).addr
+        if address in self._seen:
+            raise Refused(f"{_shown(item.name)} occurs in it under several names")
+        self._seen.add(address)
 
 
-def _shown(*parts: Any) -> str:
-    """Returns a path in the file as it may be printed: as it is, or in quotes where it holds something odd."""
-    path = "/".join(str(part) for part in parts).replace("//", "/")
+def _shown(*names: Any) -> str:
+    """Returns a path in the file for a message, quoted and escaped if it is not printable."""
+    path = "/".join(str(each) for each in names).replace("//", "/")
     return path if path.isprintable() else repr(path)

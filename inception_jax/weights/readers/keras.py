@@ -1,6 +1,6 @@
 """Keras models: live ones, HDF5 files of Keras 1 and 2 (which Keras 3 still writes), .weights.h5 and .keras of Keras 3.
 
-None needs Keras. The tensors of a layer are named by it and by the variable: "conv2d_1/kernel".
+Reading does not need Keras. The name of a tensor is that of its layer and of its variable: "conv2d_1/kernel".
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from inception_jax.weights.readers.keras_layers import layers_of, of_names, stat
 from inception_jax.weights.readers.refusal import Refused
 
 Pairs = Iterator[tuple[str, np.ndarray]]
-Place = tuple[str, int]  # class of a layer in lower case, number among those of its class in `model.layers`
+LayerKey = tuple[str, int]  # class of a layer in lower case, and its index among the layers of that class
 CONFIG, WEIGHTS = archives.KERAS_CONFIG, "model.weights.h5"  # members of a .keras archive
 LAYERS = ("layers", "_layer_checkpoint_dependencies")  # groups of Keras 3, and of .keras in 2.12 and 2.13
-VARIABLES = {  # Keras 3 numbers the variables of a layer, those that it has
+VARIABLES = {  # in the order in which Keras 3 numbers the variables that a layer has
     "conv2d": ("kernel", "bias"),
     "dense": ("kernel", "bias"),
     "separableconv2d": ("depthwise_kernel", "pointwise_kernel", "bias"),
@@ -36,15 +36,15 @@ VARIABLES = {  # Keras 3 numbers the variables of a layer, those that it has
     "normalization": ("mean", "variance", "count"),
 }
 KERAS_1 = {"W": "kernel", "b": "bias", "running_mean": "moving_mean", "running_std": "moving_variance"}
-"""Variables by their names in Keras 1, whose running_std is a variance."""
+"""Variables by their names in Keras 1; its running_std holds a variance."""
 
 
 def read(path: Path, budget: Budget) -> Items:
-    """Yields the tensors of a file, and what its layers say of its input.
+    """Yields the tensors of a file, and the preprocessing that its layers state.
 
     Raises:
-      Refused: it is not of Keras, it lacks the names of its layers, it refers to other files, the budget does not
-        allow it, or one of its layers is none of these networks.
+      Refused: the file is not of Keras, lacks the names of its layers, refers to other files, exceeds the budget, or
+        has a layer that these networks do not have.
     """
     with open_regular(path) as file:
         is_archive = file.read(2) == b"PK"
@@ -84,7 +84,7 @@ def _parsed(text: str | bytes) -> Mapping[str, Any]:
 
 
 def read_model(model: Any, budget: Budget) -> Items:
-    """Yields the tensors of a model in memory, of any Keras, and what its layers say of its input."""
+    """Yields the tensors of a model in memory, of any version of Keras, and the preprocessing that its layers state."""
     text = model.to_json() if hasattr(model, "to_json") else None
     yield from state(_read_live(model), layers_of(_parsed(text), budget) if text is not None else ())
 
@@ -105,8 +105,8 @@ def _read_named(group: h5py.Group, hdf5: Hdf5) -> Pairs:
     for layer in hdf5.texts(group, "layer_names"):
         tensors = hdf5.child(group, layer)
         names = hdf5.texts(tensors, "weight_names")
-        # The group names its layer best: a second model in a session has "conv2d_1_1/kernel:0" in the group "conv2d_1".
-        # A model as a layer is the exception: its tensors name their own layers.
+        # The name of the group is reliable: a second model in a session has "conv2d_1_1/kernel:0" in group "conv2d_1".
+        # The exception is a model as a layer: its tensors name their own layers.
         parents = {name.rpartition("/")[0] for name in names}
         for name in names:
             owner = layer if len(parents) == 1 else name.split("/")[-2]
@@ -132,14 +132,14 @@ def _last(name: str) -> str:
 def _read_numbered(group: h5py.Group, config: Mapping[str, Any], hdf5: Hdf5, depth: int = 0) -> Pairs:
     """Yields the tensors of a model: layers/conv2d_5/vars/0 is the first of the sixth Conv2D in `model.layers`.
 
-    That is not the order of creation, by which Keras names layers; recent files hold the names, archives the config.
+    Keras names layers by order of creation, which is another order. Recent files hold the names, archives the config.
     """
     hdf5.budget.depth(depth)
     known = _configs(config)
     for container in [name for name in LAYERS if name in group]:
         layers = hdf5.child(group, container)
-        for member in sorted(hdf5.names(layers), key=_place):
-            layer, found = hdf5.child(layers, member), known.get(_place(member), {})
+        for member in sorted(hdf5.names(layers), key=_layer_key):
+            layer, found = hdf5.child(layers, member), known.get(_layer_key(member), {})
             if not isinstance(layer, h5py.Group):
                 raise Refused(f"{layer.name!r} is no layer")
             yield from _read_numbered(layer, found, hdf5, depth + 1)
@@ -147,8 +147,8 @@ def _read_numbered(group: h5py.Group, config: Mapping[str, Any], hdf5: Hdf5, dep
                 yield from _read_variables(member, hdf5.child(layer, "vars"), found.get("config", {}), hdf5)
 
 
-def _configs(config: Mapping[str, Any]) -> dict[Place, dict[str, Any]]:
-    """Returns the configs of the layers of a model by their places."""
+def _configs(config: Mapping[str, Any]) -> dict[LayerKey, dict[str, Any]]:
+    """Returns the configs of the layers of a model."""
     counts: collections.Counter[str] = collections.Counter()
     found = {}
     for layer in config.get("config", {}).get("layers", ()):
@@ -158,7 +158,7 @@ def _configs(config: Mapping[str, Any]) -> dict[Place, dict[str, Any]]:
     return found
 
 
-def _place(member: str) -> Place:
+def _layer_key(member: str) -> LayerKey:
     stem, _, number = member.rpartition("_")
     if not (stem and number.isdecimal()):
         stem, number = member, "0"
@@ -178,7 +178,7 @@ def _read_variables(member: str, variables: h5py.Group, config: Mapping[str, Any
     if len(names) > 1:
         raise Refused(f"it names {member!r} twice, {' and '.join(sorted(map(repr, names)))}")
     layer = names.pop()
-    called = _variables(_place(member)[0], len(numbers), config)
+    called = _variables(_layer_key(member)[0], len(numbers), config)
     if len(called) != len(numbers):
         raise Refused(f"{layer!r} has {len(numbers)} variables, not {', '.join(called)}")
     for number, variable in zip(numbers, called, strict=True):
@@ -186,12 +186,12 @@ def _read_variables(member: str, variables: h5py.Group, config: Mapping[str, Any
 
 
 def _variables(kind: str, count: int, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the names of a layer's variables in their order."""
+    """Returns the names of the variables of a layer, in the order of their numbers."""
     if kind not in VARIABLES:
         return tuple(f"vars/{i}" for i in range(count))
     if kind != "batchnormalization":
         return VARIABLES[kind][:count]
-    # Where no config says it, three variables are those of a norm without gains: none is published without offsets.
+    # Without a config, three variables mean a norm without scale (gamma): no published one lacks the bias (beta).
     scale = config.get("scale", True) if config else count == 4
     center = config.get("center", True) if config else count >= 3
     return tuple(name for name in VARIABLES[kind] if {"gamma": scale, "beta": center}.get(name, True))

@@ -1,7 +1,7 @@
-"""What the layers of a Keras model do besides what our networks do: honoured, passed over with a note, or refused.
+"""Layers of a Keras model that our networks do not have: converted, ignored with a note, or refused.
 
-In front of the first convolution, layers that scale pixels are taken over (`Statement`); what else would change the
-input is an obstacle. Behind it every layer must be of a kind that these networks are made of.
+Before the first convolution, layers that scale pixels become a `Statement` of the preprocessing; any other layer that
+changes the input is an obstacle to the conversion. After it, only the layers of these networks are allowed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from inception_jax.weights.readers.statement import Statement
 
 
 class Layer(NamedTuple):
-    """Its class, its name, its config, and the record of how it is called."""
+    """A layer of a model's config: its class, name and config, and the nodes that record its calls."""
 
     kind: str
     name: str
@@ -35,16 +35,18 @@ class Layer(NamedTuple):
 MODELS = ("Functional", "Model", "Sequential")
 CONVOLUTIONS = ("Conv2D", "SeparableConv2D", "Convolution2D", "SeparableConvolution2D", "DepthwiseConv2D")
 IDLE = ("InputLayer", "Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "ActivityRegularization")
-"""They change nothing in inference."""
-PARTS = (
+"""Layers without effect in inference."""
+# fmt: off
+KNOWN = (
     *CONVOLUTIONS,
-    *("BatchNormalization", "Activation", "ReLU", "Softmax", "Dense", "Flatten", "ZeroPadding2D"),
-    *("MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D", "Concatenate", "Add", "Merge", "CustomScaleLayer"),
+    "BatchNormalization", "Activation", "ReLU", "Softmax", "Dense", "Flatten", "ZeroPadding2D",
+    "MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D", "Concatenate", "Add", "Merge", "CustomScaleLayer",
 )
-"""What the networks here are made of. A wrong number or shape of them does not fit ours, and is refused there."""
+# fmt: on
+"""The layers of these networks. The conversion checks their number and shapes."""
 SCALES_A_RESIDUAL = re.compile(r"(block35|block17|block8)_\d+|mixed_\w+")
 """The names of the lambdas in Keras 2's Inception-ResNet-v2."""
-AFFINE = {  # by operation: (scale, offset) of x OP number
+AFFINE = {  # by operation: (scale, offset) of `x OP number`
     "TrueDivide": lambda n: (1 / n, 0.0),
     "Divide": lambda n: (1 / n, 0.0),
     "Multiply": lambda n: (n, 0.0),
@@ -62,11 +64,11 @@ OLD_AFFINE = {  # their names in Keras 2
 CHANGES_INPUT = re.compile(
     r"(rescaling|normalization|resizing|center_crop|lambda|tf\.\w.*|true_divide|subtract|get_item)(_\d+)?"
 )
-"""How Keras calls layers whose numbers a file of weights alone does not hold."""
+"""Names that Keras gives to layers whose numbers are not in a file of weights alone."""
 
 
 def layers_of(model: Mapping[str, Any], budget: Budget, depth: int = 0) -> tuple[Layer, ...]:
-    """Returns the layers of the config of a model, with those of models in it in their places."""
+    """Returns the layers in the config of a model; a model as a layer is replaced by its layers."""
     return tuple(_walk(model, budget, depth))
 
 
@@ -85,20 +87,20 @@ def _walk(model: Mapping[str, Any], budget: Budget, depth: int) -> Iterator[Laye
 
 
 def of_names(names: Iterable[str]) -> tuple[Layer, ...]:
-    """Returns the layers that weights without a config name and that would change the input; their numbers are lost."""
+    """Returns the layers that change the input, for weights without a config: only their names are known."""
     return tuple(Layer("?", name, {}) for name in names if CHANGES_INPUT.fullmatch(name))
 
 
 def state(pairs: Iterable[tuple[str, np.ndarray]], layers: tuple[Layer, ...]) -> Items:
-    """Yields the tensors but those of layers in front of the network, and then what these say of its input.
+    """Yields the tensors without those of preprocessing layers, and then the preprocessing that these state.
 
     Raises:
-      Refused: a layer behind the first convolution is none of these networks.
+      Refused: a layer after the first convolution is none of `KNOWN`.
     """
     kinds = [layer.kind for layer in layers]
     first = next((i for i, kind in enumerate(kinds) if kind in CONVOLUTIONS), len(layers))
     for layer in layers[first:]:
-        _check_part(layer)
+        _check_known(layer)
     normalising = {layer.name for layer in layers[:first] if layer.kind in ("Normalization", "?")}
     constants: dict[str, np.ndarray] = {}
     for name, array in pairs:
@@ -110,11 +112,11 @@ def state(pairs: Iterable[tuple[str, np.ndarray]], layers: tuple[Layer, ...]) ->
     yield _statement(layers[:first], constants)
 
 
-def _check_part(layer: Layer) -> None:
+def _check_known(layer: Layer) -> None:
     if layer.kind == "Lambda" and SCALES_A_RESIDUAL.fullmatch(layer.name):
         return
-    if layer.is_operation or layer.kind not in (*PARTS, *IDLE):
-        raise Refused(f"{layer} changes what the network computes, and none of these networks has it")
+    if layer.is_operation or layer.kind not in (*KNOWN, *IDLE):
+        raise Refused(f"{layer} changes what the network computes, and these networks do not have it")
     activation = layer.config.get("activation", "linear")
     if activation not in ("linear", "relu", "softmax", None):
         raise Refused(f"{layer} has the activation {activation!r}; these networks have relu, and softmax at the end")
@@ -123,14 +125,14 @@ def _check_part(layer: Layer) -> None:
 
 
 def _statement(layers: tuple[Layer, ...], constants: Mapping[str, np.ndarray]) -> Statement:
-    """Returns what the layers in front of the first convolution do, in their order."""
+    """Returns the combined effect of the layers before the first convolution."""
     scale, offset = np.ones(3), np.zeros(3)
-    honoured, notes, obstacles = [], [], []
+    converted, notes, obstacles = [], [], []
     for layer in layers:
         if layer.kind in IDLE:
             continue
         if layer.kind.startswith("Random"):
-            notes.append(f"{layer} is passed over: it augments images in training")
+            notes.append(f"{layer} is ignored: it augments images in training")
             continue
         try:
             a, b = _affine(layer, constants)
@@ -138,20 +140,20 @@ def _statement(layers: tuple[Layer, ...], constants: Mapping[str, np.ndarray]) -
         except (TypeError, ValueError, ZeroDivisionError) as error:
             obstacles.append(f"{layer} {error}" if type(error) is ValueError else f"{layer} has no plain numbers")
             continue
-        honoured.append(layer.name)
-    if not obstacles and honoured and not (np.isfinite([scale, offset]).all() and (scale > 0).all()):
-        obstacles.append(f"its layers {', '.join(map(repr, honoured))} scale pixels by {scale.tolist()}")
+        converted.append(layer.name)
+    if not obstacles and converted and not (np.isfinite([scale, offset]).all() and (scale > 0).all()):
+        obstacles.append(f"its layers {', '.join(map(repr, converted))} scale pixels by {scale.tolist()}")
     return Statement(
         scale=tuple(scale.tolist()),
         offset=tuple(offset.tolist()),
-        layers=tuple(honoured),
+        layers=tuple(converted),
         obstacle="; ".join(obstacles[:2]),
         notes=tuple(notes),
     )
 
 
 def _affine(layer: Layer, constants: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (scale, offset) by channel of a layer that is scale * x + offset; raises ValueError if it is another."""
+    """Returns (scale, offset) by channel of a layer that computes scale * x + offset; raises ValueError otherwise."""
     if layer.kind == "Rescaling":
         return _channels(layer.config.get("scale")), _channels(layer.config.get("offset", 0.0))
     if layer.kind == "Normalization":
@@ -160,13 +162,13 @@ def _affine(layer: Layer, constants: Mapping[str, np.ndarray]) -> tuple[np.ndarr
     if operation in AFFINE and (layer.is_operation or layer.kind == "TFOpLambda"):
         a, b = AFFINE[operation](_number(layer.nodes))
         return _channels(a), _channels(b)
-    lost = "stands in front of the network, and its numbers are not in this file"
-    raise ValueError(lost if layer.kind == "?" else "changes the input in a way that is not taken over")
+    lost = "comes before the network, and its numbers are not in this file"
+    raise ValueError(lost if layer.kind == "?" else "changes the input in a way that cannot be converted")
 
 
 def _normalization(layer: Layer, constants: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     if layer.config.get("invert") or layer.config.get("axis") not in (-1, 3, [-1], [3], None, []):
-        raise ValueError("normalises in a way that is not taken over")
+        raise ValueError("normalises in a way that cannot be converted")
     mean, variance = layer.config.get("mean"), layer.config.get("variance")
     if mean is None or variance is None:
         mean, variance = (constants.get(f"{layer.name}/{which}") for which in ("mean", "variance"))
@@ -175,23 +177,23 @@ def _normalization(layer: Layer, constants: Mapping[str, np.ndarray]) -> tuple[n
 
 
 def _channels(values: Any) -> np.ndarray:
-    """Returns one number, or three in any shape, by channel."""
+    """Returns the value for each channel, of one number or three numbers in any shape."""
     array = np.asarray(() if values is None else values, np.float64).ravel()
     if array.size not in (1, 3):
-        raise ValueError(f"has {array.size} numbers; one, or one by channel, is taken over")
+        raise ValueError(f"has {array.size} numbers; it must have one, or one for each channel")
     return np.broadcast_to(array, (3,))
 
 
 def _number(nodes: Any) -> float:
-    """Returns the number by which an operation is called, besides the one tensor that comes first."""
+    """Returns the number that an operation is called with, after the tensor, its first argument."""
     (node,) = nodes
     if isinstance(node, Mapping):  # Keras 3
         tensor, number = node["args"]
         if not isinstance(tensor, Mapping) or node.get("kwargs"):
-            raise ValueError("is called in a way that is not taken over")
+            raise ValueError("is called in a way that cannot be converted")
     else:  # Keras 2: [[name, node, tensor, {"y": number, "name": None}]]
         found = node[0] if isinstance(node[0], list) else node
         number = found[3]["y"]
     if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        raise ValueError("is called with something else than a number")
+        raise ValueError("is called with something other than a number")
     return float(number)

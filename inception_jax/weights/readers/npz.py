@@ -1,4 +1,4 @@
-"""NumPy's .npz of plain arrays: activations of an original, to compare with."""
+"""NumPy's .npz of plain arrays: activations of an original for comparison."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read(path: Path, budget: Budget) -> Items:
     """Yields the arrays by name.
 
     Raises:
-      Refused: one is of Python objects, or claims more than its member holds.
+      Refused: an array holds Python objects, or its stated size exceeds its member or the budget.
     """
     with open_regular(path) as opened, archives.open_zip(opened, budget) as archive:
         for info in archive.infolist():

@@ -1,4 +1,4 @@
-"""Reads a file of others in a process of its own (`child`), which may crash, hang or run out of memory alone."""
+"""Reads a third-party file in a separate process (`child`), which may crash, hang or run out of memory."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ RAISES = {"missing": MissingPackage, "refused": Refused, "user": UserError, "fai
 
 
 def read_apart(kind: Format, path: Path, limits: Limits) -> Iterator[str | tuple[str, np.ndarray] | Statement]:
-    """Yields the name of the format that the file turned out to be of, its tensors, and its statement.
+    """Yields the name of the actual format of the file, its tensors, and its statement.
 
     Raises:
-      MissingPackage, Refused, UserError, RuntimeError: what reading it raised there, or how that process ended.
+      MissingPackage, Refused, UserError, RuntimeError: the exception in that process, or the way it ended.
     """
     command = [sys.executable, "-P", "-W", "ignore", "-m", CHILD, kind.name, str(path), json.dumps(limits)]
     with _running(command) as process:
@@ -54,11 +54,11 @@ def read_apart(kind: Format, path: Path, limits: Limits) -> Iterator[str | tuple
 
 @contextlib.contextmanager
 def _running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a command, and ends it in any case."""
-    # It finds modules where this process does, but for the current folder, which may hold anything.
+    """Runs a command for the duration of the block, then kills it."""
+    # It searches modules where this process does, except in the current folder, which is not trusted.
     root = str(Path(__file__).parents[3])
-    places = os.pathsep.join([root, *(place for place in sys.path if place)])
-    quiet = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": places}
+    folders = os.pathsep.join([root, *(folder for folder in sys.path if folder)])
+    quiet = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": folders}
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -75,17 +75,17 @@ def _running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 def _array(file: IO[bytes], shape: list[int], dtype: np.dtype) -> np.ndarray:
     values = np.empty(math.prod(shape), dtype)
-    place = values.view(np.uint8).data
-    while place:
-        count = file.readinto(place)  # type: ignore[attr-defined]  # of a pipe
+    missing = values.view(np.uint8).data
+    while missing:
+        count = file.readinto(missing)  # type: ignore[attr-defined]  # of a pipe
         if not count:
             raise Refused("it cannot be read: its reader ended in the middle of a tensor")
-        place = place[count:]
+        missing = missing[count:]
     return values.reshape(shape)
 
 
 def _statement(fields: dict[str, Any]) -> Statement:
-    """Returns the statement of these fields; JSON has lists where it has tuples."""
+    """Returns the `Statement` with these fields of JSON, whose lists become tuples."""
     given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
     return Statement(**given)
 

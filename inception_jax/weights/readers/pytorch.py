@@ -1,4 +1,4 @@
-"""PyTorch checkpoints: a state dict, or one inside a dictionary of a training run."""
+"""PyTorch checkpoints: a state dict, or a dictionary of a training script that holds one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from inception_jax.weights.readers.budget import Budget
 from inception_jax.weights.readers.formats import Items
 from inception_jax.weights.readers.refusal import MissingPackage, Refused
 
-PLACES = ("state_dict", "model", "state_dict_ema", "model_ema")
-"""Where training scripts keep state dicts; a file with two of them does not say which one is meant."""
+KEYS = ("state_dict", "model", "state_dict_ema", "model_ema")
+"""Keys of the state dict in checkpoints of training scripts; a file with two of them is ambiguous."""
 Value = TypeVar("Value")
 
 
@@ -38,8 +38,8 @@ def read(path: Path, budget: Budget) -> Items:
 
     Raises:
       MissingPackage: PyTorch.
-      Refused: its pickle wants more than tensors and plain containers, or it holds no one state dict, or claims more
-        than the file holds or the budget allows.
+      Refused: the pickle needs more than tensors and plain containers, there is not exactly one state dict, or a tensor
+        states a size that exceeds the file or the budget.
     """
     torch = prepare()
     if zipfile.is_zipfile(path):
@@ -57,7 +57,7 @@ def read(path: Path, budget: Budget) -> Items:
     for name, tensor in without_module(_state_dict(torch, checkpoint)).items():
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
             raise Refused(f"{name!r} is not a dense tensor with values")
-        # A stride of 0 makes any shape of one value.
+        # With a stride of 0, one stored value can have any shape.
         budget.tensor(name, tensor.shape, tensor.element_size(), tensor.untyped_storage().nbytes())
         if tensor.dtype in (torch.bfloat16, torch.float16):  # NumPy has no bfloat16
             tensor = tensor.float()
@@ -65,7 +65,7 @@ def read(path: Path, budget: Budget) -> Items:
 
 
 def _check_members(path: Path, budget: Budget) -> None:
-    """Asks for what PyTorch unpacks whole before it hands anything over: members, and the pickle of the outline."""
+    """Checks the size of what PyTorch loads before it returns anything: all members, and the pickle."""
     with archives.open_zip(path, budget) as archive:
         for info in archive.infolist():
             if info.filename.endswith(".pkl"):
@@ -76,7 +76,7 @@ def _check_members(path: Path, budget: Budget) -> None:
 
 
 def without_module(tensors: Mapping[str, Value]) -> Mapping[str, Value]:
-    """Returns the tensors without the "module." that DataParallel puts before every name."""
+    """Returns the tensors without the prefix "module." that DataParallel adds to all names."""
     if not all(name.startswith("module.") for name in tensors):
         return tensors
     return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
@@ -85,7 +85,7 @@ def without_module(tensors: Mapping[str, Value]) -> Mapping[str, Value]:
 def _state_dict(torch: Any, checkpoint: Any) -> Mapping[str, Any]:
     if not isinstance(checkpoint, Mapping):
         raise Refused(f"it holds a {type(checkpoint).__name__}, not a state dict")
-    found = [place for place in PLACES if isinstance(checkpoint.get(place), Mapping)]
+    found = [key for key in KEYS if isinstance(checkpoint.get(key), Mapping)]
     if len(found) > 1:
         raise Refused(f"it holds several state dicts, {', '.join(found)}; save the one that is meant")
     tensors = checkpoint[found[0]] if found else checkpoint
@@ -93,7 +93,7 @@ def _state_dict(torch: Any, checkpoint: Any) -> Mapping[str, Any]:
     if others or not all(isinstance(name, str) for name in tensors):
         name, kind = next(iter(others.items()), ("a name", "no text"))
         raise Refused(
-            f"it is no state dict, nor has it one under {' or '.join(PLACES[:2])}: "
+            f"it is no state dict, nor has it one under {' or '.join(KEYS[:2])}: "
             f"{len(others)} of its entries are no tensors, {printable(name)} is {kind}"
         )
     return tensors

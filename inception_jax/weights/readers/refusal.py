@@ -1,9 +1,9 @@
-"""Why a file is not read: readers say it of "it", and `read_tensors` says which file."""
+"""Exceptions of readers. Their messages call the file "it"; `read_content` puts the name of the file before them."""
 
 
 class Refused(ValueError):
-    """The file is not what it should be; the message goes on after "... looks like a file of X, but"."""
+    """The file is refused; the message continues "... looks like a file of X, but"."""
 
 
 class MissingPackage(ImportError):
-    """The message goes on after "PATH is read with"."""
+    """A package is not installed; the message continues "PATH is read with"."""

@@ -1,4 +1,4 @@
-"""Safetensors: a header of JSON and the arrays, which its library checks to fill the file exactly."""
+"""Safetensors: a JSON header and the arrays. The library checks that they fill the file exactly."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ class Content(NamedTuple):
 
 
 def read(path: Path, budget: Budget) -> Items:
-    """Yields the tensors by name, less a "module." before them all."""
+    """Yields the tensors by name, without a "module." that begins all names."""
     yield from without_module(read_all(path, budget).arrays).items()
 
 
 def read_all(path: Path, budget: Budget) -> Content:
-    """Returns all that a file holds.
+    """Returns metadata and arrays of a file.
 
     Raises:
-      Refused: the budget does not allow it.
-      safetensors.SafetensorError: it is damaged.
+      Refused: the file exceeds the budget.
+      safetensors.SafetensorError: the file is damaged.
     """
     check_header(path, budget)
     with safetensors.safe_open(path, framework="np") as file:
         names = list(file.keys())
         for name in names:
-            part = file.get_slice(name)
-            budget.tensor(name, part.get_shape(), ITEMSIZES.get(part.get_dtype(), 2), None)
+            stored = file.get_slice(name)
+            budget.tensor(name, stored.get_shape(), ITEMSIZES.get(stored.get_dtype(), 2), None)
         return Content(file.metadata() or {}, {name: file.get_tensor(name) for name in names})
 
 
@@ -54,6 +54,6 @@ def read_outline(path: Path, budget: Budget) -> tuple[Mapping[str, str], list[st
 
 
 def check_header(path: Path, budget: Budget) -> None:
-    """Asks for the header, whose size the first eight bytes state: its library parses it whole."""
+    """Checks the size of the header, which the first eight bytes state; the library parses all of it."""
     with open_regular(path) as file:
         budget.text(int.from_bytes(file.read(8), "little"), "its header")

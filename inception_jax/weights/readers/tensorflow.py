@@ -1,4 +1,4 @@
-"""TensorFlow's checkpoints of variables, as TF-slim publishes them: V1 (one file) and V2 (an index and its data)."""
+"""TensorFlow checkpoints of variables, as TF-slim publishes them: V1 (one file) and V2 (an index and data files)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from inception_jax.weights.readers.budget import Budget
-from inception_jax.weights.readers.formats import Items, parts_of, prefix_of
+from inception_jax.weights.readers.formats import Items, files_of, prefix_of
 from inception_jax.weights.readers.refusal import MissingPackage
 
 
@@ -30,10 +30,10 @@ def read(path: Path, budget: Budget) -> Items:
 
     Raises:
       MissingPackage: TensorFlow.
-      Refused: the variables claim more than the budget allows.
+      Refused: the variables exceed the budget.
     """
     tf = prepare()
-    parts_of(path)  # TensorFlow would wait for a FIFO
+    files_of(path)  # refuses a FIFO, for which TensorFlow would wait
     reader = tf.train.load_checkpoint(str(prefix_of(path)))
     types = reader.get_variable_to_dtype_map()
     for name, shape in sorted(reader.get_variable_to_shape_map().items()):
