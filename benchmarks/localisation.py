@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--hardware", default="", help="description of the machine, for the row")
     parser.add_argument("--json", type=Path, help="append a row of figures to this file")
     parser.add_argument("--picture", type=Path, help="draw eight images with heatmaps and boxes")
-    parser.add_argument("--weights", type=Path, help="write the variables, or read them and skip training if the file exists")
+    parser.add_argument("--weights", type=Path, help="write the variables; read them instead of training if it exists")
     args = parser.parse_args()
     if args.weights and args.weights.exists():
         with np.load(args.weights) as file:
