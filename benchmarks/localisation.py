@@ -146,9 +146,7 @@ def main() -> None:
     parser.add_argument("--hardware", default="", help="description of the machine, for the row")
     parser.add_argument("--json", type=Path, help="append a row of figures to this file")
     parser.add_argument("--picture", type=Path, help="draw eight images with heatmaps and boxes")
-    parser.add_argument(
-        "--weights", type=Path, help="write the variables; if the file exists, read them in place of training"
-    )
+    parser.add_argument("--weights", type=Path, help="write the variables; read them instead of training if it exists")
     args = parser.parse_args()
     if args.weights and args.weights.exists():
         with np.load(args.weights) as file:

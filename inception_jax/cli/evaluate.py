@@ -94,7 +94,7 @@ def evaluate(
     dtype: DtypeOption = Dtype.FLOAT32,
     exif: OwnExif = None,
 ) -> None:
-    """Measure top-1, top-5 and loss on a labelled set; with boxes or masks, how well class activation maps localise."""
+    """Measure top-1, top-5 and loss on a labelled set; with boxes or masks, also localisation."""
     from inception_jax.data.sources import open_source
     from inception_jax.explain.localisation import check_threshold
     from inception_jax.inference import evaluation
