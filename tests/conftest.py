@@ -34,7 +34,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # after `nohup ... &`; pr
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST = (
-    *("test_network.py", "test_pods.py", "test_family_golden.py", "test_interruptions.py", "test_rewrite.py"),
+    *("test_pods.py", "test_network.py", "test_loop.py", "test_family_golden.py", "test_interruptions.py"),
+    *("test_train.py", "test_step.py", "test_derivatives.py", "test_fold_and_fuse.py", "test_tpu_pallas.py"),
     *("test_bench.py", "test_originals.py", "test_torchvision.py"),  # of tests/parity
 )
 
@@ -47,7 +48,7 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     """Spares the garbage collector the modules, and most of its runs: tracing makes many objects and little garbage."""
     gc.freeze()
-    gc.set_threshold(50_000, 50, 50)
+    gc.set_threshold(50_000, 10, 10)
 
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
