@@ -132,8 +132,8 @@ def _draw(
     if what == "activations":
         if image is None:
             raise UserError("activations needs --image.")
-        shown, maps = feature_visualization.activations(predictor, image, str(endpoint), channels)
-        return plots.draw_grid(maps, f"{name}, {endpoint} of {image.name}", [f"{i}" for i in shown], "magma")
+        shown, values = feature_visualization.activations(predictor, image, str(endpoint), channels)
+        return plots.draw_grid(values, f"{name}, {endpoint} of {image.name}", [f"{i}" for i in shown], "magma")
     shown = list(channels or range(9))
     images = [feature_visualization.maximise(predictor, str(endpoint), i, steps=steps, seed=seed).image for i in shown]
     return plots.draw_grid(images, f"{name}, what excites {endpoint}", [f"{i}" for i in shown])
