@@ -37,7 +37,7 @@ ROOMS = {  # what each package may import of ours: those below it, that it needs
     "training": {"weights", "models", "ops", "data", "parallel"},
     "inference": {"training", "weights", "models", "ops", "data"},
     "explain": {"inference", "models", "data"},
-    "plan": {"inference", "training", "parallel"},
+    "plan": {"inference", "training", "ops", "parallel"},
     "demo": {"explain", "inference", "data"},
     "bench": {"plan", "describe", "inference", "training", "weights", "models", "ops", "data", "parallel"},
     "cli": {"bench", "demo", "plan", "explain", "describe", "inference", "training", "weights", "models", "data"}

@@ -142,7 +142,8 @@ sys.addaudithook(refuse)
 def test_importing_and_creating_models_touches_no_network():
     code = (
         "import inception_jax\n"
-        "from inception_jax.weights import cards, document\n"
+        "from inception_jax.describe import models_page\n"
+        "from inception_jax.weights.published import cards\n"
         "models = [inception_jax.create_model(name) for name in inception_jax.list_models()]\n"
         "print(len(models), len(cards.list_cards()))"
     )
