@@ -32,7 +32,7 @@ from inception_jax.inference.predictor import Predictor
 from inception_jax.models import inputs, zoo
 from inception_jax.models.inputs import normalise
 from inception_jax.models.network import InceptionNet
-from inception_jax.weights import Info, Weights
+from inception_jax.weights import Weights, WeightsInfo
 
 ROWS = ("conv1", "pool3", "4a", "4b")
 SIZE, BATCH = 64, 32
@@ -48,11 +48,11 @@ class FewRows(Weights):
         return model.clone(table={row: model.table[row] for row in ROWS})
 
 
-def info() -> Info:
+def info() -> WeightsInfo:
     """Returns what the weights are of: images of SIZE pixels, the classes of the shapes, a twentieth of the width."""
     card = zoo.model_card("googlenet_cifar")
     preprocess = dataclasses.replace(inputs.CIFAR, size=SIZE, crop_fraction=1.0)
-    return Info(
+    return WeightsInfo(
         model=card.name,
         num_classes=len(shapes.CLASSES),
         aux=False,
