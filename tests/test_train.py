@@ -189,13 +189,13 @@ def test_a_signal_while_modules_are_imported_is_one_line(tmp_path, number):
 
 # Waits in C for ever, as a compilation does for minutes: no signal ends the wait for a mutex.
 STUCK = """
-import ctypes, signal, sys
+import ctypes, signal, sys, threading
 from inception_jax.parallel import signals
 signals.watch()
 if sys.argv[1] == "training":
     signals.noted(lambda number: print("noted", signal.Signals(number).name, flush=True)).__enter__()
 signals.resumes_after(int(sys.argv[2]))
-print("ready", flush=True)
+threading.Timer(0.3, print, ["ready"], {"flush": True}).start()  # by then the main thread waits
 mutex = ctypes.create_string_buffer(64)
 for _ in range(2):
     ctypes.CDLL(None).pthread_mutex_lock(mutex)
