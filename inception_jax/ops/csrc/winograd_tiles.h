@@ -45,7 +45,7 @@
 namespace native_ops {
 
 constexpr int kPositions = 16;           // of a transformed tile
-constexpr int64_t kBandTiles = 56;       // at most, unless one row has more: 4 times the rows of the largest register tile
+constexpr int64_t kBandTiles = 56;       // at most, unless one row has more: 4x the rows of the largest register tile
 constexpr int64_t kFewestTiles = 128;    // fewer are not worth the kernel transform
 constexpr int64_t kFewestChannels = 16;  // of the input and of the output: a vector of AVX-512
 
