@@ -30,9 +30,12 @@ struct ConvShape {
   int64_t out_height, out_width;                  // of the output, NHWC
   int64_t stride, pad_top, pad_left;
 
-  int64_t padded_width() const { return (out_width - 1) * stride + kernel_width; }                // pixels
-  int64_t padded_height(int64_t out_rows) const { return (out_rows - 1) * stride + kernel_height; }  // for out_rows
-  int64_t padded_row_size() const { return padded_width() * channels; }                           // values, as below
+  // In pixels: a padded row, and the padded rows that out_rows output rows are computed from.
+  int64_t padded_width() const { return (out_width - 1) * stride + kernel_width; }
+  int64_t padded_height(int64_t out_rows) const { return (out_rows - 1) * stride + kernel_height; }
+
+  // In values: a pixel has `channels` of them.
+  int64_t padded_row_size() const { return padded_width() * channels; }
   int64_t image_size() const { return height * width * channels; }
   int64_t window_step() const { return stride * channels; }  // from one window to the next
   int64_t window_row_size() const { return kernel_width * channels; }
@@ -42,16 +45,17 @@ struct ConvShape {
 // Batch norm and ReLU that the input has not had yet. They are applied while rows are copied, so the normalised
 // activations are never stored:
 //
-//     y = max((x - mean) * scale + bias, low)           per channel and group of consecutive images
+//     y = max((x - mean) * scale + bias, relu_floor)    per channel and group of consecutive images
 //
-// without ReLU, low is -infinity. Without groups, there is nothing to apply.
+// relu_floor is 0 with ReLU and -infinity without. If `groups` is 0, there is nothing to apply.
 struct DeferredNorm {
   const float* values;  // [3, groups, channels]: mean, scale, bias
   int64_t groups, channels, batch;
-  float low;
+  float relu_floor;
 
-  // Returns the means of the image's group; its scales and biases follow at steps of groups * channels.
-  const float* of_image(int64_t image) const {
+  // Returns the means [channels] of the image's group, or null without groups. The group's scales lie groups * channels
+  // values further on, and its biases twice as far.
+  const float* means_of_image(int64_t image) const {
     return groups == 0 ? nullptr : values + image * groups / batch * channels;
   }
 
@@ -61,7 +65,7 @@ struct DeferredNorm {
 #pragma GCC ivdep
       for (int64_t c = 0; c < channels; ++c) {
         float value = (pixels[c] - mean[c]) * scale[c] + bias[c];
-        out[c] = value < low ? low : value;  // keeps NaN
+        out[c] = value < relu_floor ? relu_floor : value;  // keeps NaN
       }
     }
   }
@@ -72,16 +76,16 @@ struct Input {
   DeferredNorm norm;
 };
 
-// What follows a convolution: its bias, and its ReLU (low = 0; without, low = -infinity).
+// What follows a convolution: its bias, and its ReLU (relu_floor as in DeferredNorm).
 struct Epilogue {
   const float* bias;  // [features], or null
-  float low;
+  float relu_floor;
 
   // Applies it to features first ... first + count - 1 of a pixel.
   ALWAYS_INLINE void apply(float* out, int64_t first, int64_t count) const {
     for (int64_t f = 0; f < count; ++f) {
       float value = bias == nullptr ? out[f] : out[f] + bias[first + f];
-      out[f] = value < low ? low : value;  // keeps NaN
+      out[f] = value < relu_floor ? relu_floor : value;  // keeps NaN
     }
   }
 };

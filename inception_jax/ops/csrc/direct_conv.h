@@ -14,10 +14,8 @@
 
 namespace native_ops {
 
-constexpr int64_t kBandBytes = 96 << 10;           // of padded rows: with the weights they should fit the L2 cache
-constexpr int64_t kFewTasks = 8;                   // below this, tasks split the features as well
-constexpr int64_t kPixelsPerPartialSum = 4096;     // of the output, in a task of a kernel gradient
-constexpr int64_t kMaxPartialSums = 16;            // of a kernel gradient: bounds its memory
+constexpr int64_t kBandBytes = 96 << 10;   // of padded rows: with the weights they should fit the L2 cache
+constexpr int64_t kPixelsPerSplit = 4096;  // of the output: a split has about as many, or more
 
 // Output rows per band; a row without channels takes no bytes.
 inline int64_t max_band_rows(const ConvShape& s) {
@@ -28,7 +26,7 @@ inline int64_t max_band_rows(const ConvShape& s) {
 struct DirectConv {
   ConvOperands operands;
   int64_t band_rows, bands;  // of the output, per image
-  int64_t block_groups;      // groups of feature blocks: with few images and bands, tasks divide the features too
+  int64_t block_ranges;      // per band: 1, or more if images and bands alone make fewer than kFewTasks tasks
   FloatBuffer weights;       // the packed kernel, [blocks, window size, kBlockFeatures]
 
   explicit DirectConv(const ConvOperands& operands)
@@ -37,11 +35,11 @@ struct DirectConv {
     bands = ceil_div(s.out_height, max_band_rows(s));
     band_rows = ceil_div(s.out_height, bands);
     bands = ceil_div(s.out_height, band_rows);
-    block_groups = std::min(blocks(), ceil_div(kFewTasks, s.batch * bands));
+    block_ranges = std::min(blocks(), ceil_div(kFewTasks, s.batch * bands));
   }
   int64_t blocks() const { return ceil_div(operands.shape.features, kBlockFeatures); }
-  int64_t tasks() const { return operands.shape.batch * bands * block_groups; }
-  int64_t image_of(int64_t task) const { return task / block_groups / bands; }
+  int64_t tasks() const { return operands.shape.batch * bands * block_ranges; }
+  int64_t image_of(int64_t index) const { return index / block_ranges / bands; }
 };
 
 // Copies a block of the kernel's features to `weights`, so that each step of a register tile reads consecutive values.
@@ -59,9 +57,10 @@ ALWAYS_INLINE void pack_kernel(const DirectConv& op, int64_t block) {
 DEFINE_TASK(pack_kernel, DirectConv)
 
 template <int kLanes, int kRows>
-ALWAYS_INLINE void direct_conv(const DirectConv& op, int64_t task) {
+ALWAYS_INLINE void direct_conv(const DirectConv& op, int64_t index) {
   const ConvShape& s = op.operands.shape;
-  int64_t group = task % op.block_groups, band = task / op.block_groups % op.bands, image = op.image_of(task);
+  int64_t block_range = index % op.block_ranges, image = op.image_of(index);
+  int64_t band = index / op.block_ranges % op.bands;
   int64_t first = band * op.band_rows, count = std::min(op.band_rows, s.out_height - first);
   RowRange range{.image = image,
                  .first = first * s.stride - s.pad_top,
@@ -69,8 +68,8 @@ ALWAYS_INLINE void direct_conv(const DirectConv& op, int64_t task) {
                  .padded_width = s.padded_width()};
   FloatBuffer padded(range.count * s.padded_row_size());
   copy_padded_rows(s, op.operands.input, range, padded.data());
-  int64_t last_block = op.blocks() * (group + 1) / op.block_groups;
-  for (int64_t block = op.blocks() * group / op.block_groups; block < last_block; ++block) {
+  int64_t last_block = op.blocks() * (block_range + 1) / op.block_ranges;
+  for (int64_t block = op.blocks() * block_range / op.block_ranges; block < last_block; ++block) {
     const float* weights = op.weights.data() + block * s.window_size() * kBlockFeatures;
     int64_t first_feature = block * kBlockFeatures, features = s.features - first_feature;
     for (int64_t y = 0; y < count; ++y) {
@@ -91,8 +90,8 @@ ALWAYS_INLINE void direct_conv(const DirectConv& op, int64_t task) {
 DEFINE_TASK(direct_conv, DirectConv)
 
 // The kernel gradient is the sum, over the output pixels, of the window's values times the pixel's gradient. The batch
-// is split into runs of images. A task sums one slice of the features over one run; then the runs are added up in
-// order.
+// is divided into splits of consecutive images. A task sums one slice of the features over one split; then the sums of
+// the splits are added up in order.
 struct DirectKernelGradient {
   KernelGradientOperands operands;
   int64_t splits;     // of the batch
@@ -109,13 +108,14 @@ struct DirectKernelGradient {
     band_rows = ceil_div(s.out_height, ceil_div(s.out_height, max_band_rows(s)));
   }
   static int64_t count_splits(const ConvShape& s) {
-    int64_t wanted = s.batch * s.out_height * s.out_width / kPixelsPerPartialSum;
-    return std::clamp<int64_t>(wanted, 1, std::min(kMaxPartialSums, std::max<int64_t>(s.batch, 1)));
+    int64_t wanted = s.batch * s.out_height * s.out_width / kPixelsPerSplit;
+    return std::clamp<int64_t>(wanted, 1, std::min(kMaxSplits, std::max<int64_t>(s.batch, 1)));
   }
   int64_t tasks() const { return splits * slices; }
 
-  // Writes a slice of the kernel gradient. Returns whether it is final, as it always is here.
-  bool add_splits(float* out, int64_t slice) const {
+  // Adds up the splits and writes a slice of the kernel gradient. Returns whether the direct algorithm has to compute
+  // it again: never, because this is the direct algorithm.
+  bool reduce_splits(float* out, int64_t slice) const {
     const ConvShape& s = operands.shape;
     int64_t features = std::min(kSliceFeatures, s.features - slice * kSliceFeatures);
     int64_t split_size = slices * s.window_size() * kSliceFeatures;
@@ -127,7 +127,7 @@ struct DirectKernelGradient {
         out[i * s.features + slice * kSliceFeatures + f] = sum;
       }
     }
-    return true;
+    return false;
   }
 };
 
@@ -141,10 +141,10 @@ inline void copy_slice(const ConvShape& s, const float* gradients, int64_t pixel
 }
 
 template <int kLanes, int kRows>
-ALWAYS_INLINE void direct_kernel_gradient(const DirectKernelGradient& op, int64_t task) {
+ALWAYS_INLINE void direct_kernel_gradient(const DirectKernelGradient& op, int64_t index) {
   const ConvShape& s = op.operands.shape;
-  int64_t slice = task % op.slices, split = task / op.slices;
-  float* sums = op.sums.data() + task * s.window_size() * kSliceFeatures;
+  int64_t slice = index % op.slices, split = index / op.slices;
+  float* sums = op.sums.data() + index * s.window_size() * kSliceFeatures;
   std::fill_n(sums, s.window_size() * kSliceFeatures, 0.0f);
   FloatBuffer padded(s.padded_height(op.band_rows) * s.padded_row_size());
   FloatBuffer gradients(op.band_rows * s.out_width * kSliceFeatures);

@@ -36,12 +36,12 @@ struct WindowOverlap {
 
 // Pools a row of the output. Of NaN in a window the last is the maximum.
 template <int kLanes, int kRows>
-ALWAYS_INLINE void max_pool(const MaxPool& op, int64_t task) {
+ALWAYS_INLINE void max_pool(const MaxPool& op, int64_t index) {
   const ConvShape& s = op.shape;
-  int64_t image = task / s.out_height, y = task % s.out_height;
+  int64_t image = index / s.out_height, y = index % s.out_height;
   for (int64_t x = 0; x < s.out_width; ++x) {
     WindowOverlap overlap(s, y, x);
-    int64_t at = (task * s.out_width + x) * s.channels;
+    int64_t at = (index * s.out_width + x) * s.channels;
     const float* window = op.input + image * s.image_size() + (overlap.top * s.width + overlap.left) * s.channels;
     for (int64_t channel = 0; channel < s.channels; channel += kPoolChannels) {
       int64_t count = std::min(kPoolChannels, s.channels - channel);
@@ -51,11 +51,11 @@ ALWAYS_INLINE void max_pool(const MaxPool& op, int64_t task) {
       for (int64_t i = overlap.first_row; i < overlap.last_row; ++i) {
         for (int64_t j = overlap.first_column; j < overlap.last_column; ++j) {
           const float* values = window + (i * s.width + j) * s.channels + channel;
-          int32_t index = static_cast<int32_t>(i * s.kernel_width + j);
+          int32_t window_index = static_cast<int32_t>(i * s.kernel_width + j);
           for (int64_t c = 0; c < count; ++c) {
             bool is_maximum = (values[c] > maxima[c]) | (values[c] != values[c]);
             maxima[c] = is_maximum ? values[c] : maxima[c];
-            argmax[c] = is_maximum ? index : argmax[c];
+            argmax[c] = is_maximum ? window_index : argmax[c];
           }
         }
       }
@@ -90,11 +90,11 @@ ALWAYS_INLINE void max_pool_gradient(const MaxPoolGradient& op, int64_t image) {
       for (int64_t i = overlap.first_row; i < overlap.last_row; ++i) {
         for (int64_t j = overlap.first_column; j < overlap.last_column; ++j) {
           float* pixel = gradient + ((overlap.top + i) * s.width + overlap.left + j) * s.channels;
-          int8_t index = static_cast<int8_t>(i * s.kernel_width + j);
+          int8_t window_index = static_cast<int8_t>(i * s.kernel_width + j);
           const int8_t* argmax = op.argmax + at;
           const float* out_gradient = op.out_gradient + at;
 #pragma GCC ivdep
-          for (int64_t c = 0; c < s.channels; ++c) pixel[c] += argmax[c] == index ? out_gradient[c] : 0.0f;
+          for (int64_t c = 0; c < s.channels; ++c) pixel[c] += argmax[c] == window_index ? out_gradient[c] : 0.0f;
         }
       }
     }

@@ -4,16 +4,34 @@
 // "inception_jax.<call>" by XLA's foreign function interface (FFI) and describes what each computes.
 //
 //   call                    arguments                          results               attributes
-//   conv                    input, kernel, norm, bias          output                windows, relu_input, relu
-//   conv_kernel_gradient    input, output gradient, norm       kernel gradient       windows, relu_input
+//   conv                    input, kernel, norm, bias          output                placement, relu_input, relu
+//   conv_kernel_gradient    input, output gradient, norm       kernel gradient       placement, relu_input
 //   moments                 activations, origin [C]            means [2, G, C]
 //   deferred_norm_gradient  input, output gradient, norm       gradient, sums        relu
-//   max_pool                input                              output                windows, window
-//   max_pool_with_argmax    input                              output, argmax int8   windows, window
-//   max_pool_gradient       argmax int8, output gradient       gradient              windows, window
+//   max_pool                input                              output                placement, window
+//   max_pool_with_argmax    input                              output, argmax int8   placement, window
+//   max_pool_gradient       argmax int8, output gradient       gradient              placement, window
 //
-// windows: stride, pad_top and pad_left. norm: a deferred batch norm [3, G, C], the mean, scale and bias for each of G
-// groups of consecutive images; [3, 0, 0] for none. bias: [features], or [0] for none.
+//   placement  of the windows: stride, pad_top and pad_left
+//   window     height and width of a pool's window
+//   norm       a deferred batch norm [3, G, C]: mean, scale and bias for each of G groups of images; [3, 0, 0] for none
+//   bias       [features], or [0] for none
+//
+// What the names mean. Sizes and steps count float32 values, unless they say pixels.
+//   operation    what a call computes; it is cut into tasks
+//   task         a piece of an operation, numbered by `index`; one thread runs it
+//   group        consecutive images of a batch that batch norm treats alike
+//   chunk        at most 512 consecutive pixels of a group, summed in float32
+//   window       the input pixels, padding included, that one output pixel is computed from
+//   run          contiguous values of a window: one of its rows
+//   tile         in Winograd's algorithm, 4x4 input pixels or the 2x2 outputs computed from them
+//   position     one of the 16 values of a transformed tile
+//   band         consecutive rows, of output pixels or of tiles, whose input is copied and multiplied at once
+//   block        32 output features of a convolution, whose weights are packed together
+//   block range  consecutive blocks, computed by one task
+//   slice        64 output features of a kernel gradient
+//   split        consecutive images, or rows of tiles, that one task sums over for a kernel gradient
+//   step         the distance in memory from one row, run or position to the next
 //
 // Where to read on:
 //   conv_operands.h             the padding of an input, as a picture; the deferred norm, as a formula
@@ -48,11 +66,12 @@
 #error "JAXLIB_VERSION is not defined: setup.py passes the version of jaxlib whose headers are used"
 #endif
 
-#define WINDOWS StructMember<int64_t>("stride"), StructMember<int64_t>("pad_top"), StructMember<int64_t>("pad_left")
-XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(native_ops::ConvAttributes, WINDOWS, StructMember<bool>("relu_input"),
+#define PLACEMENT StructMember<int64_t>("stride"), StructMember<int64_t>("pad_top"), StructMember<int64_t>("pad_left")
+XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(native_ops::ConvAttributes, PLACEMENT, StructMember<bool>("relu_input"),
                                       StructMember<bool>("relu"));
-XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(native_ops::KernelGradientAttributes, WINDOWS, StructMember<bool>("relu_input"));
-XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(native_ops::PoolAttributes, WINDOWS, StructMember<int64_t>("window"));
+XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(native_ops::KernelGradientAttributes, PLACEMENT,
+                                      StructMember<bool>("relu_input"));
+XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(native_ops::PoolAttributes, PLACEMENT, StructMember<int64_t>("window"));
 
 namespace native_ops {
 namespace {
@@ -85,21 +104,21 @@ struct Guarded<kOperation, ffi::Error (*)(Arguments...)> {
 #define GUARDED(OPERATION) (Guarded<OPERATION, decltype(&OPERATION)>::call)
 #define BIND ffi::Ffi::Bind().Ctx<ffi::ThreadPool>()
 
-XLA_FFI_DEFINE_HANDLER(kConv, GUARDED(conv),
+XLA_FFI_DEFINE_HANDLER(kConv, GUARDED(calls::conv),
                        BIND.Arg<Array<4>>().Arg<Array<4>>().Arg<Array<3>>().Arg<Array<1>>().Ret<Array<4>>()
                            .Attrs<ConvAttributes>());
-XLA_FFI_DEFINE_HANDLER(kConvKernelGradient, GUARDED(conv_kernel_gradient),
+XLA_FFI_DEFINE_HANDLER(kConvKernelGradient, GUARDED(calls::conv_kernel_gradient),
                        BIND.Arg<Array<4>>().Arg<Array<4>>().Arg<Array<3>>().Ret<Array<4>>()
                            .Attrs<KernelGradientAttributes>());
-XLA_FFI_DEFINE_HANDLER(kMoments, GUARDED(channel_moments), BIND.Arg<Array<4>>().Arg<Array<1>>().Ret<Array<3>>());
-XLA_FFI_DEFINE_HANDLER(kDeferredNormGradient, GUARDED(norm_gradient),
+XLA_FFI_DEFINE_HANDLER(kMoments, GUARDED(calls::moments), BIND.Arg<Array<4>>().Arg<Array<1>>().Ret<Array<3>>());
+XLA_FFI_DEFINE_HANDLER(kDeferredNormGradient, GUARDED(calls::deferred_norm_gradient),
                        BIND.Arg<Array<4>>().Arg<Array<4>>().Arg<Array<3>>().Ret<Array<4>>().Ret<Array<3>>()
                            .Attr<bool>("relu"));
-XLA_FFI_DEFINE_HANDLER(kMaxPool, GUARDED(pool_without_argmax),
+XLA_FFI_DEFINE_HANDLER(kMaxPool, GUARDED(calls::max_pool),
                        BIND.Arg<Array<4>>().Ret<Array<4>>().Attrs<PoolAttributes>());
-XLA_FFI_DEFINE_HANDLER(kMaxPoolWithArgmax, GUARDED(pool_with_argmax),
+XLA_FFI_DEFINE_HANDLER(kMaxPoolWithArgmax, GUARDED(calls::max_pool_with_argmax),
                        BIND.Arg<Array<4>>().Ret<Array<4>>().Ret<ArgmaxArray>().Attrs<PoolAttributes>());
-XLA_FFI_DEFINE_HANDLER(kMaxPoolGradient, GUARDED(pool_gradient),
+XLA_FFI_DEFINE_HANDLER(kMaxPoolGradient, GUARDED(calls::max_pool_gradient),
                        BIND.Arg<ArgmaxArray>().Arg<Array<4>>().Ret<Array<4>>().Attrs<PoolAttributes>());
 
 constexpr struct {

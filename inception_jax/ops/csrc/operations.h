@@ -27,23 +27,24 @@ using Result = ffi::ResultBuffer<ffi::F32, kRank>;
 using ArgmaxArray = ffi::Buffer<ffi::S8, 4>;
 using Dimensions = ffi::Span<const int64_t>;
 
-struct Windows {
+// Where the windows lie: how far apart, and how far the first begins above and left of the input, in pixels.
+struct Placement {
   int64_t stride, pad_top, pad_left;
 };
 struct ConvAttributes {
-  Windows windows;
+  Placement placement;
   bool relu_input, relu;  // a ReLU after the deferred norm of the input; after the bias
 };
 struct KernelGradientAttributes {
-  Windows windows;
+  Placement placement;
   bool relu_input;
 };
 struct PoolAttributes {
-  Windows windows;
+  Placement placement;
   int64_t window;  // its height and width
 };
 
-inline ConvShape conv_shape(Dimensions input, Dimensions kernel, Dimensions out, const Windows& windows) {
+inline ConvShape conv_shape(Dimensions input, Dimensions kernel, Dimensions out, const Placement& placement) {
   return {.batch = input[0],
           .height = input[1],
           .width = input[2],
@@ -53,24 +54,25 @@ inline ConvShape conv_shape(Dimensions input, Dimensions kernel, Dimensions out,
           .features = kernel[3],
           .out_height = out[1],
           .out_width = out[2],
-          .stride = windows.stride,
-          .pad_top = windows.pad_top,
-          .pad_left = windows.pad_left};
+          .stride = placement.stride,
+          .pad_top = placement.pad_top,
+          .pad_left = placement.pad_left};
 }
 
 inline ConvShape pool_shape(Dimensions input, Dimensions out, const PoolAttributes& attributes) {
   int64_t kernel[] = {attributes.window, attributes.window, 1, input[3]};
-  return conv_shape(input, Dimensions(kernel, 4), out, attributes.windows);
+  return conv_shape(input, Dimensions(kernel, 4), out, attributes.placement);
 }
 
-inline float lower_bound(bool relu) { return relu ? 0.0f : -std::numeric_limits<float>::infinity(); }
+// With ReLU 0; without, -infinity, which changes no value.
+inline float relu_floor(bool relu) { return relu ? 0.0f : -std::numeric_limits<float>::infinity(); }
 
 inline Input with_deferred_norm(Array<4> activations, Array<3> norm, bool relu) {
   DeferredNorm deferred{.values = norm.typed_data(),
                         .groups = norm.dimensions()[1],
                         .channels = norm.dimensions()[2],
                         .batch = activations.dimensions()[0],
-                        .low = lower_bound(relu)};
+                        .relu_floor = relu_floor(relu)};
   return {activations.typed_data(), deferred};
 }
 
@@ -78,47 +80,54 @@ inline bool any(const std::vector<uint8_t>& flags) {
   return std::any_of(flags.begin(), flags.end(), [](uint8_t flag) { return flag != 0; });
 }
 
-// Convolves the images that `wanted` [batch] is set for.
-inline void run_direct(ffi::ThreadPool& pool, const ConvOperands& operands, const std::vector<uint8_t>& wanted) {
+// Convolves the images that needs_direct [batch] is set for.
+inline void run_direct(ffi::ThreadPool& pool, const ConvOperands& operands, const std::vector<uint8_t>& needs_direct) {
   DirectConv op(operands);
   run_tasks(pool, op.blocks(), op, pack_kernel_for_this_cpu());
-  Task<DirectConv> task = direct_conv_for_this_cpu();
-  parallel_for(pool, op.tasks(), [&](int64_t i) {
-    if (wanted[op.image_of(i)]) task(op, i);
+  TaskFn<DirectConv> function = direct_conv_for_this_cpu();
+  parallel_for(pool, op.tasks(), [&](int64_t index) {
+    if (needs_direct[op.image_of(index)]) function(op, index);
   });
 }
 
-inline void run_winograd(ffi::ThreadPool& pool, const ConvOperands& operands, std::vector<uint8_t>& not_finite) {
-  WinogradConv op(operands, not_finite.data());
+// Convolves all images, and sets needs_direct [batch] for those whose output is not finite everywhere.
+inline void run_winograd(ffi::ThreadPool& pool, const ConvOperands& operands, std::vector<uint8_t>& needs_direct) {
+  WinogradConv op(operands, needs_direct.data());
   run_tasks(pool, op.blocks(), op, transform_kernel_for_this_cpu());
   run_tasks(pool, op.tasks(), op, winograd_conv_for_this_cpu());
 }
+
+// Computes a kernel gradient. Returns whether the direct algorithm has to compute it again.
+template <typename Operation>
+bool run_kernel_gradient(ffi::ThreadPool& pool, const Operation& op, TaskFn<Operation> function, float* out) {
+  run_tasks(pool, op.tasks(), op, function);
+  std::vector<uint8_t> needs_direct(op.slices);
+  parallel_for(pool, op.slices, [&](int64_t slice) { needs_direct[slice] = op.reduce_splits(out, slice); });
+  return any(needs_direct);
+}
+
+inline ffi::Error unequal_groups(int64_t images, int64_t groups) {
+  return ffi::Error::InvalidArgument("inception_jax: a batch of " + std::to_string(images) +
+                                     " images cannot be divided into " + std::to_string(groups) + " equal groups");
+}
+
+// The calls of module.cc, under their names there.
+namespace calls {
 
 inline ffi::Error conv(ffi::ThreadPool pool, Array<4> input, Array<4> kernel, Array<3> norm, Array<1> bias,
                        Result<4> out, ConvAttributes attributes) {
   if (out->element_count() == 0) return ffi::Error::Success();
   ConvOperands operands{
-      .shape = conv_shape(input.dimensions(), kernel.dimensions(), out->dimensions(), attributes.windows),
+      .shape = conv_shape(input.dimensions(), kernel.dimensions(), out->dimensions(), attributes.placement),
       .input = with_deferred_norm(input, norm, attributes.relu_input),
       .kernel = kernel.typed_data(),
-      .epilogue = {bias.element_count() == 0 ? nullptr : bias.typed_data(), lower_bound(attributes.relu)},
+      .epilogue = {bias.element_count() == 0 ? nullptr : bias.typed_data(), relu_floor(attributes.relu)},
       .out = out->typed_data()};
-  std::vector<uint8_t> direct(operands.shape.batch, 1);  // the images that the direct algorithm convolves
-  if (suits_winograd(operands.shape)) {
-    direct.assign(operands.shape.batch, 0);
-    run_winograd(pool, operands, direct);
-  }
-  if (any(direct)) run_direct(pool, operands, direct);
+  bool winograd = suits_winograd(operands.shape);
+  std::vector<uint8_t> needs_direct(operands.shape.batch, !winograd);
+  if (winograd) run_winograd(pool, operands, needs_direct);
+  if (any(needs_direct)) run_direct(pool, operands, needs_direct);
   return ffi::Error::Success();
-}
-
-// Computes a kernel gradient. Returns whether it is final: finite, or what the direct algorithm gives.
-template <typename Operation>
-bool run_kernel_gradient(ffi::ThreadPool& pool, const Operation& op, Task<Operation> task, float* out) {
-  run_tasks(pool, op.tasks(), op, task);
-  std::vector<uint8_t> not_final(op.slices);
-  parallel_for(pool, op.slices, [&](int64_t slice) { not_final[slice] = !op.add_splits(out, slice); });
-  return !any(not_final);
 }
 
 inline ffi::Error conv_kernel_gradient(ffi::ThreadPool pool, Array<4> input, Array<4> out_gradient, Array<3> norm,
@@ -130,24 +139,22 @@ inline ffi::Error conv_kernel_gradient(ffi::ThreadPool pool, Array<4> input, Arr
   }
   KernelGradientOperands operands{
       .shape =
-          conv_shape(input.dimensions(), gradient->dimensions(), out_gradient.dimensions(), attributes.windows),
+          conv_shape(input.dimensions(), gradient->dimensions(), out_gradient.dimensions(), attributes.placement),
       .input = with_deferred_norm(input, norm, attributes.relu_input),
       .out_gradient = out_gradient.typed_data()};
   float* out = gradient->typed_data();
-  if (suits_winograd(operands.shape) &&
-      run_kernel_gradient(pool, WinogradKernelGradient(operands), winograd_kernel_gradient_for_this_cpu(), out)) {
-    return ffi::Error::Success();
+  bool needs_direct = true;
+  if (suits_winograd(operands.shape)) {
+    needs_direct =
+        run_kernel_gradient(pool, WinogradKernelGradient(operands), winograd_kernel_gradient_for_this_cpu(), out);
   }
-  run_kernel_gradient(pool, DirectKernelGradient(operands), direct_kernel_gradient_for_this_cpu(), out);
+  if (needs_direct) {
+    run_kernel_gradient(pool, DirectKernelGradient(operands), direct_kernel_gradient_for_this_cpu(), out);
+  }
   return ffi::Error::Success();
 }
 
-inline ffi::Error unequal_groups(int64_t images, int64_t groups) {
-  return ffi::Error::InvalidArgument("inception_jax: a batch of " + std::to_string(images) +
-                                     " images cannot be divided into " + std::to_string(groups) + " equal groups");
-}
-
-inline ffi::Error channel_moments(ffi::ThreadPool pool, Array<4> activations, Array<1> origin, Result<3> means) {
+inline ffi::Error moments(ffi::ThreadPool pool, Array<4> activations, Array<1> origin, Result<3> means) {
   auto shape = activations.dimensions();
   if (means->element_count() == 0) return ffi::Error::Success();
   int64_t groups = means->dimensions()[1], pixels = shape[0] / groups * shape[1] * shape[2];
@@ -159,8 +166,8 @@ inline ffi::Error channel_moments(ffi::ThreadPool pool, Array<4> activations, Ar
   return ffi::Error::Success();
 }
 
-inline ffi::Error norm_gradient(ffi::ThreadPool pool, Array<4> activations, Array<4> out_gradient, Array<3> norm,
-                                Result<4> gradient, Result<3> totals, bool relu) {
+inline ffi::Error deferred_norm_gradient(ffi::ThreadPool pool, Array<4> activations, Array<4> out_gradient,
+                                         Array<3> norm, Result<4> gradient, Result<3> totals, bool relu) {
   auto shape = activations.dimensions();
   int64_t groups = norm.dimensions()[1];
   if (shape[3] == 0) return ffi::Error::Success();
@@ -175,7 +182,7 @@ inline ffi::Error norm_gradient(ffi::ThreadPool pool, Array<4> activations, Arra
   return ffi::Error::Success();
 }
 
-inline ffi::Error pool_without_argmax(ffi::ThreadPool pool, Array<4> input, Result<4> out, PoolAttributes attributes) {
+inline ffi::Error max_pool(ffi::ThreadPool pool, Array<4> input, Result<4> out, PoolAttributes attributes) {
   MaxPool op{.shape = pool_shape(input.dimensions(), out->dimensions(), attributes),
              .input = input.typed_data(),
              .out = out->typed_data(),
@@ -184,8 +191,8 @@ inline ffi::Error pool_without_argmax(ffi::ThreadPool pool, Array<4> input, Resu
   return ffi::Error::Success();
 }
 
-inline ffi::Error pool_with_argmax(ffi::ThreadPool pool, Array<4> input, Result<4> out, ffi::Result<ArgmaxArray> argmax,
-                                   PoolAttributes attributes) {
+inline ffi::Error max_pool_with_argmax(ffi::ThreadPool pool, Array<4> input, Result<4> out,
+                                       ffi::Result<ArgmaxArray> argmax, PoolAttributes attributes) {
   MaxPool op{.shape = pool_shape(input.dimensions(), out->dimensions(), attributes),
              .input = input.typed_data(),
              .out = out->typed_data(),
@@ -194,8 +201,8 @@ inline ffi::Error pool_with_argmax(ffi::ThreadPool pool, Array<4> input, Result<
   return ffi::Error::Success();
 }
 
-inline ffi::Error pool_gradient(ffi::ThreadPool pool, ArgmaxArray argmax, Array<4> out_gradient, Result<4> gradient,
-                                PoolAttributes attributes) {
+inline ffi::Error max_pool_gradient(ffi::ThreadPool pool, ArgmaxArray argmax, Array<4> out_gradient, Result<4> gradient,
+                                    PoolAttributes attributes) {
   MaxPoolGradient op{.shape = pool_shape(gradient->dimensions(), out_gradient.dimensions(), attributes),
                      .argmax = argmax.typed_data(),
                      .out_gradient = out_gradient.typed_data(),
@@ -204,4 +211,5 @@ inline ffi::Error pool_gradient(ffi::ThreadPool pool, ArgmaxArray argmax, Array<
   return ffi::Error::Success();
 }
 
+}  // namespace calls
 }  // namespace native_ops

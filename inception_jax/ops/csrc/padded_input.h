@@ -33,7 +33,7 @@ struct RowRange {
 
 // Copies rows of the input, normalised and padded with zeros, to [count, padded_width, channels].
 ALWAYS_INLINE void copy_padded_rows(const ConvShape& s, const Input& input, const RowRange& rows, float* padded) {
-  const float* mean = input.norm.of_image(rows.image);
+  const float* mean = input.norm.means_of_image(rows.image);
   const float* pixels = input.activations + rows.image * s.image_size();
   int64_t pad_left = std::clamp<int64_t>(s.pad_left, 0, rows.padded_width);
   int64_t skipped = std::max<int64_t>(-s.pad_left, 0);  // pixels of the input

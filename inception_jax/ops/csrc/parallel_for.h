@@ -19,8 +19,8 @@ namespace native_ops {
 
 // Runs body(0) ... body(count - 1) on the threads of the pool and on the calling thread; returns when all have ended.
 //
-// - The caller runs iterations itself and waits only for those that a thread has begun. So the loop ends even if all
-//   threads of the pool are callers of such loops.
+// - The caller runs iterations itself and waits only for those that a thread has begun. So there is no deadlock
+//   when every thread of the pool runs such a loop.
 // - If an iteration throws, those not begun yet are skipped. The first exception is rethrown once no thread is inside
 //   `body` any more, because `body` refers to the caller's stack.
 // - If a helper cannot be scheduled for lack of memory, fewer threads run the loop.
@@ -65,8 +65,8 @@ inline void parallel_for(xla::ffi::ThreadPool& pool, int64_t count, std::functio
 
 // Runs tasks 0 ... count - 1 of an operation.
 template <typename Operation>
-void run_tasks(xla::ffi::ThreadPool& pool, int64_t count, const Operation& operation, Task<Operation> task) {
-  parallel_for(pool, count, [&](int64_t i) { task(operation, i); });
+void run_tasks(xla::ffi::ThreadPool& pool, int64_t count, const Operation& operation, TaskFn<Operation> function) {
+  parallel_for(pool, count, [&](int64_t index) { function(operation, index); });
 }
 
 }  // namespace native_ops

@@ -24,6 +24,8 @@ namespace native_ops {
 
 constexpr int64_t kBlockFeatures = 32;  // features of a block of packed weights: two vectors of AVX-512
 constexpr int64_t kSliceFeatures = 64;  // features of a slice of an output gradient, which one task reads
+constexpr int64_t kFewTasks = 8;        // if bands alone make fewer, tasks divide the feature blocks as well
+constexpr int64_t kMaxSplits = 16;      // of a kernel gradient: bounds the memory of its sums
 
 // A vector of kLanes floats, and the same in memory, where it may start at any float.
 template <int kLanes>
@@ -53,7 +55,7 @@ ALWAYS_INLINE void store_lanes(float* out, const typename VectorOf<kLanes>::type
 }
 
 // The left factor of a convolution, read where it lies in the padded input (see ConvShape). Its row r is the r-th
-// window: `runs` runs of `run_length` values; run k starts at values + r * row_step + k * run_step.
+// window: `runs` runs of `run_length` contiguous values; run k starts at values + r * row_step + k * run_step.
 struct WindowMatrix {
   const float* values;
   int64_t row_step;
@@ -64,8 +66,8 @@ struct WindowMatrix {
   }
 };
 
-// The left factor of a kernel gradient: the transpose of such a matrix, for one run. Its column (y, x) is the run of
-// the window at output row y and column x, which starts at values + y * row_step + x * column_step.
+// The left factor of a kernel gradient: the transpose of such a matrix, for one run of each window. Its column (y, x)
+// is the run of the window at output row y and column x; it starts at values + y * row_step + x * column_step.
 struct TransposedWindows {
   const float* values;
   int64_t rows, row_step;
@@ -176,7 +178,8 @@ ALWAYS_INLINE void multiply_block(int64_t rows, const WindowMatrix& x, const flo
   }
 }
 
-// Adds to sums [rows, kSliceFeatures] the product of x and the first `features` of gradients [places, kSliceFeatures].
+// Adds to sums [rows, kSliceFeatures] the product of x and the first `features` columns of gradients
+// [x.rows * x.columns, kSliceFeatures].
 template <int kLanes, int kRows>
 ALWAYS_INLINE void accumulate_slice(int64_t rows, const TransposedWindows& x, const float* gradients, float* sums,
                                     int64_t features) {
