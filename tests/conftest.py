@@ -34,10 +34,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # after `nohup ... &`; pr
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST = (
-    *("test_pods.py", "test_network.py", "test_loop.py", "test_family_golden.py", "test_interruptions.py"),
-    *("test_train.py", "test_step.py", "test_derivatives.py", "test_fold_and_fuse.py", "test_tpu_pallas.py"),
-    *("test_bench.py", "test_originals.py", "test_torchvision.py"),  # of tests/parity
-)
+    "test_pods.py", "test_network.py", "test_loop.py", "test_family_golden.py", "test_interruptions.py",
+    "test_train.py", "test_step.py", "test_derivatives.py", "test_fold_and_fuse.py", "test_tpu_pallas.py",
+    "test_bench.py", "test_originals.py", "test_torchvision.py",  # of tests/parity
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):

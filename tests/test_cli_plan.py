@@ -39,10 +39,10 @@ def rows(out):
 
 def test_configs_and_slices_stand_side_by_side(run, compiler):
     code, out, err = run(
-        *("plan", "--config", DIGITS, "--compare", GOOGLENET, "--batch-per-chip", "4"),
-        *("--topology", "v5e:1x1", "--topology", "v5e:2x4"),
+        "plan", "--config", DIGITS, "--compare", GOOGLENET, "--batch-per-chip", "4",
+        "--topology", "v5e:1x1", "--topology", "v5e:2x4",
         columns=120,
-    )
+    )  # fmt: skip
     assert code == 0
     found = rows(out)
     assert found["model"] == ["googlenet_cifar"] * 2 + ["googlenet_bn"] * 2

@@ -48,8 +48,8 @@ def test_streams_of_a_process():
         full.replace("No space left on device", "Bad file descriptor"),
     )
     assert shell("inception-jax predict - --weights a <&-") == (
-        *(2, "", "inception-jax: stdin cannot be read: Bad file descriptor.\n"),
-    )
+        2, "", "inception-jax: stdin cannot be read: Bad file descriptor.\n",
+    )  # fmt: skip
     assert shell("inception-jax weights nothing 2>&-") == (2, "", "")
     code, out, err = shell("set -o pipefail; inception-jax --help | true")
     assert (code, out, err) == (141, "", "")

@@ -23,9 +23,9 @@ ENGINES = "engines"  # the key of `Row.figures` with the compared engines by nam
 
 # Prefixes of environment variables that change speed.
 FLAGS = (
-    *("XLA_FLAGS", "XLA_PYTHON", "LIBTPU_INIT", "JAX_DEFAULT_MATMUL", "JAX_PLATFORMS", "KERAS_BACKEND", "TF_ENABLE"),
-    *("OMP_", "KMP_", "GOMP_", "MKL_", "ONEDNN_", "TORCH", "CUDA_", "CUDNN_", "CUBLAS_", "NVIDIA_TF32"),
-)
+    "XLA_FLAGS", "XLA_PYTHON", "LIBTPU_INIT", "JAX_DEFAULT_MATMUL", "JAX_PLATFORMS", "KERAS_BACKEND", "TF_ENABLE",
+    "OMP_", "KMP_", "GOMP_", "MKL_", "ONEDNN_", "TORCH", "CUDA_", "CUDNN_", "CUBLAS_", "NVIDIA_TF32",
+)  # fmt: skip
 PLACES = ("DIR", "HOME", "PATH")  # suffixes of variables that hold a path of this machine
 
 Text = Annotated[str, pydantic.Field(min_length=1)]

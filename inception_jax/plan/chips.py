@@ -11,9 +11,9 @@ from inception_jax.errors import UserError
 
 FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 CUBES = (
-    *("1x1x1", "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8"),
-    *("8x8x8", "8x8x16", "8x16x16", "16x16x16"),
-)
+    "1x1x1", "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8",
+    "8x8x8", "8x8x16", "8x16x16", "16x16x16",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,9 +27,9 @@ DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "On GPUs, too, the sam
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check config, data, devices and disk, then stop.")
 
 OURS = (
-    *("config", "workdir", "compile_cache", "coordinator", "processes", "process", "start_timeout", "deterministic"),
+    "config", "workdir", "compile_cache", "coordinator", "processes", "process", "start_timeout", "deterministic",
     "dry_run",
-)
+)  # fmt: skip
 FROM_ENVIRONMENT = {
     "coordinator": "JAX_COORDINATOR_ADDRESS",
     "processes": "JAX_NUM_PROCESSES",

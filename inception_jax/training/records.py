@@ -32,9 +32,9 @@ Metrics: TypeAlias = dict[str, float]
 
 # Words in errors whose cause is the environment, not the file: device, memory, permission, disk or network.
 _ENVIRONMENT_CODES = (
-    *("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"),
-    *("Unable to initialize backend", "Unknown backend", "Too many open files", "Cannot allocate memory"),
-)
+    "RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED",
+    "Unable to initialize backend", "Unknown backend", "Too many open files", "Cannot allocate memory",
+)  # fmt: skip
 _DAMAGE_CODES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # a file is missing, or a folder stands in its place
 
 

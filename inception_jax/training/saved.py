@@ -84,8 +84,8 @@ def read_variables(workdir: str | os.PathLike[str], average: bool | None = None,
         for each, reason in sorted(damages.items()):
             logger.warning(
                 "checkpoint %s is damaged (%s) and left out; step %s is read, the best of the others.",
-                *(printable(_folder(workdir, each)), printable(reason), best),
-            )
+                printable(_folder(workdir, each)), printable(reason), best,
+            )  # fmt: skip
         return saved
     first = max(damages)
     others = [each for each in saved_steps(workdir) if each not in damages]

@@ -25,9 +25,9 @@ TURNED = {  # stored [H, W, 3] -> seen
 }
 STORED = noise(6, 10)
 FORMATS = [
-    *("JPEG", "PNG", "TIFF", "WEBP"),
+    "JPEG", "PNG", "TIFF", "WEBP",
     pytest.param("AVIF", marks=pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")),
-]
+]  # fmt: skip
 
 
 def with_orientation(orientation: int, file_format: str = "PNG", image=STORED, **options) -> bytes:

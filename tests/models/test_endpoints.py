@@ -16,15 +16,15 @@ from tests.parity import fixtures
 PYRAMIDS = {  # channels at strides 2, 4, 8, 16, 32; where an original publishes features by stride, these are its own
     "googlenet_torchvision": {"conv1": 64, "conv2": 192, "3b": 480, "4e": 832, "5b": 1024},
     "inception_v3": {
-        **{"Conv2d_2b_3x3": 64, "Conv2d_4a_3x3": 192},
-        **{"Mixed_5d": 288, "Mixed_6e": 768, "Mixed_7c": 2048},
+        "Conv2d_2b_3x3": 64, "Conv2d_4a_3x3": 192,
+        "Mixed_5d": 288, "Mixed_6e": 768, "Mixed_7c": 2048,
     },
     "inception_resnet_v2": {
-        **{"Conv2d_2b_3x3": 64, "Conv2d_4a_3x3": 192},
-        **{"block35_10": 320, "block17_20": 1088, "Conv2d_7b_1x1": 1536},
+        "Conv2d_2b_3x3": 64, "Conv2d_4a_3x3": 192,
+        "block35_10": 320, "block17_20": 1088, "Conv2d_7b_1x1": 1536,
     },
     "xception": {"block1_conv2": 64, "block2": 128, "block3": 256, "block12": 728, "block14_sepconv2": 2048},
-}
+}  # fmt: skip
 
 
 def _create(name="googlenet_cifar", **kwargs):

@@ -16,10 +16,10 @@ from tests.selection import cases, networks
 
 CLASSES = 5
 SIZES = {  # enough for the heads, or for the last map to have a few pixels
-    **{"googlenet_cifar": 24, "googlenet_torchvision": 48, "xception": 48, "xception_timm": 48},
-    **{"inception_v3_fid": 120, "inception_resnet_v1": 120},
-    **{"inception_v3": 299, "inception_v3_tf": 299, "inception_v4": 299, "inception_resnet_v2": 299},
-}  # others: 96
+    "googlenet_cifar": 24, "googlenet_torchvision": 48, "xception": 48, "xception_timm": 48,
+    "inception_v3_fid": 120, "inception_resnet_v1": 120,
+    "inception_v3": 299, "inception_v3_tf": 299, "inception_v4": 299, "inception_resnet_v2": 299,
+}  # others: 96  # fmt: skip
 NO_GRADIENT = {  # what the batch norm behind it takes out again
     "bn_inception": lambda path: path[-2:] == ("conv", "bias"),
     "inception_resnet_v2": lambda path: path == ("Block8", "up", "conv", "bias"),

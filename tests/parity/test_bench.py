@@ -17,10 +17,10 @@ pytestmark = pytest.mark.parity
 def test_model_beside_torchvision(run, tmp_path, mode, size, compared):
     path = tmp_path / "rows.jsonl"
     code, _, err = run(
-        *("bench", "model", "--mode", mode, "--image-size", f"{size}", "--batch", "8", "--classes", "10"),
-        *("--engine", "jax", "--engine", "torch", "--engine", "torch-channels-last", "--threads", "1"),
-        *("--seconds", "0.1", "--rounds", "2", "--no-warm", "--save", str(path)),
-    )
+        "bench", "model", "--mode", mode, "--image-size", f"{size}", "--batch", "8", "--classes", "10",
+        "--engine", "jax", "--engine", "torch", "--engine", "torch-channels-last", "--threads", "1",
+        "--seconds", "0.1", "--rounds", "2", "--no-warm", "--save", str(path),
+    )  # fmt: skip
     assert code == 0, err
     row = json.loads(path.read_text())
     checks = row["outputs_compared"]

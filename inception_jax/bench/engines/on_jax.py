@@ -223,22 +223,22 @@ def train_config(case: Case, weights_file: str) -> dict[str, Any]:
         },
         "finetune": {"weights": weights_file, "freeze": "none", "reset_head": False, "unverified": False},
         "data": {
-            **{"name": "none", "data_dir": None, "train_split": "train", "eval_split": "test"},
-            **{"image_size": case.size, "exif": False, "augmentation": "none", "crop_area": (1.0, 1.0), "crop_pad": 0},
-            **{"flip": False, "photometric": False, "mixup": 0.0, "cutmix": 0.0, "on_error": "raise", "max_skipped": 0},
-            **{"workers": 0, "threads": 1, "buffer": 1},
+            "name": "none", "data_dir": None, "train_split": "train", "eval_split": "test",
+            "image_size": case.size, "exif": False, "augmentation": "none", "crop_area": (1.0, 1.0), "crop_pad": 0,
+            "flip": False, "photometric": False, "mixup": 0.0, "cutmix": 0.0, "on_error": "raise", "max_skipped": 0,
+            "workers": 0, "threads": 1, "buffer": 1,
         },
         "loss": {"label_smoothing": 0.0, "aux_weights": {}},
         "optimizer": {
-            **{"name": "sgd", "learning_rate": cases.LEARNING_RATE, "momentum": cases.MOMENTUM, "nesterov": False},
-            **{"decay": 0.9, "epsilon": None, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0, "clip_norm": None},
+            "name": "sgd", "learning_rate": cases.LEARNING_RATE, "momentum": cases.MOMENTUM, "nesterov": False,
+            "decay": 0.9, "epsilon": None, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0, "clip_norm": None,
         },
         "schedule": {
-            **{"name": "constant", "warmup": never, "decay_rate": 1.0, "decay_every": always},
-            **{"power": 1.0, "end_factor": 0.0},
+            "name": "constant", "warmup": never, "decay_rate": 1.0, "decay_every": always,
+            "power": 1.0, "end_factor": 0.0,
         },
         "mesh": {"data": 1, "fsdp": 1},
-    }
+    }  # fmt: skip
 
 
 def measure_ceilings(dtype: Any, clock: Clock) -> dict[str, float]:
