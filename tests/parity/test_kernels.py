@@ -56,4 +56,4 @@ def test_the_programs_of_a_run_hold_them_if_asked_for(monkeypatch, implementatio
         program = compile_tpu.compile_for_tpu(traced)
         assert program.text.count('custom_call_target="tpu_custom_call"') == calls
         found = plan.read_program(question, plan._facts(question, setup), program)
-        assert sum(moved.steps for (kind, _), moved in found.by_op.items() if kind.startswith("kernel")) == calls
+        assert sum(moved.steps for (kind, _), moved in found.by_op.items() if kind.startswith("Pallas kernel")) == calls
