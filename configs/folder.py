@@ -3,7 +3,9 @@
 From scratch takes thousands of images; with fewer, start from weights (configs/finetune.py).
 Hardware: one GPU or TPU chip; on CPUs add --config.model.width=0.5 and a smaller --config.data.image_size.
 Command: python train.py --config configs/folder.py --workdir runs/mine --config.data.name=folder:PATH
-Status: not run yet.
+Status: reproduced on 2 CPU cores, a quarter as wide, stopped after step 198 of 240 (40 epochs of 192 photographs of animals
+  and objects): 81.2 % top-1 on 64 others at step 180 (standard error 4.9; 59.4 % are objects). The five evaluations
+  before it gave 54.7 to 79.7 %. Not run yet as shipped.
 """
 
 import ml_collections
