@@ -3,7 +3,9 @@
 From scratch takes thousands of images; with fewer, start from weights (configs/finetune.py).
 Hardware: one GPU or TPU chip; on CPUs add --config.model.width=0.5 and a smaller --config.data.image_size.
 Command: python train.py --config configs/folder.py --workdir runs/mine --config.data.name=folder:PATH
-Status: not run yet.
+Status: reproduced in part on 2 CPU cores: a quarter as wide, 192 photographs of animals and objects, stopped after step
+  198 of 240. At step 180 top-1 was 81.2 % on 64 others (standard error 4.9; 59.4 % are objects); the five evaluations
+  before it gave 54.7 to 79.7 %. Not run yet as shipped.
 """
 
 import ml_collections
