@@ -82,7 +82,7 @@ def test_a_card_by_its_id(published, card, tmp_path):
 
 
 def test_an_unknown_file_needs_a_word(published):
-    with pytest.raises(UserError, match=r"is none of the published files. unverified=True \(--unverified\) takes it"):
+    with pytest.raises(UserError, match=r"is none of the published files. unverified=True \(--unverified\) accepts it"):
         weights.load(published, NAME)
     loaded = weights.load(published, NAME, unverified=True)
     assert "unverified: no published file" in str(loaded.report)
@@ -317,7 +317,7 @@ def test_folding_the_preprocessing(v3):
 
 
 def test_folding_is_refused_where_the_first_convolution_pads():
-    with pytest.raises(UserError, match="conv1 of googlenet_cifar pads its input: folding the preprocessing would"):
+    with pytest.raises(UserError, match="conv1 of googlenet_cifar pads its input: folding would"):
         weights.fold_preprocess(tiny())
 
 
