@@ -27,7 +27,7 @@ def info(size, class_names, crop_fraction=1.0):
     )
 
 
-def fresh(*_):
+def fresh(*_, **__):
     """Returns a predictor of ten classes with the values that `init` draws, which reads 16 pixels."""
     import jax
     import jax.numpy as jnp
