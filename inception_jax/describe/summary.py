@@ -145,7 +145,7 @@ def trace(model: InceptionNet, size: int) -> Shapes:
             isinstance(module, Convolution | nn.Dense) and method == "__call__"
         ),
     )
-    output, variables = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    output, variables = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, size, size, model.channels)))
     params = traverse_util.flatten_dict(variables["params"])
     calls = traverse_util.flatten_dict(variables["intermediates"])
     layers = []

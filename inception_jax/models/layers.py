@@ -101,6 +101,19 @@ class AuxHead(nn.Module):
         return Classifier(self.num_classes, self.head.dropout, init, name="classifier")(features, train)
 
 
+class Head(nn.Module):
+    """The rows between pooling and classifier: features [B, C] -> [B, D]. Row j is the sub-module `rows_{j}`."""
+
+    rows: spec.Branch
+    conv: ConvFn
+    pool: PoolFn
+
+    @nn.compact
+    def __call__(self, features: jax.Array, train: bool) -> jax.Array:
+        pixel = jnp.expand_dims(features, (1, 2))
+        return apply_norm(run_rows(self.rows, pixel, train, self.conv, self.pool))[:, 0, 0]
+
+
 class Classifier(nn.Module):
     """Dropout and a linear layer: features [B, C] -> logits [B, K] in float32 or better."""
 
@@ -116,6 +129,12 @@ class Classifier(nn.Module):
         dtype = jnp.promote_types(features.dtype, jnp.float32)
         kernel_init = initializer(self.kernel_init)
         return nn.Dense(self.num_classes, kernel_init=kernel_init, dtype=dtype, name="linear")(features)
+
+
+def unit_length(features: jax.Array) -> jax.Array:
+    """Returns features [B, D], each divided by its Euclidean length; zeros stay zeros (1503.03832, section 3)."""
+    length = jnp.linalg.norm(features, axis=-1, keepdims=True)
+    return features / jnp.maximum(length, 1e-12)
 
 
 def run_rows(rows: spec.Branch, x: Activations, train: bool, conv: ConvFn, pool: PoolFn) -> Activations:

@@ -27,20 +27,25 @@ class ModelOutput:
     aux        logits [B, K] of the auxiliary heads by tap; empty when they are off or `train` is False
     endpoints  the activations [B, H, W, C] after each row of the table, by row name, or after the rows that
                `features_only` asked for; the unused ones cost nothing under jit
+    pooled     [B, C], the mean over height and width of the last activations, float32 or better
+    embedding  [B, D], of length 1 each, float32 or better; [B, 0] of a network without embedding
 
-    Both are in the order of the table, or in that of `features_only`: JAX returns a plain dict sorted by its keys.
+    Heads and endpoints are in the order of the table, or in that of `features_only`: JAX returns a plain dict sorted
+    by its keys.
     """
 
     logits: jax.Array
     aux: OrderedDict[str, jax.Array]
     endpoints: OrderedDict[str, jax.Array]
+    pooled: jax.Array
+    embedding: jax.Array
 
     def __repr__(self) -> str:
         by_name = (
             f"{field}={{{', '.join(f'{name!r}: {arguments.described(leaf)}' for name, leaf in leaves.items())}}}"
             if isinstance(leaves, Mapping)
             else f"{field}={arguments.described(leaves)}"
-            for field, leaves in (("aux", self.aux), ("endpoints", self.endpoints))
+            for field, leaves in (("aux", self.aux), ("endpoints", self.endpoints), ("pooled", self.pooled))
         )
         return f"ModelOutput(logits={arguments.described(self.logits)}, {', '.join(by_name)})"
 
@@ -48,7 +53,7 @@ class ModelOutput:
 class InceptionNet(nn.Module):
     """A network of the Inception family, read from its table.
 
-    Call it with normalised images [B, H, W, 3] (the model never transforms its input; see the card's `preprocess`).
+    Call it with normalised images [B, H, W, C], of 3 channels unless `channels` differs (the model never transforms its input; see the card's `preprocess`).
     `train=True` uses the statistics of the batch, runs dropout (rng "dropout") and the auxiliary heads, and updates the
     collection "batch_stats". `init` always creates the parameters of the heads, if `aux` is on.
 
@@ -72,6 +77,7 @@ class InceptionNet(nn.Module):
     frozen_up_to: str | None = None  # the last row that does not train; None: all do
     implementation: ops.Implementation = "auto"  # of convolutions, pools and batch norms
     channels: int | None = 3  # of images; None: what it reads are no images
+    head: spec.Head = spec.Head()  # before the classifier
 
     def __repr__(self) -> str:
         facts = {"num_classes": self.num_classes, "dtype": jnp.dtype(self.dtype).name, "aux": tuple(self.aux_heads)}
@@ -116,13 +122,18 @@ class InceptionNet(nn.Module):
                 aux[name] = head(x, train)
         last = apply_norm(x)
         pooled = last.mean((1, 2), dtype=jnp.promote_types(last.dtype, jnp.float32))
-        logits = pooled[:, :0]
+        features, embedding, logits = pooled, pooled[:, :0], pooled[:, :0]
+        if self.head.rows:
+            wide = functools.partial(conv, dtype=pooled.dtype)
+            features = layers.Head(self.head.rows, wide, pool, name="head")(pooled, train)
+        if self.head.embedding:
+            embedding = layers.unit_length(features)
         if self.num_classes:
             classifier = layers.Classifier(self.num_classes, self.dropout, self.numerics.kernel_init, name="classifier")
-            logits = classifier(pooled, train)
+            logits = classifier(features, train)
         if self.features is not None:
             endpoints = OrderedDict((name, endpoints[name]) for name in self.features)
-        return ModelOutput(logits, aux if train else OrderedDict(), endpoints)
+        return ModelOutput(logits, aux if train else OrderedDict(), endpoints, pooled, embedding)
 
     def frozen_rows(self) -> tuple[str, ...]:
         """Returns the names of the rows that do not train."""

@@ -123,6 +123,18 @@ class AuxHead(NamedTuple):
     weight: float = 0.3  # section 5
 
 
+class Head(NamedTuple):
+    """What stands between global average pooling and the classifier: 1x1 convolutions, which read one pixel.
+
+    `Conv(100, norm=False)` is a fully connected layer with bias and ReLU; `Conv(512, relu=False)` one with batch norm.
+    If it is an `embedding`, the output of the last row, divided by its length, is a result of the network (1503.03832,
+    section 3), and belongs to the features; otherwise the rows belong to the classifier.
+    """
+
+    rows: tuple[Conv, ...] = ()
+    embedding: bool = False
+
+
 class BatchNorm(NamedTuple):
     """Constants of batch normalisation; `decay` is that of the running statistics (1 - momentum in PyTorch)."""
 

@@ -260,6 +260,8 @@ def create_model(
     features_only: bool | str | Collection[str] = False,
     freeze: str = "none",
     implementation: ops.Implementation = "auto",
+    head: spec.Head = spec.Head(),  # noqa: B008  # immutable
+    in_channels: int = 3,
 ) -> InceptionNet:
     """Returns a model of the zoo as a Flax module; parameters are float32 and come from `init`.
 
@@ -279,6 +281,8 @@ def create_model(
         "backbone" (all of them; classifier and auxiliary heads train) or "up_to:ENDPOINT".
       implementation: of convolutions, pools and batch norms: "auto", "xla", "native" or "pallas", as
         `ops.implementation` describes them.
+      head: layers between global average pooling and classifier.
+      in_channels: channels of the images.
 
     Raises:
       ValueError: an unknown name or endpoint, or a value out of range.
@@ -286,6 +290,7 @@ def create_model(
     card = model_card(name)
     num_classes, aux = arguments.whole("num_classes", num_classes, 0), arguments.flag("aux", aux)
     width, dropout = _check_width(width), _check_dropout(dropout)
+    _check_head(head)
     arguments.check_dtype(dtype)
     ops.check_implementation(implementation)
     if bn_group_size is not None:
@@ -307,7 +312,17 @@ def create_model(
         features=features,
         frozen_up_to=spec.last_frozen(table, freeze),
         implementation=implementation,
+        head=head if features is None else spec.Head(),
+        channels=arguments.whole("in_channels", in_channels, 1),
     )
+
+
+def _check_head(head: spec.Head) -> None:
+    for row in head.rows:
+        if row != spec.Conv(row.features, relu=row.relu, norm=row.norm, init=row.init):
+            raise ValueError(f"head has the row {row}; rows of a head are convolutions of 1x1 pixels.")
+    if head.embedding and not head.rows:
+        raise ValueError("head is an embedding without rows; it must have at least one.")
 
 
 def _check_width(width: Any) -> float:

@@ -42,6 +42,7 @@ class WeightsInfo:
       source: the card, file or run that they come from.
       sha256: of that file.
       class_names: one for each class; empty if unknown.
+      head: what stands before the classifier.
       filled: names of batch-norm scales (gamma) that the source does not have; they are one, and are not trained.
     """
 
@@ -56,10 +57,17 @@ class WeightsInfo:
     sha256: str = ""
     class_names: tuple[str, ...] = ()
     filled: tuple[str, ...] = ()
+    head: spec.Head = spec.Head()
+
+    @property
+    def in_channels(self) -> int:
+        """The channels of the images."""
+        return len(self.preprocess.mean)
 
     def create_model(self, dtype: Any = jnp.float32, **overrides: Any) -> InceptionNet:
         """Returns the network for these weights; `overrides` are arguments of `ij.create_model`."""
-        settings: dict[str, Any] = {"aux": self.aux, "width": self.width, "numerics": self.numerics} | overrides
+        settings: dict[str, Any] = {"aux": self.aux, "width": self.width, "numerics": self.numerics}
+        settings |= {"head": self.head, "in_channels": self.in_channels} | overrides
         return zoo.create_model(self.model, self.num_classes, dtype, **settings)
 
 
@@ -269,7 +277,12 @@ def to_json(info: WeightsInfo) -> str:
         "norm": numerics["norm"] and numerics["norm"]._asdict(),
         "kernel_init": numerics["kernel_init"]._asdict(),
     }
-    return json.dumps(dataclasses.asdict(info) | {"numerics": numerics})
+    fields = dataclasses.asdict(info) | {"numerics": numerics}
+    if info.head == spec.Head():
+        del fields["head"]  # so that versions without heads read the file
+    else:
+        fields["head"] = {"rows": [row._asdict() for row in info.head.rows], "embedding": info.head.embedding}
+    return json.dumps(fields)
 
 
 def from_json(text: str) -> WeightsInfo:

@@ -150,7 +150,7 @@ def initial_values(
 
     @jax.jit  # removes all computation that the wanted variables do not need, the network's included
     def draw(key: jax.Array) -> dict[str, Any]:
-        flat = traverse_util.flatten_dict(dict(model.init(key, jnp.zeros((1, size, size, 3)))))
+        flat = traverse_util.flatten_dict(dict(model.init(key, jnp.zeros((1, size, size, model.channels)))))
         return {"/".join(path): flat[path] for path in wanted}
 
     drawn = jax.device_get(draw(jax.random.key(seed)))

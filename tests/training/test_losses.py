@@ -23,7 +23,7 @@ def test_loss_is_main_plus_weighted_auxiliary_losses():
     rng = np.random.default_rng(0)
     main, aux_4a, aux_4d = rng.normal(size=(3, 2, 5)).astype(np.float32)
     targets = np.eye(5, dtype=np.float32)[[1, 4]]
-    output = ModelOutput(jnp.array(main), {"4a": jnp.array(aux_4a), "4d": jnp.array(aux_4d)}, {})
+    output = ModelOutput(jnp.array(main), {"4a": jnp.array(aux_4a), "4d": jnp.array(aux_4d)}, {}, None, None)
     total, terms = inception_loss(output, jnp.array(targets), {"aux_4a": 0.3, "aux_4d": 0.2})
     expected = [cross_entropy(logits, targets) for logits in (main, aux_4a, aux_4d)]
     np.testing.assert_allclose(total, expected[0] + 0.3 * expected[1] + 0.2 * expected[2], rtol=1e-5)

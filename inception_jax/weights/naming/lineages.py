@@ -84,7 +84,7 @@ def variable_shapes(model: InceptionNet, image_size: int | None = None) -> dict[
     The hidden layers of auxiliary heads depend on `image_size`, in pixels; None: the size that the model card states.
     """
     size = init_size(model, image_size)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, model.channels)))
     return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(dict(shapes)).items()}
 
 

@@ -34,6 +34,7 @@ def units(model: InceptionNet) -> dict[str, list[ParamPath]]:
         rows = (f"aux_{tap}",)
         hidden = [(*rows, "hidden")] if head.hidden else []
         found[f"aux_{tap}"] = [*_chain_units(rows, head.rows, "rows"), *hidden, (*rows, "classifier", "linear")]
+    found["head"] = list(_chain_units(("head",), model.head.rows, "rows"))
     return found | {"classifier": [("classifier", "linear")]}
 
 
