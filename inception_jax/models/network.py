@@ -53,7 +53,8 @@ class ModelOutput:
 class InceptionNet(nn.Module):
     """A network of the Inception family, read from its table.
 
-    Call it with normalised images [B, H, W, C], of 3 channels unless `channels` differs (the model never transforms its input; see the card's `preprocess`).
+    Call it with normalised images [B, H, W, channels] (the model never transforms its input; see the card's
+    `preprocess`).
     `train=True` uses the statistics of the batch, runs dropout (rng "dropout") and the auxiliary heads, and updates the
     collection "batch_stats". `init` always creates the parameters of the heads, if `aux` is on.
 
@@ -77,7 +78,7 @@ class InceptionNet(nn.Module):
     frozen_up_to: str | None = None  # the last row that does not train; None: all do
     implementation: ops.Implementation = "auto"  # of convolutions, pools and batch norms
     channels: int | None = 3  # of images; None: what it reads are no images
-    head: spec.Head = spec.Head()  # before the classifier
+    head: spec.Head = spec.NO_HEAD  # before the classifier
 
     def __repr__(self) -> str:
         facts = {"num_classes": self.num_classes, "dtype": jnp.dtype(self.dtype).name, "aux": tuple(self.aux_heads)}

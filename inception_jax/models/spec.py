@@ -135,6 +135,9 @@ class Head(NamedTuple):
     embedding: bool = False
 
 
+NO_HEAD = Head()
+
+
 class BatchNorm(NamedTuple):
     """Constants of batch normalisation; `decay` is that of the running statistics (1 - momentum in PyTorch)."""
 

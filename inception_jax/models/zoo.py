@@ -260,7 +260,7 @@ def create_model(
     features_only: bool | str | Collection[str] = False,
     freeze: str = "none",
     implementation: ops.Implementation = "auto",
-    head: spec.Head = spec.Head(),  # noqa: B008  # immutable
+    head: spec.Head = spec.NO_HEAD,
     in_channels: int = 3,
 ) -> InceptionNet:
     """Returns a model of the zoo as a Flax module; parameters are float32 and come from `init`.
@@ -312,7 +312,7 @@ def create_model(
         features=features,
         frozen_up_to=spec.last_frozen(table, freeze),
         implementation=implementation,
-        head=head if features is None else spec.Head(),
+        head=head if features is None else spec.NO_HEAD,
         channels=arguments.whole("in_channels", in_channels, 1),
     )
 

@@ -57,7 +57,7 @@ class WeightsInfo:
     sha256: str = ""
     class_names: tuple[str, ...] = ()
     filled: tuple[str, ...] = ()
-    head: spec.Head = spec.Head()
+    head: spec.Head = spec.NO_HEAD
 
     @property
     def in_channels(self) -> int:
@@ -278,7 +278,7 @@ def to_json(info: WeightsInfo) -> str:
         "kernel_init": numerics["kernel_init"]._asdict(),
     }
     fields = dataclasses.asdict(info) | {"numerics": numerics}
-    if info.head == spec.Head():
+    if info.head == spec.NO_HEAD:
         del fields["head"]  # so that versions without heads read the file
     else:
         fields["head"] = {"rows": [row._asdict() for row in info.head.rows], "embedding": info.head.embedding}
