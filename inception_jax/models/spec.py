@@ -134,6 +134,13 @@ class Head(NamedTuple):
     rows: tuple[Conv, ...] = ()
     embedding: bool = False
 
+    def __str__(self) -> str:
+        """Returns it in words, such as "layers of 100 (ReLU), 20 (ReLU)" or "an embedding of 512"."""
+        if self.embedding:
+            return f"an embedding of {self.rows[-1].features}"
+        rows = ", ".join(f"{row.features}{' (ReLU)' if row.relu else ''}" for row in self.rows)
+        return f"layers of {rows}" if rows else "nothing"
+
 
 NO_HEAD = Head()
 
