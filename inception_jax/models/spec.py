@@ -198,6 +198,18 @@ def module_name(name: str, row: Row | Block) -> str:
     return name if isinstance(row, Row) else f"inception_{name}"
 
 
+def for_channels(table: Table, channels: int) -> Table:
+    """Returns the table for images of so many channels.
+
+    Only that for grey images differs, and only if its first row is separable: the depthwise convolution makes as many
+    outputs of one channel as of three, so that the kernels for RGB, which are then summed, can be kept.
+    """
+    name, row = next(iter(table.items()))
+    if channels > 1 or not isinstance(row, SeparableConv):
+        return table
+    return {**table, name: row._replace(multiplier=3 * row.multiplier)}
+
+
 def last_frozen(table: Table, freeze: str) -> str | None:
     """Returns the last row that training leaves as it is: "none", "backbone" (every row) or "up_to:ENDPOINT".
 

@@ -90,11 +90,12 @@ def convert(
     of_imagenet = num_classes == IMAGENET_CLASSES and not model.head.embedding
     class_names = imagenet.class_names() if of_imagenet else ()
     filled_names = tuple("/".join(slot.path[1:]) for slot in filled)
+    channels = lineage.channels_of(given)
     info = WeightsInfo(
         model=lineage.model,
         num_classes=num_classes,
         aux=bool(model.aux_heads),
-        preprocess=preprocess or lineage.preprocess,
+        preprocess=(preprocess or lineage.preprocess).with_channels(channels),
         numerics=model.numerics,
         label_offset=label_offset,
         source=source,
@@ -109,7 +110,9 @@ def convert(
         (f"the first {label_offset} of {outputs} outputs are dropped: no class of ImageNet",) if label_offset else ()
     )
     notes += ("the classes are assumed to be those of ImageNet",) if class_names else ()
-    notes += ("the first convolution read BGR; its kernel is flipped to read RGB",) if lineage.bgr else ()
+    notes += (f"its images have {channels} channels: mean and std are fitted to them",) if channels != 3 else ()
+    flipped = lineage.bgr and channels == 3
+    notes += ("the first convolution read BGR; its kernel is flipped to read RGB",) if flipped else ()
     loaded = tuple(name for name in names if name.partition("/")[2] not in filled_names)
     return Weights.of(info, flat, Report(loaded, (), foreign, filled_names, notes))
 
@@ -155,7 +158,8 @@ def _is_filled(path: tuple[str, ...], weights: Weights) -> bool:
 
 def _model_of(tensors: Tensors, lineage: Lineage, outputs: int) -> InceptionNet:
     """Returns the model of these tensors, with the heads and the batch-norm scales that they have."""
-    model = zoo.create_model(lineage.model, outputs, head=lineage.head_of(tensors))
+    settings = {"head": lineage.head_of(tensors), "in_channels": lineage.channels_of(tensors)}
+    model = zoo.create_model(lineage.model, outputs, **settings)
     named = lineage.naming(model)
     norms = [unit.norm for units in named.values() for unit in units if unit.norm]
     if model.numerics.norm and any(norm + lineage.layout.leaves["bn", "scale"] in tensors for norm in norms):

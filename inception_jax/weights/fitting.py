@@ -14,6 +14,7 @@ from flax import traverse_util
 from inception_jax.errors import UserError
 from inception_jax.models import spec, zoo
 from inception_jax.models.network import InceptionNet
+from inception_jax.weights.channels import with_channels
 from inception_jax.weights.convert import is_classifier
 from inception_jax.weights.files import Weights, WeightsInfo
 from inception_jax.weights.naming.lineages import init_size, variable_shapes
@@ -24,11 +25,12 @@ def adapt(
     num_classes: int | None = None,
     aux: bool | None = None,
     *,
+    in_channels: int | None = None,
     image_size: int | None = None,
     reset_head: bool = False,
     seed: int = 0,
 ) -> Weights:
-    """Returns the weights for another number of classes, another image size, with or without auxiliary heads.
+    """Returns the weights for another number of classes or of channels, another image size, or other auxiliary heads.
 
     If the number of classes changes, the classifiers are re-initialised as `model.init` does it, and layers between
     pooling and classifier are dropped, but for an embedding. An auxiliary head that is missing, or whose hidden layer
@@ -38,6 +40,8 @@ def adapt(
       weights: of any source.
       num_classes: 0: features, without classifiers; None: unchanged.
       aux: True adds missing heads, False drops all; None: unchanged.
+      in_channels: of the images; the first kernel, mean and std are adapted as `channels.with_channels` says; None:
+        unchanged.
       image_size: in pixels; None: unchanged.
       reset_head: re-initialise the classifiers, and drop layers before them, also if their classes stay as many.
       seed: of the initial values.
@@ -45,9 +49,10 @@ def adapt(
     Raises:
       UserError: a number is out of range, or arrays of the table's rows are missing or misshapen.
     """
-    old = weights.info
     if num_classes is not None and num_classes < 0:
         raise UserError(f"num_classes is {num_classes}; it must be at least 0.")
+    weights = with_channels(weights, in_channels)
+    old = weights.info
     classes = old.num_classes if num_classes is None else num_classes
     preprocess = dataclasses.replace(old.preprocess, size=image_size or old.preprocess.size)
     info = dataclasses.replace(

@@ -30,7 +30,7 @@ class Lineage:
       model: the name in the zoo.
       naming, layout: the names and layouts of the parameters.
       not_ours: a pattern of the names of tensors that our model does not have; they are dropped.
-      bgr: the first convolution reads BGR; ours reads RGB.
+      bgr: the first convolution reads BGR where images have three channels; ours reads RGB.
       numbered: layers are named by order of creation, counted from any number.
       background: class 0 of 1001 outputs is a background, not a class of ImageNet.
       head: the rows between pooling and classifier, which `naming` lists under "head"; a file may have other widths,
@@ -79,7 +79,7 @@ class Lineage:
         ]
         if self.bgr:
             first = ("params", *paths[next(iter(model.table))][0], "conv", "kernel")
-            slots = [slot._replace(flip=2) if slot.path == first else slot for slot in slots]
+            slots = [slot._replace(flip=2) if (slot.path, model.channels) == (first, 3) else slot for slot in slots]
         return slots
 
     def without_foreign(self, tensors: Tensors) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
@@ -87,6 +87,16 @@ class Lineage:
         foreign = tuple(name for name in tensors if re.search(self.not_ours, name))
         ours = {name: tensor for name, tensor in tensors.items() if name not in foreign}
         return _renumbered(ours) if self.numbered else ours, foreign
+
+    def channels_of(self, tensors: Tensors) -> int:
+        """Returns the channels of the images that the first convolution in these tensors reads; if unclear, 3."""
+        model = zoo.create_model(self.model)
+        name, row = next(iter(model.table.items()))
+        layer = "conv" if isinstance(row, spec.Conv) else "depthwise"
+        kernel = tensors.get(self.naming(model)[name][0].layer + self.layout.leaves[layer, "kernel"])
+        shape = () if kernel is None else kernel.shape
+        size, channels = (shape[2:], shape[1:2]) if self.layout.outputs_first else (shape[:2], shape[2:3])
+        return channels[0] if size == row.kernel and 1 <= channels[0] <= inputs.MAX_CHANNELS else 3
 
     def head_of(self, tensors: Tensors) -> spec.Head:
         """Returns the head with the widths that it has in these tensors, or `NO_HEAD` if they have none of its rows."""
