@@ -67,9 +67,7 @@ class _Column(NamedTuple):
     marks: tuple[Mark, ...]
 
 
-def write(
-    file: IO[bytes], suffix: str, name: str, block: str | None = None, head: spec.Head = spec.NO_HEAD
-) -> None:
+def write(file: IO[bytes], suffix: str, name: str, block: str | None = None, head: spec.Head = spec.NO_HEAD) -> None:
     """Writes the diagram of a model, or of one row of its table, into an open file. Equal calls write equal bytes.
 
     Args:

@@ -26,9 +26,7 @@ def to_endpoint(model: InceptionNet, name: str, variables: Variables, images: ja
       UserError: the model has no such endpoint.
     """
     first, _ = _tables(model, name)
-    half = model.clone(
-        table=first, aux_heads={}, num_classes=0, features=(name,), frozen_up_to=None, head=spec.NO_HEAD
-    )
+    half = model.clone(table=first, aux_heads={}, num_classes=0, features=(name,), frozen_up_to=None, head=spec.NO_HEAD)
     return cast(ModelOutput, half.apply(variables, images)).endpoints[name]
 
 

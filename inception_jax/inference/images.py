@@ -133,7 +133,7 @@ def loaded(source: Input, channels: int, exif: bool = True) -> Iterator[Planes]:
 
 
 def joined(planes: list[np.ndarray], channels: int) -> np.ndarray:
-    """Returns pixels [..., H, W, channels] from those of each of the `Planes`: [..., H, W, 3] of RGB, else [..., H, W]."""
+    """Returns pixels [..., H, W, channels] from those of each of the `Planes`: RGB [..., H, W, 3], grey [..., H, W]."""
     return planes[0] if channels == 3 else np.stack(planes, axis=-1)
 
 

@@ -190,7 +190,7 @@ class Predictor:
         return self._stack(images, ("pooled",))["pooled"]
 
     def embed(self, images: Images) -> np.ndarray:
-        """Returns the embedding [N, D], each of length 1, of a network that has one; else the pooled features [N, C]."""
+        """Returns embeddings [N, D], each of length 1, if the network has one; else the pooled features [N, C]."""
         name = "embedding" if self.info.head.embedding else "pooled"
         return self._stack(images, (name,))[name]
 
