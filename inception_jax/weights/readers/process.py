@@ -19,7 +19,7 @@ from inception_jax.errors import UserError
 from inception_jax.weights.readers.budget import Limits
 from inception_jax.weights.readers.formats import Format
 from inception_jax.weights.readers.refusal import MissingPackage, Refused
-from inception_jax.weights.readers.statement import Statement
+from inception_jax.weights.readers.statement import Operator, Statement
 
 CHILD = "inception_jax.weights.readers.child"
 RAISES = {"missing": MissingPackage, "refused": Refused, "user": UserError, "failed": RuntimeError}
@@ -86,8 +86,13 @@ def _array(file: IO[bytes], shape: list[int], dtype: np.dtype) -> np.ndarray:
 
 def _statement(fields: dict[str, Any]) -> Statement:
     """Returns the `Statement` with these fields of JSON, whose lists become tuples."""
-    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    given = {key: _tuples(value) for key, value in fields.items()}
+    given["operators"] = tuple(Operator(*each) for each in given["operators"])
     return Statement(**given)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _last_words(code: int, limits: Limits) -> str:

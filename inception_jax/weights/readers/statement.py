@@ -1,22 +1,48 @@
-"""The preprocessing that layers in a file state, and what prevents its conversion."""
+"""What a file states beside its tensors: preprocessing, operators, and what prevents its conversion."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 Channels = tuple[float, float, float]
 
 
+class Operator(NamedTuple):
+    """One operator of a graph, between its input and global average pooling.
+
+    Attributes:
+      kind: conv, depthwise, max, avg, lrn, relu, add (of a residual) or scale (by a number).
+      shape: of the kernel of a convolution, [outputs, inputs, height, width]; the window of a pool, (height, width).
+      strides: of rows and columns.
+      pads: the padding: top, left, bottom, right.
+      rounding: of the number of windows: floor, ceil, or tf (as many as TensorFlow's SAME, which sets `pads`, too).
+      values: whether an average pool counts padding (0 or 1); size, alpha, beta and bias of an lrn; the factor of a
+        scale.
+    """
+
+    kind: str
+    shape: tuple[int, ...] = ()
+    strides: tuple[int, ...] = (1, 1)
+    pads: tuple[int, ...] = (0, 0, 0, 0)
+    rounding: str = "floor"
+    values: tuple[float, ...] = ()
+
+
 @dataclasses.dataclass(frozen=True)
 class Statement:
-    """The combined effect of the layers before the first convolution.
+    """What a file states. The first three fields are the combined effect of the layers before the first convolution.
 
     Attributes:
       scale, offset: a pixel p in 0 ... 255 becomes scale * p + offset, by channel (RGB).
       layers: the names of the layers that do this; (): the file states no preprocessing.
       obstacle: the reason why the layers cannot be converted, for a message; "": they can.
       notes: layers that were ignored.
+      epsilon: of all batch norms; None: the file states none.
+      operators: of a graph, in the order in which a table lists them; (): the file holds no graph.
+      input_size: height and width in pixels of the input of a graph; (): any.
+      info: `WeightsInfo` as JSON in an ONNX file of ours; "": it is none.
     """
 
     scale: tuple[float, ...] = (1.0, 1.0, 1.0)
@@ -24,6 +50,10 @@ class Statement:
     layers: tuple[str, ...] = ()
     obstacle: str = ""
     notes: tuple[str, ...] = ()
+    epsilon: float | None = None
+    operators: tuple[Operator, ...] = ()
+    input_size: tuple[int, ...] = ()
+    info: str = ""
 
     def pixel_constants(self) -> tuple[Channels, Channels]:
         """Returns (mean, std) by channel such that scale * p + offset = (p - mean) / std.
