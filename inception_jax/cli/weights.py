@@ -91,8 +91,13 @@ def convert(
     target: Annotated[
         str | None, typer.Option("--to", help="Write the names and layout of torchvision, timm, ...")
     ] = None,
-    num_classes: Annotated[int | None, typer.Option(help="Make a new classifier for this many classes.", min=0)] = None,
+    num_classes: Annotated[
+        int | None, typer.Option(help="Make a new classifier for this many classes; 0: none, features.", min=0)
+    ] = None,
     aux: Annotated[bool | None, typer.Option("--aux/--no-aux", help="With or without auxiliary heads.")] = None,
+    in_channels: Annotated[
+        int | None, typer.Option(help="Fit the first kernel to images of so many channels, such as 1 for grey.", min=1)
+    ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Keep outputs that are not classes, such as a background.")
     ] = False,
@@ -127,6 +132,7 @@ def convert(
         model,
         num_classes=num_classes,
         aux=aux,
+        in_channels=in_channels,
         raw=raw,
         origin=origin,
         unverified=unverified,

@@ -63,6 +63,11 @@ def starting_point(config: TrainConfig, num_classes: int, workdir: Folder | None
         raise UserError(f"config.finetune.weights: {words}") from error
     if loaded.info.model == begins_as:
         loaded = weights.transfer(loaded, config.model.name, seed=config.seed)
+    if loaded.info.in_channels != 3:
+        raise UserError(
+            f"config.finetune.weights: {settings.weights} reads images of {loaded.info.in_channels} channels; "
+            "training reads RGB images."
+        )
     for field, theirs in {"name": loaded.info.model, "width": loaded.info.width}.items():
         ours = getattr(config.model, field)
         if theirs != ours:

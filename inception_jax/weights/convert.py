@@ -87,19 +87,22 @@ def convert(
         flat = {path: leaf[..., label_offset:] if is_classifier(path) else leaf for path, leaf in flat.items()}
     names = tuple("/".join(path) for path in flat)
     num_classes = max(outputs - label_offset, 0)
-    class_names = imagenet.class_names() if num_classes == IMAGENET_CLASSES else ()
+    of_imagenet = num_classes == IMAGENET_CLASSES and not model.head.embedding
+    class_names = imagenet.class_names() if of_imagenet else ()
     filled_names = tuple("/".join(slot.path[1:]) for slot in filled)
+    channels = lineage.channels_of(given)
     info = WeightsInfo(
         model=lineage.model,
         num_classes=num_classes,
         aux=bool(model.aux_heads),
-        preprocess=preprocess or lineage.preprocess,
+        preprocess=(preprocess or lineage.preprocess).with_channels(channels),
         numerics=model.numerics,
         label_offset=label_offset,
         source=source,
         sha256=sha256,
         class_names=class_names,
         filled=filled_names,
+        head=model.head,
     )
     notes: tuple[str, ...] = (f"from {lineage.origin}: {source}",) if source else ()
     notes += () if preprocess else (f"no preprocessing is stated; that of {lineage.origin} is assumed",)
@@ -107,7 +110,9 @@ def convert(
         (f"the first {label_offset} of {outputs} outputs are dropped: no class of ImageNet",) if label_offset else ()
     )
     notes += ("the classes are assumed to be those of ImageNet",) if class_names else ()
-    notes += ("the first convolution read BGR; its kernel is flipped to read RGB",) if lineage.bgr else ()
+    notes += (f"its images have {channels} channels: mean and std are fitted to them",) if channels != 3 else ()
+    flipped = lineage.bgr and channels == 3
+    notes += ("the first convolution read BGR; its kernel is flipped to read RGB",) if flipped else ()
     loaded = tuple(name for name in names if name.partition("/")[2] not in filled_names)
     return Weights.of(info, flat, Report(loaded, (), foreign, filled_names, notes))
 
@@ -116,25 +121,31 @@ def export(weights: Weights, origin: str) -> dict[str, np.ndarray]:
     """Returns the weights under the names and in the layout of an origin.
 
     Raises:
-      UserError: the origin does not have the model, or not its classifier or auxiliary heads.
+      UserError: the origin does not have the model, or not its head, classifier or auxiliary heads.
     """
-    lineages = [x for x in LINEAGES if (x.origin, x.model) == (origin, weights.info.model)]
-    if not lineages:
-        known = ", ".join(origins(weights.info.model)) or "none"
-        raise UserError(f"{origin} has no {weights.info.model}; its weights can be exported to: {known}.")
+    info = weights.info
+    lineage = next((x for x in LINEAGES if (x.origin, x.model) == (origin, info.model)), None)
+    if lineage is None:
+        known = ", ".join(origins(info.model)) or "none"
+        raise UserError(f"{origin} has no {info.model}; its weights can be exported to: {known}.")
+    if not lineage.holds(info.head) and (info.head.rows or info.num_classes):
+        way_out = "." if info.head.embedding else ": num_classes=0 (--num-classes 0) drops head and classifier."
+        raise UserError(
+            f"{origin} has {lineage.head} before the classifier of {info.model}, these weights have {info.head}{way_out}"
+        )
     flat = traverse_util.flatten_dict(weights.variables)
     slots = [
         slot
-        for slot in lineages[0].slots(weights.create_model())
-        if not (lineages[0].layout.may_lack_scale and _is_filled(slot.path, weights))
+        for slot in lineage.slots(weights.create_model())
+        if not (lineage.layout.may_lack_scale and _is_filled(slot.path, weights))
     ]
     taken = {slot.path for slot in slots}
     without_name = sorted({path[1] for path in flat if path not in taken and not _is_filled(path, weights)})
     if without_name:
         missing = ", ".join(without_name)
-        raise UserError(f"{origin} does not have {missing} of {weights.info.model}; drop it first.")
+        raise UserError(f"{origin} does not have {missing} of {info.model}; drop it first.")
     tensors = {slot.name: slot.to_theirs(flat[slot.path]) for slot in slots}
-    if lineages[0].layout is TORCH:
+    if lineage.layout is TORCH:
         means = [name for name in tensors if name.endswith(".running_mean")]
         tensors |= {name.replace("running_mean", "num_batches_tracked"): np.array(0) for name in means}
     return tensors
@@ -146,8 +157,9 @@ def _is_filled(path: tuple[str, ...], weights: Weights) -> bool:
 
 
 def _model_of(tensors: Tensors, lineage: Lineage, outputs: int) -> InceptionNet:
-    """Returns the model of these tensors, with the auxiliary heads and the batch-norm scales that they have."""
-    model = zoo.create_model(lineage.model, outputs)
+    """Returns the model of these tensors, with the heads and the batch-norm scales that they have."""
+    settings = {"head": lineage.head_of(tensors), "in_channels": lineage.channels_of(tensors)}
+    model = zoo.create_model(lineage.model, outputs, **settings)
     named = lineage.naming(model)
     norms = [unit.norm for units in named.values() for unit in units if unit.norm]
     if model.numerics.norm and any(norm + lineage.layout.leaves["bn", "scale"] in tensors for norm in norms):

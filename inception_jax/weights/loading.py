@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 
 from inception_jax.errors import UserError, printable
 from inception_jax.models import zoo
-from inception_jax.models.inputs import IMAGENET, Preprocess
+from inception_jax.models.inputs import Preprocess
 from inception_jax.paths import check_regular, open_regular, user_path
 from inception_jax.suggestions import hint
 from inception_jax.weights import files
@@ -36,6 +36,7 @@ def load(
     *,
     num_classes: int | None = None,
     aux: bool | None = None,
+    in_channels: int | None = None,
     reset_head: bool = False,
     raw: bool = False,
     origin: str | None = None,
@@ -53,6 +54,7 @@ def load(
       name: the model; None: found by the names of the tensors. Needed if they fit several models.
       num_classes: re-initialises the classifiers for this many classes; None: the classes of the source.
       aux: True initialises auxiliary heads that the source lacks, False drops them; None: what the source has.
+      in_channels: of the images: 1 (grey), 4, ...; the kernel for RGB is adapted as timm does it (`adapt` says how).
       reset_head: re-initialise the classifiers in any case.
       raw: keep outputs that are no class of ImageNet, such as a background.
       origin: whose naming the tensors follow (one of `weights.origins()`); None: found by their names.
@@ -70,7 +72,7 @@ def load(
     if name is not None:
         _check_name(name)
     if isinstance(preprocess, str):
-        parse(preprocess, IMAGENET)  # refuses a mistake before a large file is read
+        parse(preprocess, None)  # refuses a mistake before a large file is read
     asked = _Foreign(name, origin, raw, preprocess)
     path = _as_path(source)
     if path is not None:
@@ -85,7 +87,7 @@ def load(
         weights = _from_file(str(source), path, asked, unverified)
     if name not in (None, weights.info.model):
         raise UserError(f"{printable(path or weights.info.source)} is of {weights.info.model}, not of {name}.")
-    weights = adapt(weights, num_classes, aux, reset_head=reset_head, seed=seed)
+    weights = adapt(weights, num_classes, aux, in_channels=in_channels, reset_head=reset_head, seed=seed)
     return weights if class_names is None else with_class_names(weights, class_names)
 
 
@@ -117,7 +119,8 @@ class _Foreign(NamedTuple):
             if outputs != (card.outputs or 0):
                 raise UserError(f"{title} has {outputs} outputs; {card.id} has {card.outputs or 'none'}.")
             offset = card.label_offset
-        usual = card.preprocess if card else lineage.preprocess
+        channels = lineage.channels_of(lineage.without_foreign(tensors)[0])
+        usual = (card.preprocess if card else lineage.preprocess).with_channels(channels)
         preprocess, notes = stated_input(self.preprocess, statement, usual, printable(title))
         converted = convert(
             tensors,

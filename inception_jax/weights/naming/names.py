@@ -7,7 +7,7 @@ auxiliary head, the names of its units in the order of the table. Most lineages 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 from inception_jax.models import spec
@@ -23,7 +23,7 @@ class Names(NamedTuple):
     norm: str = ""
 
 
-UnitNames = dict[str, list[Names]]  # by row of the table; "classifier" and "aux_{tap}" are the heads
+UnitNames = dict[str, list[Names]]  # by row of the table; besides "head", "classifier" and "aux_{tap}"
 Naming = Callable[[InceptionNet], UnitNames]
 
 
@@ -59,6 +59,16 @@ def row_units(path: ParamPath, row: spec.Row | spec.Block) -> Iterator[ParamPath
 def _chain_units(path: ParamPath, rows: spec.Branch, prefix: str) -> Iterator[ParamPath]:
     for j, row in enumerate(rows):
         yield from row_units((*path, f"{prefix}_{j}"), row)
+
+
+def with_head(naming: Naming, rows: Sequence[Names], classifier: Names | None) -> Naming:
+    """Returns a naming with these names of the rows between pooling and classifier, and of the classifier, if any."""
+
+    def named(model: InceptionNet) -> UnitNames:
+        found = {row: of_row for row, of_row in naming(model).items() if row != "classifier"}
+        return found | {"head": list(rows)} | ({"classifier": [classifier]} if classifier else {})
+
+    return named
 
 
 def conv_bn(*units: str) -> list[Names]:
