@@ -7,11 +7,12 @@ table as a whole, operator by operator: kernels, strides, padding, pools, and wh
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
 from inception_jax.errors import UserError
-from inception_jax.models import inputs, spec, zoo
+from inception_jax.models import spec, zoo
 from inception_jax.models.network import InceptionNet
 from inception_jax.models.steps import Size, Step, out_size, steps
 from inception_jax.weights import files
@@ -22,6 +23,41 @@ from inception_jax.weights.readers.statement import Operator, Statement
 
 ORIGIN = "onnx"
 Tensors = dict[str, np.ndarray]
+
+
+class Found(NamedTuple):
+    """The lineage of a graph, its tensors under the names of that lineage, and notes for the report."""
+
+    lineage: Lineage
+    tensors: Tensors
+    notes: tuple[str, ...]
+
+
+def lineage_of(tensors: Tensors, statement: Statement, name: str | None, shown: str) -> Found:
+    """Returns the lineage of a graph, its tensors as that model has them, and notes for the report.
+
+    Args:
+      tensors, statement: of the file.
+      name: the model; None: found by the operators of the graph.
+      shown: the file, for messages.
+
+    Raises:
+      UserError: the graph is none of the models, or not that of `name`.
+    """
+    model = find_model(statement, name, shown)
+    lineage = next(each for each in LINEAGES if (each.origin, each.model) == (ORIGIN, model))
+    hidden = [each for each in tensors if each.startswith("linear_") and each.endswith(".weight")]
+    if hidden:
+        rows = tuple(spec.Conv(len(tensors[each]), norm=False) for each in hidden)
+        lineage = _with_head(lineage, spec.Head(rows))
+    linear = [each for each in tensors if each.startswith(("linear_", "classifier")) and each.endswith(".weight")]
+    biases = {each.replace(".weight", ".bias"): np.zeros(len(tensors[each]), np.float32) for each in linear}
+    return Found(lineage, *unfold(biases | tensors, lineage, zoo.create_model(model, head=lineage.head)))
+
+
+def _with_head(lineage: Lineage, head: spec.Head) -> Lineage:
+    rows = [names.Names(f"linear_{j}", f"linear_{j}.bn") for j in range(1, len(head.rows) + 1)]
+    return lineage.with_head(head, rows, names.Names("classifier"))
 
 
 def find_model(statement: Statement, name: str | None, shown: str) -> str:
@@ -130,7 +166,8 @@ def of_ours(tensors: Tensors, statement: Statement, shown: str) -> Weights:
     found = difference(dataclasses.replace(statement, input_size=size), model)
     if found:
         raise UserError(f"{shown} is not the graph of its metadata: operator {found[0] + 1} {found[1]}.")
-    lineage = Lineage(ORIGIN, info.model, names.by_order, layouts.ONNX, preprocess=inputs.IMAGENET)
+    lineage = Lineage(ORIGIN, info.model, names.by_order, layouts.ONNX, preprocess=info.preprocess)
+    lineage = _with_head(lineage, info.head) if info.head.rows else lineage
     whole, notes = unfold(tensors, lineage, model)
     slots = lineage.slots(model)
     wrong = {slot.name for slot in slots if getattr(whole.get(slot.name), "shape", None) != slot.their_shape}

@@ -216,7 +216,6 @@ def by_order(model: InceptionNet) -> UnitNames:
     for row in model.table:
         numbers = [next(counter) for _ in paths[row]]
         names[row] = [Names(f"conv_{i}", f"bn_{i}") for i in numbers]
-    names["head"] = [Names(f"linear_{j}", f"linear_{j}.bn") for j in range(1, len(model.head.rows) + 1)]
     return names | {"classifier": [Names("classifier")]}
 
 
@@ -254,7 +253,7 @@ def nvidia_v3(model: InceptionNet) -> UnitNames:
 
     In the last two modules the name of a tower is a prefix of its convolutions; in the others it is a module.
     """
-    names = {}
+    names: UnitNames = {}
     for row, of_row in frozen_v3(model).items():
         separator = "_" if row in ("Mixed_7b", "Mixed_7c") else "."
         for unit in of_row:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from inception_jax.errors import printable
-from inception_jax.weights.readers import archives
+from inception_jax.weights.readers import archives, pickles
 from inception_jax.weights.readers.budget import Budget
 from inception_jax.weights.readers.formats import Items
 from inception_jax.weights.readers.refusal import MissingPackage, Refused
@@ -47,6 +47,8 @@ def read(path: Path, budget: Budget) -> Items:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if known := pickles.advice(path):
+            raise Refused(known) from error
         wanted = re.search(r"GLOBAL (\S+)", str(error))
         if wanted is None:
             raise Refused("it is no checkpoint of tensors; nothing in it was run") from error
