@@ -13,7 +13,7 @@ from inception_jax.errors import UserError, printable
 from inception_jax.models import zoo
 from inception_jax.models.network import InceptionNet
 from inception_jax.weights.files import Report, Weights, WeightsInfo
-from inception_jax.weights.naming.layouts import TORCH, Shape, Slot
+from inception_jax.weights.naming.layouts import ONNX, TORCH, Shape, Slot
 from inception_jax.weights.naming.lineages import LINEAGES, Lineage, Tensors
 
 IMAGENET_CLASSES = 1000  # originals with 1000 classes have the order of ILSVRC; the network of the FID has 1008
@@ -128,6 +128,8 @@ def export(weights: Weights, origin: str) -> dict[str, np.ndarray]:
     if lineage is None:
         known = ", ".join(origins(info.model)) or "none"
         raise UserError(f"{origin} has no {info.model}; its weights can be exported to: {known}.")
+    if lineage.layout is ONNX:
+        raise UserError("ONNX is not written from names: inception-jax export writes it (inference.export_onnx in Python).")
     if not lineage.holds(info.head) and (info.head.rows or info.num_classes):
         way_out = "." if info.head.embedding else ": num_classes=0 (--num-classes 0) drops head and classifier."
         raise UserError(

@@ -16,10 +16,10 @@ from inception_jax.models import zoo
 from inception_jax.models.inputs import Preprocess
 from inception_jax.paths import check_regular, open_regular, user_path
 from inception_jax.suggestions import hint
-from inception_jax.weights import files
+from inception_jax.weights import files, graphs
 from inception_jax.weights.classes import with_class_names
 from inception_jax.weights.convert import convert, find_lineage
-from inception_jax.weights.files import Weights
+from inception_jax.weights.files import Weights, WeightsInfo
 from inception_jax.weights.fitting import adapt
 from inception_jax.weights.preprocessing import parse, stated_input
 from inception_jax.weights.published.cards import CARDS, WeightCard
@@ -48,9 +48,9 @@ def load(
     """Returns the weights of a model from any source; nothing is downloaded.
 
     Args:
-      source: a file of ours, PyTorch's (.pth, .safetensors), Keras's (.h5, .keras), TF-slim's (a checkpoint) or Caffe's
-        (.caffemodel); a live Keras model; the id of a card, whose file lies in `weights_folder()`; or `Weights`, whose
-        arrays are shared.
+      source: a file of ours, PyTorch's (.pth, .safetensors, TorchScript), Keras's (.h5, .keras), TensorFlow's (a
+        checkpoint, a frozen graph), Caffe's (.caffemodel) or an ONNX graph; a live Keras model; the id of a card, whose
+        file lies in `weights_folder()`; or `Weights`, whose arrays are shared.
       name: the model; None: found by the names of the tensors. Needed if they fit several models.
       num_classes: re-initialises the classifiers for this many classes; None: the classes of the source.
       aux: True initialises auxiliary heads that the source lacks, False drops them; None: what the source has.
@@ -78,8 +78,7 @@ def load(
     if path is not None:
         _check_exists(path, CARDS.get(str(source)))
     if isinstance(source, Weights) or (path is not None and files.is_ours(path)):
-        if origin is not None or raw or preprocess is not None:
-            raise UserError("origin, raw and preprocess are for third-party files; this source states its own.")
+        asked.check_ours()
         weights = source if isinstance(source, Weights) else files.read(cast(Path, path))
     elif path is None:
         weights = asked.convert(source, None, type(source).__name__)
@@ -111,8 +110,14 @@ class _Foreign(NamedTuple):
         """Returns the converted tensors of a source; `title` names it in messages and in the report."""
         with _unpacked(source) as file:
             tensors, statement = read_content(file)
-        name = self.name or (card.model if card else None)
-        lineage = find_lineage(tensors, name, self.origin or (card.lineage if card else None))
+        if statement.info:
+            self.check_ours()
+            return graphs.of_ours(tensors, statement, title)
+        name, origin = self.name or (card.model if card else None), self.origin or (card.lineage if card else None)
+        if statement.operators and origin in (None, graphs.ORIGIN):
+            lineage, tensors, more = graphs.lineage_of(tensors, statement, name, printable(title))
+        else:
+            lineage, more = find_lineage(tensors, name, origin), ()
         offset = 0 if self.raw else None
         if card and not self.raw:
             outputs = lineage.outputs(tensors)
@@ -129,8 +134,24 @@ class _Foreign(NamedTuple):
             preprocess=preprocess or (usual if card else None),
             label_offset=offset,
         )
+        info, of_norms = _with_epsilon(converted.info, statement.epsilon)
+        notes += more + of_norms
         report = dataclasses.replace(converted.report, notes=converted.report.notes + notes)
-        return dataclasses.replace(converted, report=report)
+        return dataclasses.replace(converted, info=info, report=report)
+
+    def check_ours(self) -> None:
+        """Raises a `UserError` if an argument is given that a source with metadata of ours does not take."""
+        if self.origin is not None or self.raw or self.preprocess is not None:
+            raise UserError("origin, raw and preprocess are for third-party files; this source states its own.")
+
+
+def _with_epsilon(info: WeightsInfo, epsilon: float | None) -> tuple[WeightsInfo, tuple[str, ...]]:
+    """Returns the metadata with the epsilon that a file states for its batch norms, and notes if it is not the usual."""
+    norm = info.numerics.norm
+    if epsilon is None or norm is None or norm.epsilon == epsilon:
+        return info, ()
+    numerics = info.numerics._replace(norm=norm._replace(epsilon=epsilon))
+    return dataclasses.replace(info, numerics=numerics), (f"its batch norms have the epsilon {epsilon}",)
 
 
 def _from_file(source: str, path: Path, asked: _Foreign, unverified: bool) -> Weights:

@@ -189,6 +189,7 @@ _pytorch = functools.partial(Lineage, layout=layouts.TORCH, not_ours=_COUNTERS)
 _torchvision, _timm, _cadene = (functools.partial(_pytorch, origin) for origin in ("torchvision", "timm", "cadene"))
 _slim = functools.partial(Lineage, "slim", not_ours=_SLIM_EXTRAS, background=True)
 _keras = functools.partial(Lineage, "keras", layout=layouts.KERAS, numbered=True, preprocess=inputs.SYMMETRIC_299)
+_onnx = functools.partial(Lineage, "onnx", naming=names.by_order, layout=layouts.ONNX)
 _SLIM_OF_TORCH = {"background": True, "preprocess": inputs.CADENE_299}  # Cadene's copies keep the background
 
 LINEAGES = (
@@ -203,6 +204,8 @@ LINEAGES = (
     _cadene("inception_resnet_v2", _inception_resnet("last_linear"), **_SLIM_OF_TORCH),
     _cadene("xception_timm", names.timm_xception, preprocess=inputs.TIMM_299_WIDE),
     _pytorch("pytorch_fid", "inception_v3_fid", names.torch_v3, preprocess=inputs.FID),
+    Lineage("tf_2015", "inception_v3_fid", names.frozen_v3, layouts.FROZEN, preprocess=inputs.FID_OF_TF),
+    Lineage("stylegan2_ada", "inception_v3_fid", names.nvidia_v3, layouts.NVIDIA, preprocess=inputs.FID_OF_TF),
     _pytorch(
         "facenet_pytorch",
         "inception_resnet_v1",
@@ -229,4 +232,17 @@ LINEAGES = (
     _keras("inception_resnet_v2", tf_names.keras_inception_resnet_v2),
     _keras("xception", tf_names.keras_xception),
     Lineage("keras1", "xception", tf_names.keras1_xception, layouts.KERAS, preprocess=inputs.SYMMETRIC_299),
+    # Of Caffe2, whose networks are those of Caffe; of PyTorch; of TensorFlow.
+    _onnx("googlenet", bgr=True, preprocess=inputs.ONNX_ZOO),
+    _onnx("bn_inception", bgr=True, preprocess=inputs.BGR_MEANS),
+    _onnx("googlenet_torchvision", preprocess=inputs.IMAGENET),
+    _onnx("inception_v3", preprocess=inputs.TIMM_299),
+    _onnx("inception_v4", preprocess=inputs.TIMM_299),
+    _onnx("inception_resnet_v2", preprocess=inputs.TIMM_299_WIDE),
+    _onnx("xception_timm", preprocess=inputs.TIMM_299_WIDE),
+    _onnx("inception_v3_fid", preprocess=inputs.FID),
+    _onnx("inception_v1_slim", background=True, preprocess=inputs.SLIM_224),
+    _onnx("inception_v2", background=True, preprocess=inputs.SLIM_224),
+    _onnx("inception_v3_tf", background=True, preprocess=inputs.SLIM_299),
+    _onnx("xception", preprocess=inputs.SYMMETRIC_299),
 )

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from inception_jax.errors import printable
-from inception_jax.weights.readers import archives
+from inception_jax.weights.readers import archives, pickles
 from inception_jax.weights.readers.budget import MAX_NAME, Budget
 from inception_jax.weights.readers.formats import Items
 from inception_jax.weights.readers.refusal import MissingPackage, Refused
@@ -54,6 +54,8 @@ def read(path: Path, budget: Budget) -> Items:
         with torch.serialization.safe_globals(_harmless()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if known := pickles.advice(path):
+            raise Refused(known) from error
         wanted = re.search(r"GLOBAL (\S+)", str(error))
         if wanted is None:
             raise Refused("it is no checkpoint of tensors; nothing in it was run") from error
