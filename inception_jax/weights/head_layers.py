@@ -72,7 +72,10 @@ Element = Linear | Norm | str
 
 def modules_of(tensors: Tensors, layout: Layout) -> dict[str, Module]:
     """Returns the modules that these tensors belong to, by name, in their order."""
-    norm, linear = ({suffix: leaf for (module, leaf), suffix in layout.leaves.items() if module == kind} for kind in ("bn", "linear"))
+    norm, linear = (
+        {suffix: leaf for (module, leaf), suffix in layout.leaves.items() if module == kind}
+        for kind in ("bn", "linear")
+    )
     suffixes = sorted(norm | linear, key=len, reverse=True)
     found: dict[str, dict[str, str]] = {}
     for name, tensor in tensors.items():

@@ -46,7 +46,12 @@ class Found(NamedTuple):
 
 
 def find(
-    tensors: Tensors, lineage: Lineage, features: int, embedding: Sequence[Names], layers: Sequence[Layer] = (), body: Sequence[Layer] = ()
+    tensors: Tensors,
+    lineage: Lineage,
+    features: int,
+    own: Sequence[Names],
+    layers: Sequence[Layer] = (),
+    body: Sequence[Layer] = (),
 ) -> Found | None:
     """Returns the head that these tensors are; None: there is none.
 
@@ -54,7 +59,7 @@ def find(
       tensors: what the body does not have.
       lineage: of the body.
       features: how many numbers the body returns.
-      embedding: the names of the rows that return them, if they are an embedding.
+      own: the names of the rows that the lineage itself has before its classifier, such as an embedding.
       layers, body: those behind the body and those of the body, of a Keras model that lists them (`keras_head.split`).
 
     Raises:
@@ -75,7 +80,7 @@ def find(
             raise Untaken("it has no linear layer")
         return None
     chain, more = _assembled(elements)
-    its = _with_names(lineage, chain, features, embedding)
+    its = _with_names(lineage, chain, features, own)
     strays = tuple(name for each in others for name in each.shapes)
     theirs = _as_theirs(chain, lineage.layout)
     return Found(its, theirs, chain[-1].kernel.shape[1], strays, (*notes, *more))
@@ -87,19 +92,19 @@ def described(tensors: Tensors, layout: Layout) -> str:
     return ", ".join(map(str, modules[:6])) + (f" and {len(modules) - 6} more" if len(modules) > 6 else "")
 
 
-def _with_names(lineage: Lineage, chain: Sequence[Linear], features: int, embedding: Sequence[Names]) -> Lineage:
+def _with_names(lineage: Lineage, chain: Sequence[Linear], features: int, own: Sequence[Names]) -> Lineage:
     """Returns the lineage with the names of the layers of a chain, and its rows."""
     reads = features
     for each in chain:
         if each.kernel.shape[0] != reads:
             raise Untaken(f"{each} does not read the {reads} numbers before it")
         reads = each.kernel.shape[1]
-    if embedding and len(chain) > 1:
-        raise Untaken(f"{len(chain)} linear layers read its embedding, where one does")
+    if own and len(chain) > 1:
+        raise Untaken(f"{len(chain)} linear layers follow {own[-1].layer}, where one does")
     names = [Names(each.name) for each in chain]
     rows = tuple(spec.Conv(each.kernel.shape[1], relu=each.relu, norm=False) for each in chain[:-1])
-    head = lineage.head if embedding else spec.Head(rows)
-    return lineage.with_head(head, embedding or names[:-1], names[-1])
+    head = lineage.head if own else spec.Head(rows)
+    return lineage.with_head(head, own or names[:-1], names[-1])
 
 
 def _as_theirs(chain: Iterable[Linear], layout: Layout) -> dict[str, np.ndarray]:
@@ -134,7 +139,9 @@ def _assembled(elements: Sequence[Element]) -> tuple[list[Linear], list[str]]:
         elif each == "relu" and chain and waiting is None:
             chain[-1] = chain[-1]._replace(relu=True)
         else:
-            raise Untaken(f"the activation {printable(each)!r} stands where ours have none, or relu behind a linear layer")
+            raise Untaken(
+                f"the activation {printable(each)!r} stands where ours have none, or relu behind a linear layer"
+            )
     if waiting is not None or chain[-1].relu:
         raise Untaken("it does not end in a linear layer, whose outputs are classes")
     notes += [f"its {each} has no bias; zeros stand for it" for each in chain if each.bias is None]

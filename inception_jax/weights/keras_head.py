@@ -19,7 +19,7 @@ SCALES_A_RESIDUAL = re.compile(r"(block35|block17|block8)_\d+|mixed_\w+")
 
 
 def split(layers: Sequence[Layer], convolutions: int) -> tuple[Sequence[Layer], Sequence[Layer]]:
-    """Returns the layers of a body of so many convolutions, and those behind it; batch norms at the end are in the body.
+    """Returns the layers of a body of so many convolutions, and those behind it; batch norms at its end belong to it.
 
     Args:
       layers: from the first convolution on, in the order of the model.
@@ -46,7 +46,8 @@ def check_body(layers: Sequence[Layer], shown: str) -> None:
             )
         if layer.activation not in ("linear", "relu"):
             raise UserError(
-                f"{shown}: {printable(layer)} has the activation {printable(layer.activation)!r}; these networks have relu."
+                f"{shown}: {printable(layer)} has the activation {printable(layer.activation)!r}, where these networks "
+                "have relu."
             )
 
 
@@ -63,8 +64,10 @@ def chain(body: Sequence[Layer], layers: Sequence[Layer], modules: Mapping[str, 
     names = {layer.name for layer in layers}
     before = [each for name, each in modules.items() if name not in names]
     elements: list[Element] = [each for each in before if isinstance(each, Norm)]
-    at_end = not layers or not layers[0].inputs or any(
-        layer.kind == "BatchNormalization" and layers[0].inputs == (layer.name,) for layer in body
+    at_end = (
+        not layers
+        or not layers[0].inputs
+        or any(layer.kind == "BatchNormalization" and layers[0].inputs == (layer.name,) for layer in body)
     )
     if before and (len(before) > 1 or not elements or not at_end):
         raise Untaken(f"{', '.join(map(str, before))} belongs to none of its layers")

@@ -134,17 +134,17 @@ def some(names: Iterable[str]) -> str:
 
 
 def _match(lineage: Lineage, tensors: Tensors) -> tuple[int, float]:
-    """Returns how many names are those of a lineage behind their best prefix, and the share of its body that they are."""
+    """Returns how many names a lineage knows behind their best prefix, and the share of its body that they are."""
     bodies, others = _by_prefix(lineage, tensors)
     if not bodies:
         return 0, 0.0
     prefix = max(bodies, key=lambda each: len(bodies[each]))
-    share = len({vocabulary(lineage).body[name] for name in bodies[prefix]}) / len(_modules(lineage))
+    share = len({vocabulary(lineage).body[name] for name in bodies[prefix]}) / len(modules_of_body(lineage))
     return len(bodies[prefix]) + others[prefix], share
 
 
 @functools.lru_cache(maxsize=64)
-def _modules(lineage: Lineage) -> frozenset[str]:
+def modules_of_body(lineage: Lineage) -> frozenset[str]:
     """Returns the names of the modules of the table's rows."""
     model = zoo.create_model(lineage.model)
     named = lineage.naming(model)
@@ -182,9 +182,8 @@ def _prefix_of(lineage: Lineage, tensors: Tensors, statement: Statement, shown: 
     if len(whole) > 1:
         keys = [_key_of(prefix, whole, statement) for prefix in whole]
         listed, example = ", ".join(printable(each) or "no key" for each in keys), printable(next(filter(None, keys)))
-        raise UserError(
-            f"{shown} holds {len(keys)} networks, under {listed}: choose one, such as key={example!r} (--key {example})."
-        )
+        words = f"choose one, such as key={example!r} (--key {example})."
+        raise UserError(f"{shown} holds {len(keys)} networks, under {listed}: {words}")
     return whole[0]
 
 

@@ -35,7 +35,9 @@ def numbers(items: Items) -> Items:
         seen.add(name)
         others[array.dtype.newbyteorder("=").name] += 1
         yield name, _as_numbers(name, array)
-    notes = tuple(f"{others[kind]} of its tensors are {kind}; here they are float32" for kind in OTHER_FLOATS if others[kind])
+    notes = tuple(
+        f"{others[kind]} of its tensors are {kind}; here they are float32" for kind in OTHER_FLOATS if others[kind]
+    )
     yield dataclasses.replace(statement, notes=statement.notes + notes)
 
 

@@ -91,9 +91,7 @@ def _walk(
     return outputs or last
 
 
-def _returned(
-    kind: str, name: str, inputs: tuple[str, ...], reads: tuple[str, ...], depth: int
-) -> tuple[str, ...]:
+def _returned(kind: str, name: str, inputs: tuple[str, ...], reads: tuple[str, ...], depth: int) -> tuple[str, ...]:
     """Returns the layers that stand for a layer among the inputs of others: what it reads, if it has no effect."""
     if kind == "InputLayer":
         return reads if depth else (name,)
@@ -114,7 +112,9 @@ def _layers_in(nodes: Any) -> Iterator[str]:
             return
         nodes = list(nodes.values())
     if isinstance(nodes, list):
-        if len(nodes) >= 3 and isinstance(nodes[0], str) and isinstance(nodes[1], int):  # Keras 2: [layer, node, tensor]
+        if (
+            len(nodes) >= 3 and isinstance(nodes[0], str) and isinstance(nodes[1], int)
+        ):  # Keras 2: [layer, node, tensor]
             yield nodes[0]
             nodes = nodes[3:]
         for each in nodes:
@@ -126,9 +126,7 @@ def of_names(names: Iterable[str]) -> tuple[Layer, ...]:
     return tuple(Layer("?", name, {}) for name in names if CHANGES_INPUT.fullmatch(name))
 
 
-def state(
-    pairs: Iterable[tuple[str, np.ndarray]], layers: tuple[Layer, ...], left_out: tuple[str, ...] = ()
-) -> Items:
+def state(pairs: Iterable[tuple[str, np.ndarray]], layers: tuple[Layer, ...], left_out: tuple[str, ...] = ()) -> Items:
     """Yields the tensors without those of preprocessing layers, and then what the layers state."""
     kinds = [layer.kind for layer in layers]
     first = next((i for i, kind in enumerate(kinds) if kind in CONVOLUTIONS), len(layers))

@@ -74,8 +74,9 @@ def read(path: Path, budget: Budget) -> Items:
 
 
 def _harmless() -> list[Any]:
-    """Returns types that training scripts put beside tensors and that only hold values: numbers of NumPy (a best accuracy),
-    under their names in NumPy 1 and 2, and the parsed options of the command line.
+    """Returns types that training scripts put beside tensors and that only hold values.
+
+    They are numbers of NumPy, such as the best accuracy, by their names in NumPy 1 and 2, and parsed options.
     """
     scalar = np.float64(0).__reduce__()[0]
     scalars = [(scalar, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")]
