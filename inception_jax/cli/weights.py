@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from inception_jax.cli.app import Json, Overwrite, app, table, user_errors
-from inception_jax.cli.network import ClassFile, Input, Model, Unverified
+from inception_jax.cli.network import ClassFile, Input, Key, Model, Unverified
 from inception_jax.errors import UserError, printable
 from inception_jax.paths import check_output
 
@@ -91,14 +91,20 @@ def convert(
     target: Annotated[
         str | None, typer.Option("--to", help="Write the names and layout of torchvision, timm, ...")
     ] = None,
-    num_classes: Annotated[int | None, typer.Option(help="Make a new classifier for this many classes.", min=0)] = None,
+    num_classes: Annotated[
+        int | None, typer.Option(help="Make a new classifier for this many classes; 0: none, features.", min=0)
+    ] = None,
     aux: Annotated[bool | None, typer.Option("--aux/--no-aux", help="With or without auxiliary heads.")] = None,
+    in_channels: Annotated[
+        int | None, typer.Option(help="Fit the first kernel to images of so many channels, such as 1 for grey.", min=1)
+    ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Keep outputs that are not classes, such as a background.")
     ] = False,
     average: Average = None,
     unverified: Unverified = False,
     preprocess: Input = None,
+    key: Key = None,
     classes: ClassFile = None,
     dump: Annotated[
         Path | None,
@@ -115,9 +121,9 @@ def convert(
     names = None if classes is None else read_class_names(classes)
     given: Any = source
     if is_run(source):
-        if origin is not None or raw or unverified or preprocess is not None:
+        if origin is not None or raw or unverified or preprocess is not None or key is not None:
             raise UserError(
-                "--from, --raw, --preprocess and --unverified are for files of others; a run says what it is."
+                "--from, --raw, --preprocess, --key and --unverified are for files of others; a run says what it is."
             )
         given = run_weights(source, average)
     elif average is not None:
@@ -127,10 +133,12 @@ def convert(
         model,
         num_classes=num_classes,
         aux=aux,
+        in_channels=in_channels,
         raw=raw,
         origin=origin,
         unverified=unverified,
         preprocess=preprocess,
+        key=key,
         class_names=names,
     )
     print(printable(loaded.report, keep="\n"))

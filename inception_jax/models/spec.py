@@ -134,6 +134,13 @@ class Head(NamedTuple):
     rows: tuple[Conv, ...] = ()
     embedding: bool = False
 
+    def __str__(self) -> str:
+        """Returns it in words, such as "layers of 100 (ReLU), 20 (ReLU)" or "an embedding of 512"."""
+        if self.embedding:
+            return f"an embedding of {self.rows[-1].features}"
+        rows = ", ".join(f"{row.features}{' (ReLU)' if row.relu else ''}" for row in self.rows)
+        return f"layers of {rows}" if rows else "nothing"
+
 
 NO_HEAD = Head()
 
@@ -189,6 +196,18 @@ TIMM_XCEPTION = TORCH._replace(
 def module_name(name: str, row: Row | Block) -> str:
     """Returns what the row `name` of a table is called among the parameters: `3a` is no name for a module."""
     return name if isinstance(row, Row) else f"inception_{name}"
+
+
+def for_channels(table: Table, channels: int) -> Table:
+    """Returns the table for images of so many channels.
+
+    Only that for grey images differs, and only if its first row is separable: the depthwise convolution makes as many
+    outputs of one channel as of three, so that the kernels for RGB, which are then summed, can be kept.
+    """
+    name, row = next(iter(table.items()))
+    if channels > 1 or not isinstance(row, SeparableConv):
+        return table
+    return {**table, name: row._replace(multiplier=3 * row.multiplier)}
 
 
 def last_frozen(table: Table, freeze: str) -> str | None:

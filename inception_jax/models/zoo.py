@@ -281,8 +281,11 @@ def create_model(
         "backbone" (all of them; classifier and auxiliary heads train) or "up_to:ENDPOINT".
       implementation: of convolutions, pools and batch norms: "auto", "xla", "native" or "pallas", as
         `ops.implementation` describes them.
-      head: layers between global average pooling and classifier.
-      in_channels: channels of the images.
+      head: layers between global average pooling and classifier, such as `spec.Head((spec.Conv(100, norm=False),))`,
+        100 with ReLU, or `spec.Head((spec.Conv(512, relu=False),), embedding=True)`, a face embedding. An embedding
+        is there without classes, too, and is returned with length 1 as `ModelOutput.embedding`.
+      in_channels: of the images: 3 for RGB, 1 for grey. `ij.weights.adapt` fits weights of RGB images to others. The
+        separable stem of inception_v2 makes 24 outputs of one channel, as of three.
 
     Raises:
       ValueError: an unknown name or endpoint, or a value out of range.
@@ -290,6 +293,7 @@ def create_model(
     card = model_card(name)
     num_classes, aux = arguments.whole("num_classes", num_classes, 0), arguments.flag("aux", aux)
     width, dropout = _check_width(width), _check_dropout(dropout)
+    in_channels = arguments.whole("in_channels", in_channels, 1)
     _check_head(head)
     arguments.check_dtype(dtype)
     ops.check_implementation(implementation)
@@ -299,6 +303,7 @@ def create_model(
     if features_only is not False:
         num_classes = 0
         table, features = cut(name, card.table, features_only)
+    table = spec.for_channels(table, in_channels)
     heads = card.aux_heads if aux and num_classes else {}
     return InceptionNet(
         name_in_zoo=name,
@@ -313,7 +318,7 @@ def create_model(
         frozen_up_to=spec.last_frozen(table, freeze),
         implementation=implementation,
         head=head if features is None else spec.NO_HEAD,
-        channels=arguments.whole("in_channels", in_channels, 1),
+        channels=in_channels,
     )
 
 

@@ -29,6 +29,7 @@ from inception_jax.training.optimizers import frozen_parameters, make_optimizer,
 from inception_jax.training.state import TrainState, create_state, init_variables
 from inception_jax.training.workdir import Folder
 from inception_jax.weights import Weights, WeightsInfo, adapt
+from inception_jax.weights.fitting import kept_head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,6 +253,8 @@ def _build_model(config: TrainConfig, num_classes: int, info: WeightsInfo) -> In
             numerics=numerics,
             bn_group_size=None if settings.bn_group_size == "global" else settings.bn_group_size,
             implementation=settings.implementation,
+            head=kept_head(info, num_classes, config.finetune.reset_head),
+            in_channels=info.in_channels,
         ).clone(frozen_up_to=frozen_up_to)
     return model
 

@@ -51,7 +51,7 @@ def _shown(step: Any) -> str:
 
 def init_variables(rng: jax.Array, model: InceptionNet, image_size: int) -> dict[str, Any]:
     """Returns {"params", "batch_stats"} drawn at random for images of `image_size` pixels. Pure."""
-    variables = model.init(rng, jnp.zeros((1, image_size, image_size, 3)), train=False)
+    variables = model.init(rng, jnp.zeros((1, image_size, image_size, model.channels)), train=False)
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 

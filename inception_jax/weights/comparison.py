@@ -28,7 +28,7 @@ def compare(weights: Weights, dump: str | Path, tolerance: float = 1e-4) -> list
 
     Args:
       weights: of the network to check.
-      dump: an .npz file with `images` [B, H, W, 3], normalised floats as the network reads them, and any of the
+      dump: an .npz file with `images` [B, H, W, C], normalised floats as the network reads them, and any of the
         endpoints [B, H, W, C] under their names; `logits` [B, K] is one.
       tolerance: the largest difference that does not count as divergence, as `Difference` measures it.
 
@@ -40,8 +40,9 @@ def compare(weights: Weights, dump: str | Path, tolerance: float = 1e-4) -> list
     shown = printable(dump)
     if images is None or not reference:
         raise UserError(f"{shown} holds {sorted(reference)}; it must hold `images` and at least one endpoint.")
-    if images.ndim != 4 or images.shape[-1] != 3 or not len(images) or not np.issubdtype(images.dtype, np.floating):
-        raise UserError(f"images of {shown} are {images.dtype}{list(images.shape)}; they must be floats [B, H, W, 3].")
+    channels, kind = weights.info.in_channels, f"{images.dtype}{list(images.shape)}"
+    if images.ndim != 4 or images.shape[-1] != channels or not len(images) or images.dtype.kind != "f":
+        raise UserError(f"images of {shown} are {kind}; they must be floats [B, H, W, {channels}].")
     model, images = weights.create_model(aux=False), images.astype(np.float32)
 
     def run(variables: Any, images: jax.Array) -> dict[str, jax.Array]:

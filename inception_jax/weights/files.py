@@ -19,6 +19,7 @@ from flax import traverse_util
 
 from inception_jax.errors import UserError, first_line, printable
 from inception_jax.models import spec, zoo
+from inception_jax.models.inputs import MAX_CHANNELS
 from inception_jax.models.network import InceptionNet
 from inception_jax.paths import check_regular, user_path, write_bytes
 from inception_jax.weights.naming.lineages import variable_shapes
@@ -295,7 +296,7 @@ def from_json(text: str) -> WeightsInfo:
         info = _INFO.validate_json(text, strict=True)
     except (pydantic.ValidationError, RecursionError) as error:
         raise UserError(_first_fault(error)) from error
-    preprocess, norm = info.preprocess, info.numerics.norm
+    preprocess, norm, head = info.preprocess, info.numerics.norm, info.head
     in_range = {
         f"num_classes {info.num_classes}": 0 <= info.num_classes <= 10**6,
         f"width {info.width}": 0 < info.width <= 100,
@@ -304,6 +305,10 @@ def from_json(text: str) -> WeightsInfo:
         f"preprocess.std {preprocess.std}": all(0 < value < math.inf for value in preprocess.std),
         f"preprocess.mean {preprocess.mean}": all(map(math.isfinite, preprocess.mean)),
         f"preprocess.crop_fraction {preprocess.crop_fraction}": 0 < preprocess.crop_fraction <= 1,
+        f"preprocess with {info.in_channels} means and {len(preprocess.std)} stds": (
+            1 <= info.in_channels == len(preprocess.std) <= MAX_CHANNELS
+        ),
+        f"head {head.rows[:1]}": len(head.rows) <= 100 and all(1 <= row.features <= 10**6 for row in head.rows),
         f"numerics.norm {norm}": norm is None or (0 <= norm.epsilon < math.inf and 0 <= norm.decay <= 1),
     }
     if not all(in_range.values()):

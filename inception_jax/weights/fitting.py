@@ -14,6 +14,7 @@ from flax import traverse_util
 from inception_jax.errors import UserError
 from inception_jax.models import spec, zoo
 from inception_jax.models.network import InceptionNet
+from inception_jax.weights.channels import with_channels
 from inception_jax.weights.convert import is_classifier
 from inception_jax.weights.files import Weights, WeightsInfo
 from inception_jax.weights.naming.lineages import init_size, variable_shapes
@@ -24,32 +25,43 @@ def adapt(
     num_classes: int | None = None,
     aux: bool | None = None,
     *,
+    in_channels: int | None = None,
     image_size: int | None = None,
     reset_head: bool = False,
     seed: int = 0,
 ) -> Weights:
-    """Returns the weights for another number of classes, another image size, with or without auxiliary heads.
+    """Returns the weights for another number of classes or of channels, another image size, or other auxiliary heads.
 
-    If the number of classes changes, the classifiers are re-initialised as `model.init` does it. So is an auxiliary
-    head that is missing, or whose hidden layer does not fit the new image size.
+    If the number of classes changes, the classifiers are re-initialised as `model.init` does it, and layers between
+    pooling and classifier are dropped, but for an embedding. An auxiliary head that is missing, or whose hidden layer
+    does not fit the new image size, is re-initialised, too.
 
     Args:
       weights: of any source.
-      num_classes: None: unchanged.
+      num_classes: 0: features, without classifiers; None: unchanged.
       aux: True adds missing heads, False drops all; None: unchanged.
+      in_channels: of the images; the first kernel, mean and std are adapted as `channels.with_channels` says; None:
+        unchanged.
       image_size: in pixels; None: unchanged.
-      reset_head: re-initialise the classifiers also if the number of classes stays the same.
+      reset_head: re-initialise the classifiers, and drop layers before them, also if their classes stay as many.
       seed: of the initial values.
 
     Raises:
       UserError: a number is out of range, or arrays of the table's rows are missing or misshapen.
     """
-    old = weights.info
     if num_classes is not None and num_classes < 0:
         raise UserError(f"num_classes is {num_classes}; it must be at least 0.")
+    weights = with_channels(weights, in_channels)
+    old = weights.info
     classes = old.num_classes if num_classes is None else num_classes
     preprocess = dataclasses.replace(old.preprocess, size=image_size or old.preprocess.size)
-    info = dataclasses.replace(old, num_classes=classes, aux=old.aux if aux is None else aux, preprocess=preprocess)
+    info = dataclasses.replace(
+        old,
+        num_classes=classes,
+        aux=old.aux if aux is None else aux,
+        preprocess=preprocess,
+        head=kept_head(old, classes, reset_head),
+    )
     model = info.create_model()
     shapes = variable_shapes(model, preprocess.size)
     flat = traverse_util.flatten_dict(weights.variables)
@@ -63,10 +75,11 @@ def adapt(
     fresh = initial_values(model, shapes.keys() - kept.keys(), seed, preprocess.size)
     names, drawn = ({"/".join(path) for path in paths} for paths in (kept, fresh))
     dropped = ["/".join(path) for path in flat if path not in shapes]
-    no_heads = (f"{old.model} has no auxiliary heads",) if aux and not model.aux_heads else ()
+    notes = (f"{old.model} has no auxiliary heads",) if aux and not model.aux_heads else ()
+    notes += (f"the classifier is dropped with {old.head} before it",) if info.head != old.head else ()
     report = dataclasses.replace(
         weights.report,
-        notes=weights.report.notes + no_heads,
+        notes=weights.report.notes + notes,
         loaded=tuple(name for name in weights.report.loaded if name in names),
         reinitialised=tuple(sorted(drawn | names.intersection(weights.report.reinitialised))),
         dropped=(*weights.report.dropped, *dropped),
@@ -81,11 +94,17 @@ def adapt(
     return Weights.of(info, {path: {**kept, **fresh}[path] for path in shapes}, report)
 
 
+def kept_head(info: WeightsInfo, num_classes: int, reset_head: bool = False) -> spec.Head:
+    """Returns the head that is kept with so many classes: an embedding always, other rows with their classifier."""
+    same_classifier = num_classes == info.num_classes and not reset_head
+    return info.head if info.head.embedding or same_classifier else spec.NO_HEAD
+
+
 def transfer(weights: Weights, name: str, *, seed: int = 0) -> Weights:
     """Returns weights of one model as the initial weights of another whose table begins with the same rows.
 
-    Rows and heads that are equal and have the same name in both tables keep their variables. The others, and the
-    classifier, are initialised as `model.init` does it.
+    Rows and auxiliary heads that are equal and have the same name in both tables keep their variables. The others, and
+    the classifier, are initialised as `model.init` does it; layers before the classifier are dropped.
 
     Args:
       weights: of the model that `ModelCard.begins_as` of `name` names.
@@ -104,7 +123,7 @@ def transfer(weights: Weights, name: str, *, seed: int = 0) -> Weights:
     alike |= {f"aux_{tap}" for tap in card.aux_heads if theirs.aux_heads.get(tap) == card.aux_heads[tap]}
     flat = traverse_util.flatten_dict(weights.variables)
     filled = tuple(each for each in old.filled if each.split("/")[0] in alike)
-    info = dataclasses.replace(old, model=name, filled=filled)
+    info = dataclasses.replace(old, model=name, filled=filled, head=spec.NO_HEAD)
     model = info.create_model()
     shapes = variable_shapes(model, info.preprocess.size)
     kept = {path: leaf for path, leaf in flat.items() if path in shapes and path[1] in alike}

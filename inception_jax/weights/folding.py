@@ -27,12 +27,13 @@ def fold_preprocess(weights: Weights) -> Weights:
             f"{name} of {weights.info.model} pads its input: folding would change the output near its edges."
         )
     flat = traverse_util.flatten_dict(weights.variables)
-    mean, std = (np.array(x).reshape(1, 1, 3, 1) for x in (weights.info.preprocess.mean, weights.info.preprocess.std))
+    stated = weights.info.preprocess
+    mean, std = (np.array(values).reshape(1, 1, -1, 1) for values in (stated.mean, stated.std))
     kernel = flat["params", name, "conv", "kernel"] / std
     shift = (kernel * mean).sum((0, 1, 2))  # the constant that the convolution adds for the mean
     flat["params", name, "conv", "kernel"] = np.float32(kernel)
     running_mean = ("batch_stats", name, "bn", "mean")
     flat[running_mean] = np.float32(flat[running_mean] + shift)
-    preprocess = dataclasses.replace(weights.info.preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    preprocess = dataclasses.replace(stated, mean=(0.0,) * len(stated.mean), std=(1.0,) * len(stated.std))
     info = dataclasses.replace(weights.info, preprocess=preprocess)
     return Weights.of(info, flat, weights.report)

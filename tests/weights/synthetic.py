@@ -13,7 +13,7 @@ def lineage(origin, model):
 
 def model_of(its, outputs, aux=True):
     """Returns the zoo's model with these outputs, and the heads that the lineage has names for."""
-    model = zoo.create_model(its.model, outputs, aux=aux)
+    model = zoo.create_model(its.model, outputs, aux=aux, head=its.head)
     named = its.naming(model)
     return model.clone(aux_heads={tap: head for tap, head in model.aux_heads.items() if f"aux_{tap}" in named})
 

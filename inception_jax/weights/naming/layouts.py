@@ -45,6 +45,7 @@ class Unit(NamedTuple):
     names: Names
     multiplier: int = 1  # of a depthwise convolution
     channels: int = 1  # of the activations that a hidden layer reads, flattened
+    linear: bool = False  # our 1x1 convolution of pooled features is a linear layer of theirs
 
 
 class Layout(NamedTuple):
@@ -68,15 +69,16 @@ class Layout(NamedTuple):
         name = (unit.names.norm if module == "bn" else unit.names.layer) + self.leaves[module, leaf]
         if leaf != "kernel":
             return Slot(path, name, shape, shape, shape, (0,))
+        module, inner = ("linear", shape[-2:]) if unit.linear else (module, shape)
         if self.outputs_first:
-            view, axes = _outputs_first(module, shape, unit)
+            view, axes = _outputs_first(module, inner, unit)
             theirs = (view[0], math.prod(view[1:])) if module == "hidden" else view
             return Slot(path, name, shape, theirs, view, axes)
         if module == "depthwise":
             height, width, _, features = shape
             view = (height, width, features // unit.multiplier, unit.multiplier)
         else:
-            view = (1, 1, *shape) if module == "linear" and self.linear_as_conv else shape
+            view = (1, 1, *inner) if module == "linear" and self.linear_as_conv else inner
         return Slot(path, name, shape, view, view, tuple(range(len(view))))
 
 
@@ -133,5 +135,36 @@ KERAS = Layout(
     | {("depthwise", "kernel"): "/depthwise_kernel", ("pointwise", "kernel"): "/pointwise_kernel"}
     | {key: f"/{name}" for key, name in _TF_NORM.items()},
     outputs_first=False,
+    may_lack_scale=True,
+)
+ONNX = TORCH._replace(  # of `readers.onnx_graph`
+    leaves={
+        **TORCH.leaves,
+        ("depthwise", "kernel"): ".depthwise",
+        ("pointwise", "kernel"): ".weight",
+        ("pointwise", "bias"): ".bias",
+    }
+)
+FROZEN = Layout(
+    {
+        ("conv", "kernel"): "/conv2d_params",
+        ("linear", "kernel"): "/weights",
+        ("linear", "bias"): "/biases",
+        **{key: f"/{name}" for key, name in _TF_NORM.items()},
+    },
+    outputs_first=False,
+    may_lack_scale=True,
+)
+NVIDIA = Layout(
+    {
+        ("conv", "kernel"): ".weight",
+        ("linear", "kernel"): ".weight",
+        ("linear", "bias"): ".bias",
+        ("bn", "scale"): ".gamma",  # which no file has
+        ("bn", "bias"): ".beta",
+        ("bn", "mean"): ".mean",
+        ("bn", "var"): ".var",
+    },
+    outputs_first=True,
     may_lack_scale=True,
 )

@@ -16,11 +16,9 @@ _CADENE_README = "README of pretrained-models.pytorch 0.7.4"
 _torchvision = functools.partial(WeightCard, lineage="torchvision")
 _cadene = functools.partial(WeightCard, lineage="cadene", origin=_CADENE_README)
 _facenet = functools.partial(
-    WeightCard, model="inception_resnet_v1", lineage="facenet_pytorch", preprocess=inputs.FACES, outputs=None
+    WeightCard, model="inception_resnet_v1", lineage="facenet_pytorch", preprocess=inputs.FACES
 )
-_FACES = (
-    "For images of faces, cut out and 160 x 160. The embedding of 512 and its classifier of {} people are left out."
-)
+_FACES = "For images of faces, cut out and 160 x 160: an embedding of 512, and a classifier of the people in training."
 
 
 def _timm(
@@ -169,12 +167,14 @@ PUBLISHED = (
         id="facenet_pytorch/vggface2",
         url=f"{_FACENET}/20180402-114759-vggface2.pt",
         megabytes=107,
-        notes=f"{_FACES.format('8,631')} Accuracy on LFW: 99.65 %, as listed by facenet.",
+        outputs=8631,
+        notes=f"{_FACES} Accuracy on LFW: 99.65 %, as listed by facenet.",
     ),
     _facenet(
         id="facenet_pytorch/casia-webface",
         url=f"{_FACENET}/20180408-102900-casia-webface.pt",
         megabytes=111,
-        notes=f"{_FACES.format('10,575')} Accuracy on LFW: 99.05 %, as listed by facenet.",
+        outputs=10575,
+        notes=f"{_FACES} Accuracy on LFW: 99.05 %, as listed by facenet.",
     ),
 )

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 import inception_jax as ij
+from inception_jax.models import spec
 from inception_jax.weights.naming.lineages import LINEAGES
+from inception_jax.weights.naming.names import Names
 from tests.weights import synthetic
 
 
@@ -114,6 +116,16 @@ from tests.weights import synthetic
             "predictions/kernel",
         ),
         (
+            "facenet_pytorch",
+            "inception_resnet_v1",
+            "repeat_1.4.conv2d.bias last_linear.weight last_bn.running_var logits.weight logits.bias",
+        ),
+        (
+            "facenet",
+            "inception_resnet_v1",
+            "InceptionResnetV1/Bottleneck/weights InceptionResnetV1/Bottleneck/BatchNorm/moving_mean Logits/biases",
+        ),
+        (
             "keras1",
             "xception",
             "convolution2d_2/kernel convolution2d_6/kernel separableconvolution2d_1/depthwise_kernel "
@@ -154,6 +166,42 @@ def test_layouts_by_hand():
     tensor[1, 2, 2, 5] = 1  # multiplier 5 of channel 2
     assert slot.to_ours(tensor)[1, 2, 0, 2 * 8 + 5] == 1
     assert slots["InceptionV2/Logits/Conv2d_1c_1x1/weights"].their_shape == (1, 1, 1024, 10)
+
+
+@pytest.mark.parametrize(
+    ("origin", "model", "shape", "where"),
+    [
+        ("torchvision", "inception_v3", (5, 2048), (3, 7)),
+        ("keras", "inception_v3_tf", (2048, 5), (7, 3)),
+        ("slim", "inception_v4", (1536, 5), (7, 3)),
+        ("slim", "inception_v3_tf", (1, 1, 2048, 5), (0, 0, 7, 3)),  # its linear layers are convolutions
+    ],
+)
+def test_the_head_of_a_file(origin, model, shape, where):
+    """A row of a head is a linear layer there, and the classifier reads what it returns."""
+    head = spec.Head((spec.Conv(5, norm=False), spec.Conv(4)))
+    its = synthetic.lineage(origin, model).with_head(head, [Names("x"), Names("y", "y_norm")], Names("z"))
+    slots = {slot.path: slot for slot in its.slots(synthetic.model_of(its, 3))}
+    kernel = slots["params", "head", "rows_0", "conv", "kernel"]
+    tensor = np.zeros(shape, np.float32)
+    tensor[where] = 1  # output 3 reads input 7
+    assert (kernel.their_shape, kernel.to_ours(tensor).shape) == (shape, (1, 1, max(shape), 5))
+    assert kernel.to_ours(tensor)[0, 0, 7, 3] == 1
+    np.testing.assert_array_equal(kernel.to_theirs(kernel.to_ours(tensor)), tensor)
+    assert slots["params", "head", "rows_0", "conv", "bias"].name[0] == "x"
+    assert slots["batch_stats", "head", "rows_1", "bn", "mean"].name.startswith("y_norm")
+    assert slots["params", "classifier", "linear", "kernel"].our_shape == (4, 3)
+    found = its.head_of({slots["params", "head", f"rows_{j}", "conv", "kernel"].name: np.ones(shape) for j in (0, 1)})
+    assert found == head._replace(rows=tuple(row._replace(features=5) for row in head.rows))
+
+
+def test_an_origin_has_no_names_for_another_head():
+    its = synthetic.lineage("facenet_pytorch", "inception_resnet_v1")
+    hidden = spec.Head((spec.Conv(16, norm=False),))
+    paths = {slot.path[1] for slot in its.slots(ij.create_model(its.model, 3, head=hidden))}
+    assert not paths & {"head", "classifier"}
+    narrow = its.head._replace(rows=(its.head.rows[0]._replace(features=16),))
+    assert {"head", "classifier"} <= {slot.path[1] for slot in its.slots(ij.create_model(its.model, 3, head=narrow))}
 
 
 def test_keras_1_makes_shortcuts_first():
