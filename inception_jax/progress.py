@@ -50,7 +50,7 @@ def progress(total: int | None, unit: Unit = IMAGES, done: int = 0) -> Iterator[
         redirect_stdout=sys.stdout.isatty(),  # otherwise rich would also capture output to a pipe
         disable=not console.is_terminal,
     )
-    task = bar.add_task("", total=None if total is None else total / unit.size, completed=done / unit.size)
+    task = bar.add_task("", total=None if total is None else total / unit.size, completed=done / unit.size)  # type: ignore[arg-type]
     start = last = time.monotonic()
     before = done
 

@@ -1,4 +1,4 @@
-"""Where weights come from that are named, not given as a path: published sets, repositories of the hub, their copies."""
+"""Where weights are that have a name in place of a path: published sets, repositories of the hub, copies of these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Downloads: one file over HTTP, the files of the Hugging Face hub, and what a repository there says of itself. No JAX."""
+"""Downloads: one file over HTTP, files of the Hugging Face hub, and the configs of its repositories. No JAX."""
 
 from __future__ import annotations
 

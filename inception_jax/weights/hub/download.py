@@ -80,7 +80,7 @@ def offline() -> bool:
 
 
 def fetch(target: Path, describe: Callable[[], Remote], version: str | None = None) -> Record | None:
-    """Returns the record of the file at `target`, after downloading it if it is not there, damaged or of another version.
+    """Returns the record of the file at `target`; one that is missing, damaged or of another version is downloaded.
 
     Args:
       target: the path of the file.
@@ -109,8 +109,11 @@ def say(text: str) -> None:
 
 def digest_of(path: Path, algorithm: str = "sha256") -> str:
     """Returns a checksum of a file, as hexadecimal digits."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with open_regular(path) as file:
-        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _record_file(target: Path) -> Path:

@@ -19,6 +19,7 @@ from inception_jax.weights.hub.download import OFFLINE, Record, Remote, digest_o
 
 ADDRESS = re.compile(r"https://huggingface\.co/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubFile(NamedTuple):
@@ -31,7 +32,8 @@ class HubFile(NamedTuple):
     @property
     def title(self) -> str:
         """What the file is called in messages."""
-        return f"hf-hub:{self.repo}@{self.revision}/{self.file}"
+        revision = self.revision[:8] if COMMIT.fullmatch(self.revision) else self.revision
+        return f"hf-hub:{self.repo}@{revision}/{self.file}"
 
     @property
     def url(self) -> str:
@@ -105,7 +107,7 @@ def get(wanted: HubFile, target: Path, licence: str | None = None, *, refresh: b
         pinned = wanted._replace(revision=stated.commit)
         if not target.exists() and (path := _in_client_cache(pinned)) and digest_of(path) == stated.tag:
             return Got(path, stated.tag, stated.commit)
-        record = fetch(target, lambda: _remote(pinned, stated, licence), version=stated.tag)
+        record = fetch(target, lambda: _remote(wanted, stated, licence), version=stated.tag)
         return _got(target, record, stated.commit)
     except Unreachable as error:
         return _without_hub(wanted, target, error)

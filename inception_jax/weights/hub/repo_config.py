@@ -1,8 +1,8 @@
 """Reads config.json of a model repository in timm's layout: which network it holds, and how its input is made.
 
 The keys are those that timm 1.0 writes: `architecture`, `num_classes`, `label_names`, `label_descriptions`,
-`model_args`, and under `pretrained_cfg` `input_size`, `mean`, `std`, `crop_pct`, `crop_mode`, `interpolation`, `license`.
-Missing ones have timm's defaults.
+`model_args`, and under `pretrained_cfg` `input_size`, `mean`, `std`, `crop_pct`, `crop_mode`, `interpolation` and
+`license`. Missing ones have timm's defaults.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from inception_jax.errors import UserError, printable
 from inception_jax.models.inputs import Preprocess
@@ -24,14 +24,14 @@ ARCHITECTURES = {  # timm's name -> ours
     "legacy_xception": "xception_timm",
     "xception": "xception_timm",  # in versions of timm before 0.9
 }
-GEOMETRIES = {"center": "short_side", "squash": "central_box"}
+GEOMETRIES: Mapping[str, Literal["short_side", "central_box"]] = {"center": "short_side", "squash": "central_box"}
 INTERPOLATIONS = ("bilinear", "bicubic")
 LARGEST = 8 << 20  # bytes of a config.json; that of 21,841 classes with descriptions has 3 MB
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class RepoConfig(NamedTuple):
-    """What a config.json says: the card of the weights beside it, and the names of their classes (() if it has none)."""
+    """What a config.json says: the card of the weights beside it, and the names of their classes; (): it has none."""
 
     card: WeightCard
     class_names: tuple[str, ...]
@@ -61,7 +61,8 @@ def parse(content: bytes, title: str, hashes: tuple[str, ...] = ()) -> RepoConfi
         raise UserError(f"{shown}: the network {printable(architecture)!r} cannot be loaded.{near}")
     stated = config.get("pretrained_cfg", config)
     stated = stated if isinstance(stated, dict) else {}
-    arguments = config.get("model_args") if isinstance(config.get("model_args"), dict) else {}
+    arguments = config.get("model_args")
+    arguments = arguments if isinstance(arguments, dict) else {}
     num_classes = config.get("num_classes", stated.get("num_classes", 1000))
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or not 0 <= num_classes <= 10**6:
         raise _wrong(shown, "num_classes", num_classes, "0 ... 1,000,000")
@@ -86,8 +87,8 @@ def _preprocess(shown: str, stated: Mapping[str, Any], arguments: Mapping[str, A
     channels, height, width = arguments.get("in_chans") or shape[0], shape[1], shape[2]
     if height != width or not 1 <= height <= 4096 or not isinstance(channels, int) or not 1 <= channels <= 256:
         raise _wrong(shown, "input_size", list(shape), "a square of 1 ... 4096 pixels, of 1 ... 256 channels")
-    mode = stated.get("crop_mode") or "center"
-    interpolation = stated.get("interpolation") or "bicubic"
+    mode: Any = stated.get("crop_mode") or "center"
+    interpolation: Any = stated.get("interpolation") or "bicubic"
     for key, value, allowed in (("crop_mode", mode, GEOMETRIES), ("interpolation", interpolation, INTERPOLATIONS)):
         if value not in allowed:
             raise _wrong(shown, key, value, " or ".join(allowed))
@@ -122,7 +123,7 @@ def _pixels(shown: str, key: str, values: Any, channels: int) -> Any:
 
 
 def _class_names(shown: str, config: Mapping[str, Any], num_classes: int) -> tuple[str, ...]:
-    """Returns the names of the classes: descriptions, where the config has them, as a class is called elsewhere here."""
+    """Returns the names of the classes: their descriptions, where the config has them."""
     labels = config.get("label_names")
     if isinstance(labels, dict):  # by index as text
         labels = [labels.get(str(index)) for index in range(num_classes)]

@@ -1,7 +1,7 @@
 """Gets one file from one address over HTTP. What has arrived is kept: the next attempt continues there.
 
-Beside the partial file stands its state: the address, the size, and the validator (ETag or date) of the file that
-is being downloaded. A server continues only a file with the same validator (RFC 9110, If-Range); any other is begun anew.
+Beside the partial file stands its state: the address, the size, and the validator (ETag or date) of the file. A server
+continues only a file with the same validator (RFC 9110, If-Range); any other is begun anew.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LARGEST = 4 << 30  # bytes of a file whose size nobody states
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses that may pass
 
 Announce = Callable[[str, int | None, int], None]
-"""Called once an address answers, with the address, the size of the file (None: not stated) and the bytes here already."""
+"""Called when an address answers: the address, the size of the file (None: not stated), and the bytes kept so far."""
 
 
 class Unavailable(Exception):
@@ -186,18 +186,26 @@ def _receive(response: Any, url: str, partial: Path, start: int, total: int | No
                     raise Unavailable(f"sends more than {most:,} bytes")
                 file.write(block)
                 advance(len(block))
-    except urllib3.exceptions.HTTPError as error:
+    except urllib3.exceptions.ReadTimeoutError as error:
         raise Interrupted(_words(error)) from error
+    except urllib3.exceptions.HTTPError as error:
+        if done != total:
+            raise Interrupted(_ended(done, total)) from error
     except OSError as error:
         raise UserError(
             f"{printable(partial)} cannot be written: {error.strerror or error}. What it holds is kept."
         ) from error
     if total is not None and done < total:
-        raise Interrupted(f"ended after {done:,} of {total:,} bytes")
+        raise Interrupted(_ended(done, total))
+
+
+def _ended(done: int, total: int | None) -> str:
+    of = "" if total is None else f" of {total:,}"
+    return f"ended after {done:,}{of} bytes"
 
 
 def _validator(headers: Mapping[str, str]) -> str:
-    """Returns what identifies a version of a file to If-Range: a strong ETag, or a date; "" if the server gives none."""
+    """Returns what tells If-Range which version a file is: a strong ETag, or a date; "" if the server gives none."""
     tag = headers.get("ETag", "")
     return tag if tag.startswith('"') else headers.get("Last-Modified", "")
 

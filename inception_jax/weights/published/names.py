@@ -1,4 +1,4 @@
-"""Names of published weights, MODEL.TAG, as timm forms them: `inception_v3.tv_in1k` is the card timm/inception_v3.tv_in1k.
+"""Names of published weights, MODEL.TAG as in timm: `inception_v3.tv_in1k` is the card timm/inception_v3.tv_in1k.
 
 For timm's own sets the name is timm's. For the others MODEL is the network of the zoo, and TAG says who published them
 and what they were trained on (in1k: ILSVRC 2012). The first name of a model is its default, as in timm.
@@ -93,7 +93,8 @@ def card_of(name: str) -> WeightCard:
 
 def near(name: str) -> str:
     """Returns " Nearest: a, b." of names and ids, for the end of a message; "" if none is like `name`."""
-    return hint(name, (*NAMES, *CARDS), cutoff=0.5)
+    ids = hint(name, CARDS, cutoff=0.5)
+    return ids if "/" in name else hint(name, NAMES, cutoff=0.5) or ids
 
 
 def list_models(
