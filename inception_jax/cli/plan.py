@@ -12,8 +12,8 @@ from rich.console import Console
 
 from inception_jax.cli.app import Json, app, table, use_cpu_only
 from inception_jax.cli.config import ConfigCommand, read_config
-from inception_jax.cli.progress import doing
 from inception_jax.errors import UserError, printable
+from inception_jax.progress import doing
 
 if TYPE_CHECKING:
     from inception_jax.plan.plan import Plan, Question
