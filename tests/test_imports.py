@@ -24,6 +24,7 @@ LEAVES = {
     "lazy",
     "moved",
     "paths",
+    "progress",
     "suggestions",
     "version",
 }  # import next to nothing, and may be imported by all but the models, which may have `suggestions`
@@ -53,6 +54,7 @@ ALLOWED = {room: {room} | below | LEAVES for room, below in ROOMS.items()} | {
     "lazy": {"moved"},
     "moved": set(),
     "paths": {"errors"},
+    "progress": {"errors"},
     "suggestions": set(),
     "version": set(),
 }

@@ -21,15 +21,16 @@ from inception_jax.cli.network import (
     Dtype,
     DtypeOption,
     Input,
+    Key,
     Model,
     Unverified,
     WeightsOption,
     Workdir,
     load_predictor,
 )
-from inception_jax.cli.progress import progress
 from inception_jax.errors import UserError, printable
 from inception_jax.paths import check_output, user_path, write_bytes
+from inception_jax.progress import progress
 
 if TYPE_CHECKING:
     from inception_jax.data.sources import ImageSource
@@ -89,6 +90,7 @@ def evaluate(
     model: Model = None,
     unverified: Unverified = False,
     preprocess: Input = None,
+    key: Key = None,
     classes: ClassFile = None,
     batch: Batch = 32,
     dtype: DtypeOption = Dtype.FLOAT32,
@@ -106,7 +108,7 @@ def evaluate(
     )
     check_threshold(threshold)
     first = load_predictor(
-        weights, workdir, model, unverified, batch, dtype, preprocess=preprocess, classes=classes, exif=exif
+        weights, workdir, model, unverified, batch, dtype, preprocess=preprocess, key=key, classes=classes, exif=exif
     )
     members = {str(weights or workdir): first}
     members |= {each: load_predictor(each, None, None, unverified, batch, dtype) for each in ensemble or ()}

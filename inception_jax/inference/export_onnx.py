@@ -166,6 +166,8 @@ class Graph:
 
     def adaptive_pool(self, output: int, x: Value, path: str) -> Value:
         """Writes the averages as products with matrices, of columns and then of rows."""
+        if output == 1:
+            return Value(self.node("GlobalAveragePool", x.name, name=path), 1, 1)
         columns = self.constant(f"{path}/columns", layers.averages(x.width, output).T)
         rows = self.constant(f"{path}/rows", layers.averages(x.height, output))
         narrow = self.node("MatMul", x.name, columns, name=f"{path}/narrow")

@@ -60,6 +60,8 @@ PAPER = Preprocess(224, mean=(123.0, 117.0, 104.0), std=(1.0, 1.0, 1.0))
 # Caffe's tools resize whole images to 256 x 256 beforehand; the central 224 x 224 of that are read.
 CAFFE = dataclasses.replace(PAPER, geometry="central_box")
 BGR_MEANS = dataclasses.replace(PAPER, mean=(128.0, 117.0, 104.0))
+# The GoogLeNet of the ONNX Model Zoo: the whole image, whatever its shape.
+ONNX_ZOO = dataclasses.replace(CAFFE, mean=(123.68, 116.779, 103.939), crop_fraction=1.0)
 IMAGENET = Preprocess(224, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 CIFAR = Preprocess(32, mean=(125.3, 123.0, 113.9), std=(63.0, 62.1, 66.7), crop_fraction=1.0)
 
@@ -72,4 +74,6 @@ CADENE_299 = dataclasses.replace(SYMMETRIC_299, crop_fraction=299 / 341)  # 299 
 TIMM_299 = dataclasses.replace(CADENE_299, interpolation="bicubic")  # rounded down, too
 TIMM_299_WIDE = dataclasses.replace(TIMM_299, crop_fraction=0.8975)
 FID = dataclasses.replace(SYMMETRIC_299, crop_fraction=1.0, geometry="central_box")  # the whole image
+# The graph of 2015 itself: (pixel - 128) / 128.
+FID_OF_TF = dataclasses.replace(FID, mean=(128.0, 128.0, 128.0), std=(128.0, 128.0, 128.0))
 FACES = Preprocess(160, mean=(127.5, 127.5, 127.5), std=(128.0, 128.0, 128.0), crop_fraction=1.0)

@@ -15,19 +15,21 @@ from inception_jax.errors import UserError, printable
 from inception_jax.models import zoo
 from inception_jax.models.inputs import Preprocess
 from inception_jax.paths import check_regular, open_regular, user_path
-from inception_jax.suggestions import hint
-from inception_jax.weights import files
+from inception_jax.weights import files, graphs
 from inception_jax.weights.classes import with_class_names
-from inception_jax.weights.convert import convert, find_lineage
-from inception_jax.weights.files import Weights
+from inception_jax.weights.convert import convert
+from inception_jax.weights.files import Weights, WeightsInfo
 from inception_jax.weights.fitting import adapt
+from inception_jax.weights.places import FOLDER_VARIABLE as FOLDER_VARIABLE
+from inception_jax.weights.places import Found, find
+from inception_jax.weights.places import weights_folder as weights_folder
 from inception_jax.weights.preprocessing import parse, stated_input
 from inception_jax.weights.published.cards import CARDS, WeightCard
+from inception_jax.weights.published.names import near
 from inception_jax.weights.readers import read_content
 from inception_jax.weights.readers.archives import unpack_checkpoint
 from inception_jax.weights.readers.formats import has_index
-
-FOLDER_VARIABLE = "INCEPTION_JAX_WEIGHTS"
+from inception_jax.weights.recognition import recognise
 
 
 def load(
@@ -41,18 +43,23 @@ def load(
     raw: bool = False,
     origin: str | None = None,
     preprocess: Preprocess | str | None = None,
+    key: str | None = None,
     class_names: Sequence[str] | None = None,
     unverified: bool = False,
     seed: int = 0,
 ) -> Weights:
-    """Returns the weights of a model from any source; nothing is downloaded.
+    """Returns the weights of a model from any source.
+
+    Only an id, a name or "hf-hub:..." downloads, and only a file that this machine does not have.
 
     Args:
-      source: a file of ours, PyTorch's (.pth, .safetensors), Keras's (.h5, .keras), TF-slim's (a checkpoint) or Caffe's
-        (.caffemodel); a live Keras model; the id of a card, whose file lies in `weights_folder()`; or `Weights`, whose
-        arrays are shared.
+      source: a file of ours, PyTorch's (.pth, .safetensors, TorchScript), Keras's (.h5, .keras), TensorFlow's (a
+        checkpoint, a frozen graph), Caffe's (.caffemodel) or an ONNX graph; a live Keras model; `Weights`, whose arrays
+        are shared; or a name: the id of a card ("timm/inception_v3.tv_in1k"), its name ("inception_v3.tv_in1k"), a
+        model of the zoo for its default weights, "hf-hub:OWNER/NAME[@REVISION]", "local-dir:FOLDER" (see `places`).
       name: the model; None: found by the names of the tensors. Needed if they fit several models.
-      num_classes: re-initialises the classifiers for this many classes; None: the classes of the source.
+      num_classes: re-initialises the classifiers for this many classes; 0: features, without classifier; None: the
+        classes of the source, whose head must then be one that our networks have.
       aux: True initialises auxiliary heads that the source lacks, False drops them; None: what the source has.
       in_channels: of the images: 1 (grey), 4, ...; the kernel for RGB is adapted as timm does it (`adapt` says how).
       reset_head: re-initialise the classifiers in any case.
@@ -61,42 +68,39 @@ def load(
       preprocess: the preprocessing for a third-party file, whole or as changes to that of its card or origin
         ("imagenet", "mean=0.5;std=0.5;size=299": see `preprocessing.parse`); None: that of layers in the file, of its
         card or of its origin.
+      key: which of several networks in a checkpoint: the key of its dictionary, or a prefix of the names of its
+        tensors, such as "model_ema" or "ema.module".
       class_names: one for each class, instead of those of the source.
       unverified: accept a third-party file whose checksum is not that of a published one; its names and shapes are
         still checked.
       seed: of initial values.
 
     Raises:
-      UserError: the source is missing, damaged, of another model, not published, or does not match its card.
+      UserError: the source is missing, damaged, of another model, not published, does not match its card, or cannot be
+        downloaded.
     """
     if name is not None:
         _check_name(name)
     if isinstance(preprocess, str):
         parse(preprocess, None)  # refuses a mistake before a large file is read
-    asked = _Foreign(name, origin, raw, preprocess)
-    path = _as_path(source)
+    new_classifier = num_classes is not None or reset_head
+    asked = _Foreign(name, origin, raw, preprocess, key, aux, new_classifier)
+    found = find(source)
+    path = found.path if found else _as_path(source)
     if path is not None:
-        _check_exists(path, CARDS.get(str(source)))
+        _check_exists(path)
     if isinstance(source, Weights) or (path is not None and files.is_ours(path)):
-        if origin is not None or raw or preprocess is not None:
-            raise UserError("origin, raw and preprocess are for third-party files; this source states its own.")
+        asked.check_ours()
         weights = source if isinstance(source, Weights) else files.read(cast(Path, path))
+        weights = _noted(weights, found.note) if found and found.note else weights
     elif path is None:
         weights = asked.convert(source, None, type(source).__name__)
     else:
-        weights = _from_file(str(source), path, asked, unverified)
+        weights = _from_file(str(source), path, asked, unverified, found or Found(path, None))
     if name not in (None, weights.info.model):
         raise UserError(f"{printable(path or weights.info.source)} is of {weights.info.model}, not of {name}.")
     weights = adapt(weights, num_classes, aux, in_channels=in_channels, reset_head=reset_head, seed=seed)
     return weights if class_names is None else with_class_names(weights, class_names)
-
-
-def weights_folder() -> Path:
-    """Returns the folder of published files: $INCEPTION_JAX_WEIGHTS, or ~/.cache/inception_jax/weights.
-
-    The file of a card lies in a subfolder with the id of the card.
-    """
-    return user_path(os.environ.get(FOLDER_VARIABLE) or "~/.cache/inception_jax/weights")
 
 
 class _Foreign(NamedTuple):
@@ -106,19 +110,24 @@ class _Foreign(NamedTuple):
     origin: str | None
     raw: bool
     preprocess: Preprocess | str | None
+    key: str | None = None
+    aux: bool | None = None
+    new_classifier: bool = False  # a head that cannot be taken is left out
 
     def convert(self, source: Any, card: WeightCard | None, title: str) -> Weights:
         """Returns the converted tensors of a source; `title` names it in messages and in the report."""
         with _unpacked(source) as file:
             tensors, statement = read_content(file)
-        name = self.name or (card.model if card else None)
-        lineage = find_lineage(tensors, name, self.origin or (card.lineage if card else None))
-        offset = 0 if self.raw else None
-        if card and not self.raw:
-            outputs = lineage.outputs(tensors)
-            if outputs != (card.outputs or 0):
-                raise UserError(f"{title} has {outputs} outputs; {card.id} has {card.outputs or 'none'}.")
-            offset = card.label_offset
+        if statement.info:
+            self.check_ours()
+            return graphs.of_ours(tensors, statement, title)
+        name, origin = self.name or (card.model if card else None), self.origin or (card.lineage if card else None)
+        if statement.operators and origin in (None, graphs.ORIGIN):
+            lineage, tensors, more = graphs.lineage_of(tensors, statement, name, printable(title))
+            left_out = ()
+        else:
+            lineage, tensors, left_out, more = recognise(tensors, statement, name, origin, self.key, printable(title))
+        offset = 0 if self.raw else card.label_offset if card else None
         channels = lineage.channels_of(lineage.without_foreign(tensors)[0])
         usual = (card.preprocess if card else lineage.preprocess).with_channels(channels)
         preprocess, notes = stated_input(self.preprocess, statement, usual, printable(title))
@@ -128,25 +137,55 @@ class _Foreign(NamedTuple):
             source=title,
             preprocess=preprocess or (usual if card else None),
             label_offset=offset,
+            aux=self.aux,
+            layers=statement.after,
+            new_classifier=self.new_classifier,
         )
-        report = dataclasses.replace(converted.report, notes=converted.report.notes + notes)
-        return dataclasses.replace(converted, report=report)
+        if card and not self.raw:
+            _check_outputs(converted.info, card, title)
+        info, of_norms = _with_epsilon(converted.info, statement.epsilon)
+        notes += more + of_norms
+        report = converted.report
+        dropped, notes = (*report.dropped, *left_out), report.notes + notes
+        report = dataclasses.replace(report, dropped=dropped, notes=notes)
+        return dataclasses.replace(converted, info=info, report=report)
+
+    def check_ours(self) -> None:
+        """Raises a `UserError` if an argument is given that a source with metadata of ours does not take."""
+        if self.origin is not None or self.raw or self.preprocess is not None or self.key is not None:
+            raise UserError("origin, raw, preprocess and key are for third-party files; this source states its own.")
 
 
-def _from_file(source: str, path: Path, asked: _Foreign, unverified: bool) -> Weights:
-    """Returns the weights in a published file, or with `unverified` in any file."""
-    card = CARDS.get(source)
+def _check_outputs(info: WeightsInfo, card: WeightCard, title: str) -> None:
+    """Raises a `UserError` unless the source has as many outputs as its card says."""
+    outputs = info.num_classes + info.label_offset if info.num_classes else 0
+    if outputs != (card.outputs or 0):
+        raise UserError(f"{title} has {outputs} outputs; {card.id} has {card.outputs or 'none'}.")
+
+
+def _with_epsilon(info: WeightsInfo, epsilon: float | None) -> tuple[WeightsInfo, tuple[str, ...]]:
+    """Returns the metadata with the epsilon that a file states for its batch norms, and notes if it is not the usual."""
+    norm = info.numerics.norm
+    if epsilon is None or norm is None or norm.epsilon == epsilon:
+        return info, ()
+    numerics = info.numerics._replace(norm=norm._replace(epsilon=epsilon))
+    return dataclasses.replace(info, numerics=numerics), (f"its batch norms have the epsilon {epsilon}",)
+
+
+def _from_file(source: str, path: Path, asked: _Foreign, unverified: bool, found: Found) -> Weights:
+    """Returns the weights in a published file, or with `unverified` in any file; `found` says whence the file is."""
     digests = _digests(path)
-    verified = card or next((known for known in CARDS.values() if _matches(known, digests)), None)
+    verified = found.card or next((known for known in CARDS.values() if _matches(known, digests)), None)
     if verified and not _matches(verified, digests):
         doubt = (
             "has no checksum"
             if not verified.hashes
             else f"is {_describe(verified)}; this is {_found(verified, digests)}"
         )
-        if not unverified:
+        told = found.note if not verified.hashes else ""  # the file is from its publisher, who states no checksum
+        if not (unverified or told):
             raise UserError(f"{printable(path)} cannot be verified: {verified.id} {doubt}. {_UNVERIFIED}")
-        note = f"unverified: taken as {verified.id}, which {doubt}"
+        note = f"taken as {verified.id}: {told}" if told else f"unverified: taken as {verified.id}, which {doubt}"
     elif verified:
         note = f"published as {verified.id}"
     elif unverified:
@@ -155,26 +194,28 @@ def _from_file(source: str, path: Path, asked: _Foreign, unverified: bool) -> We
         sha256 = digests.get("sha256", "unknown")
         raise UserError(f"{printable(path)} (sha256 {sha256}) is none of the published files. {_UNVERIFIED}")
     weights = asked.convert(path, verified, source)
-    notes = (*weights.report.notes, note, *([verified.notes] if verified and verified.notes else []))
-    return dataclasses.replace(
-        weights,
-        info=dataclasses.replace(weights.info, sha256=digests.get("sha256", "")),
-        report=dataclasses.replace(weights.report, notes=notes),
-    )
+    if found.class_names:
+        weights = with_class_names(weights, found.class_names)
+    more = [found.note if found.note not in note else "", verified.notes if verified else ""]
+    weights = _noted(weights, note, *filter(None, more))
+    return dataclasses.replace(weights, info=dataclasses.replace(weights.info, sha256=digests.get("sha256", "")))
+
+
+def _noted(weights: Weights, *notes: str) -> Weights:
+    """Returns the weights with further notes in their report."""
+    report = dataclasses.replace(weights.report, notes=weights.report.notes + notes)
+    return dataclasses.replace(weights, report=report)
 
 
 _UNVERIFIED = "unverified=True (--unverified) accepts it if its names and shapes fit."
 
 
 def _as_path(source: Any) -> Path | None:
-    """Returns the path of the file of a source, in `weights_folder` if it is a card's id; None: it is no file."""
-    if not isinstance(source, str | os.PathLike):
-        return None
-    card = CARDS.get(str(source))
-    return weights_folder() / card.id / card.file if card else user_path(source)
+    """Returns the path of the file of a source; None: it is no file."""
+    return user_path(source) if isinstance(source, str | os.PathLike) else None
 
 
-def _check_exists(path: Path, card: WeightCard | None) -> None:
+def _check_exists(path: Path) -> None:
     """Raises a `UserError` unless there is a regular file, or the prefix of a TensorFlow checkpoint."""
     shown = printable(path)
     try:
@@ -187,9 +228,7 @@ def _check_exists(path: Path, card: WeightCard | None) -> None:
         raise UserError(f"{shown} is a folder; weights are a file, the id of a card, or a run with checkpoints/ in it.")
     if exists:
         return check_regular(path)
-    if card:
-        raise UserError(f"{card.id} needs {_describe(card)} as {shown}: fetch it from {card.url}.")
-    raise UserError(f"{shown} is no file and no id of published weights.{hint(str(path), CARDS, cutoff=0.5)}")
+    raise UserError(f"{shown} is no file and no id of published weights.{near(str(path))}")
 
 
 @contextlib.contextmanager

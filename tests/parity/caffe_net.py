@@ -60,7 +60,7 @@ class CaffeNet:
 
     def caffemodel(self, version):
         """Returns the file of 2014 (V1: blobs of four axes) or of 2015 (V2: blobs with a shape)."""
-        net = caffe.message_classes()["NetParameter"]()
+        net = caffe.classes()["NetParameter"]()
         for name, arrays in self.blobs.items():
             layer = net.layers.add(name=name) if version == 1 else net.layer.add(name=name)
             for array in arrays:

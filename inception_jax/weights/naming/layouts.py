@@ -137,3 +137,34 @@ KERAS = Layout(
     outputs_first=False,
     may_lack_scale=True,
 )
+ONNX = TORCH._replace(  # of `readers.onnx_graph`
+    leaves={
+        **TORCH.leaves,
+        ("depthwise", "kernel"): ".depthwise",
+        ("pointwise", "kernel"): ".weight",
+        ("pointwise", "bias"): ".bias",
+    }
+)
+FROZEN = Layout(
+    {
+        ("conv", "kernel"): "/conv2d_params",
+        ("linear", "kernel"): "/weights",
+        ("linear", "bias"): "/biases",
+        **{key: f"/{name}" for key, name in _TF_NORM.items()},
+    },
+    outputs_first=False,
+    may_lack_scale=True,
+)
+NVIDIA = Layout(
+    {
+        ("conv", "kernel"): ".weight",
+        ("linear", "kernel"): ".weight",
+        ("linear", "bias"): ".bias",
+        ("bn", "scale"): ".gamma",  # which no file has
+        ("bn", "bias"): ".beta",
+        ("bn", "mean"): ".mean",
+        ("bn", "var"): ".var",
+    },
+    outputs_first=True,
+    may_lack_scale=True,
+)

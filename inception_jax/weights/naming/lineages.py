@@ -84,9 +84,9 @@ class Lineage:
 
     def without_foreign(self, tensors: Tensors) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
         """Returns the tensors that our model has, and the names of the others."""
-        foreign = tuple(name for name in tensors if re.search(self.not_ours, name))
+        foreign = dict.fromkeys(name for name in tensors if re.search(self.not_ours, name))
         ours = {name: tensor for name, tensor in tensors.items() if name not in foreign}
-        return _renumbered(ours) if self.numbered else ours, foreign
+        return _renumbered(ours) if self.numbered else ours, tuple(foreign)
 
     def channels_of(self, tensors: Tensors) -> int:
         """Returns the channels of the images that the first convolution in these tensors reads; if unclear, 3."""
@@ -110,12 +110,6 @@ class Lineage:
             for row, kernel in zip(self.head.rows, kernels, strict=True)
         )
         return self.head._replace(rows=rows)
-
-    def outputs(self, tensors: Tensors) -> int:
-        """Returns the number of outputs of the classifier in these tensors; 0: there is none."""
-        head = self.naming(zoo.create_model(self.model)).get("classifier")
-        bias = tensors.get(head[0].layer + self.layout.leaves["linear", "bias"]) if head else None
-        return 0 if bias is None else bias.size
 
 
 @functools.lru_cache(maxsize=64)
@@ -158,7 +152,8 @@ def _renumbered(tensors: Tensors) -> dict[str, np.ndarray]:
     return {numbered.sub(lambda match: new[match[0]], name): tensor for name, tensor in tensors.items()}
 
 
-_COUNTERS = r"\.num_batches_tracked$"
+# Counters of batch norms, of averaged models and of tools that count operations; layers of DeepfakeBench that do not run.
+_COUNTERS = r"(^|\.)(num_batches_tracked|n_averaged|total_ops|total_params)$|^adjust_channel\."
 # Counters, averages and optimizer state, which a training checkpoint holds beside the variables.
 _SLOTS = "ExponentialMovingAverage|(RMSProp|Adam|Adadelta|Ftrl)(_1)?|Momentum|Adagrad"
 _SLIM_EXTRAS = rf"^global_step$|/({_SLOTS})$|^(beta1|beta2)_power$"
@@ -189,6 +184,7 @@ _pytorch = functools.partial(Lineage, layout=layouts.TORCH, not_ours=_COUNTERS)
 _torchvision, _timm, _cadene = (functools.partial(_pytorch, origin) for origin in ("torchvision", "timm", "cadene"))
 _slim = functools.partial(Lineage, "slim", not_ours=_SLIM_EXTRAS, background=True)
 _keras = functools.partial(Lineage, "keras", layout=layouts.KERAS, numbered=True, preprocess=inputs.SYMMETRIC_299)
+_onnx = functools.partial(Lineage, "onnx", naming=names.by_order, layout=layouts.ONNX)
 _SLIM_OF_TORCH = {"background": True, "preprocess": inputs.CADENE_299}  # Cadene's copies keep the background
 
 LINEAGES = (
@@ -203,6 +199,8 @@ LINEAGES = (
     _cadene("inception_resnet_v2", _inception_resnet("last_linear"), **_SLIM_OF_TORCH),
     _cadene("xception_timm", names.timm_xception, preprocess=inputs.TIMM_299_WIDE),
     _pytorch("pytorch_fid", "inception_v3_fid", names.torch_v3, preprocess=inputs.FID),
+    Lineage("tf_2015", "inception_v3_fid", names.frozen_v3, layouts.FROZEN, preprocess=inputs.FID_OF_TF),
+    Lineage("stylegan2_ada", "inception_v3_fid", names.nvidia_v3, layouts.NVIDIA, preprocess=inputs.FID_OF_TF),
     _pytorch(
         "facenet_pytorch",
         "inception_resnet_v1",
@@ -229,4 +227,17 @@ LINEAGES = (
     _keras("inception_resnet_v2", tf_names.keras_inception_resnet_v2),
     _keras("xception", tf_names.keras_xception),
     Lineage("keras1", "xception", tf_names.keras1_xception, layouts.KERAS, preprocess=inputs.SYMMETRIC_299),
+    # Of Caffe2, whose networks are those of Caffe; of PyTorch; of TensorFlow.
+    _onnx("googlenet", bgr=True, preprocess=inputs.ONNX_ZOO),
+    _onnx("bn_inception", bgr=True, preprocess=inputs.BGR_MEANS),
+    _onnx("googlenet_torchvision", preprocess=inputs.IMAGENET),
+    _onnx("inception_v3", preprocess=inputs.TIMM_299),
+    _onnx("inception_v4", preprocess=inputs.TIMM_299),
+    _onnx("inception_resnet_v2", preprocess=inputs.TIMM_299_WIDE),
+    _onnx("xception_timm", preprocess=inputs.TIMM_299_WIDE),
+    _onnx("inception_v3_fid", preprocess=inputs.FID),
+    _onnx("inception_v1_slim", background=True, preprocess=inputs.SLIM_224),
+    _onnx("inception_v2", background=True, preprocess=inputs.SLIM_224),
+    _onnx("inception_v3_tf", background=True, preprocess=inputs.SLIM_299),
+    _onnx("xception", preprocess=inputs.SYMMETRIC_299),
 )

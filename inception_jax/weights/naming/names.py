@@ -206,3 +206,58 @@ def caffe_googlenet(model: InceptionNet) -> UnitNames:
     names |= {f"aux_{tap}": [f"loss{i}/{x}" for x in ("conv", "fc", "classifier")] for i, tap in ((1, "4a"), (2, "4d"))}
     names["classifier"] = ["loss3/classifier"]
     return {row: [Names(layer) for layer in layers] for row, layers in names.items()}
+
+
+def by_order(model: InceptionNet) -> UnitNames:
+    """Returns `conv_1` with `bn_1`, ...: the names of units in graphs, which the readers number in the order of a table."""
+    counter = itertools.count(1)
+    paths = units(model)
+    names = {}
+    for row in model.table:
+        numbers = [next(counter) for _ in paths[row]]
+        names[row] = [Names(f"conv_{i}", f"bn_{i}") for i in numbers]
+    return names | {"classifier": [Names("classifier")]}
+
+
+FID_BLOCKS = {row: f"mixed_{i}" if i else "mixed" for i, row in enumerate(V3_ROWS)}
+
+
+def frozen_v3(model: InceptionNet) -> UnitNames:
+    """Returns the names of the graph of 2015: `mixed_1/tower_1/conv_2` is the third convolution of the third branch."""
+    stem = [row for row in model.table if row.startswith("Conv2d")]
+    names = {row: [f"conv_{i}" if i else "conv"] for i, row in enumerate(stem)}
+    for row, block in FID_BLOCKS.items():
+        names[row] = [f"{block}/{unit}" for unit in _towers(cast(spec.Block, model.table[row]))]
+    named = {row: [Names(unit, f"{unit}/batchnorm") for unit in of_row] for row, of_row in names.items()}
+    return named | {"classifier": [Names("softmax")]}
+
+
+def _towers(block: spec.Block) -> Iterator[str]:
+    """Yields `conv`, `tower/conv`, `tower/conv_1`, `tower_1/conv`, ...: a branch of one convolution is no tower."""
+    towers = itertools.count()
+    for branch in block:
+        convolutions = [row for row in branch if not isinstance(row, spec.Pool)]
+        if not convolutions:
+            continue
+        number = "" if len(branch) == 1 else next(towers)
+        tower = "" if number == "" else f"tower_{number}/" if number else "tower/"
+        for j, row in enumerate(convolutions):
+            if isinstance(row, spec.Conv):
+                yield f"{tower}conv_{j}" if j else f"{tower}conv"
+            else:
+                yield from (f"{tower}mixed/conv", f"{tower}mixed/conv_1")
+
+
+def nvidia_v3(model: InceptionNet) -> UnitNames:
+    """Returns the names in the module of StyleGAN2-ADA: those of the graph, behind `layers`.
+
+    In the last two modules the name of a tower is a prefix of its convolutions; in the others it is a module.
+    """
+    names: UnitNames = {}
+    for row, of_row in frozen_v3(model).items():
+        separator = "_" if row in ("Mixed_7b", "Mixed_7c") else "."
+        for unit in of_row:
+            block, slash, rest = unit.layer.partition("/")
+            layer = f"layers.{block}.{rest.replace('/', separator)}" if slash else f"layers.{block}"
+            names.setdefault(row, []).append(Names(layer, layer))
+    return names | {"classifier": [Names("output")]}

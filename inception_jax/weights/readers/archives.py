@@ -14,7 +14,7 @@ from typing import IO, cast
 from inception_jax.errors import UserError, first_line, printable
 from inception_jax.paths import open_regular
 from inception_jax.weights.readers.budget import Budget, Limits
-from inception_jax.weights.readers.formats import ALLOWED, KERAS, PYTORCH, Format, by_suffix
+from inception_jax.weights.readers.formats import ALLOWED, KERAS, PYTORCH, TORCHSCRIPT, Format, by_suffix
 from inception_jax.weights.readers.refusal import Refused
 
 KERAS_CONFIG = "config.json"
@@ -35,12 +35,8 @@ def inner_format(path: Path, budget: Budget) -> Format:
         members = set()
         if found := by_suffix(path):
             return found
-    if "constants.pkl" in members:
-        raise UserError(
-            f"{printable(path)} is a TorchScript archive, which holds code; save the model's state_dict instead."
-        )
     if "data.pkl" in members:
-        return PYTORCH
+        return TORCHSCRIPT if "constants.pkl" in members else PYTORCH
     if KERAS_CONFIG in members:
         return KERAS
     raise UserError(

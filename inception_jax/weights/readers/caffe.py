@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from inception_jax.paths import read_bytes
 from inception_jax.weights.readers.budget import Budget
 from inception_jax.weights.readers.formats import Items
+from inception_jax.weights.readers.protobuf import message_classes
 from inception_jax.weights.readers.refusal import Refused
 
-FIELDS = {  # by message: name, number, type; a list is packed if it is of numbers
+FIELDS = {
     "BlobShape": (("dim", 1, "int64", list),),
     "BlobProto": (
         ("num", 1, "int32"),
@@ -41,7 +41,7 @@ def read(path: Path, budget: Budget) -> Items:
     Raises:
       Refused: the shape of a blob does not match its number of values, or the file exceeds the budget.
     """
-    net = message_classes()["NetParameter"].FromString(read_bytes(path, budget.limits.bytes))
+    net = classes()["NetParameter"].FromString(read_bytes(path, budget.limits.bytes))
     for layer in itertools.chain(net.layers, net.layer):
         budget.entry()
         for i, blob in enumerate(layer.blobs):
@@ -58,19 +58,6 @@ def _array(name: str, blob: Any, budget: Budget) -> np.ndarray:
 
 
 @functools.cache
-def message_classes() -> dict[str, Any]:
-    """Returns the message classes by name, in a separate pool: other code may declare the package `caffe` as well."""
-    file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", syntax="proto2")
-    for message, fields in FIELDS.items():
-        declared = file.message_type.add(name=message)
-        for name, number, kind, *repeated in fields:
-            field = declared.field.add(name=name, number=number)
-            field.label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
-            if kind in FIELDS:
-                field.type, field.type_name = field.TYPE_MESSAGE, f".caffe.{kind}"
-            else:
-                field.type = getattr(field, f"TYPE_{kind.upper()}")
-                field.options.packed = bool(repeated)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{name}")) for name in FIELDS}
+def classes() -> dict[str, Any]:
+    """Returns the message classes by name."""
+    return message_classes("caffe", FIELDS)

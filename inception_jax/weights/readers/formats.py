@@ -30,10 +30,13 @@ SAFETENSORS = Format("safetensors", (".safetensors",), "safe")
 KERAS = Format("Keras", (".h5", ".hdf5", ".keras"), "keras")
 TENSORFLOW = Format("TensorFlow", (".ckpt", ".index"), "tensorflow")
 CAFFE = Format("Caffe", (".caffemodel",), "caffe")
-FORMATS = (PYTORCH, SAFETENSORS, KERAS, TENSORFLOW, CAFFE)
+ONNX = Format("ONNX", (".onnx",), "onnx_graph")
+GRAPH = Format("TensorFlow graphs", (".pb",), "frozen_graph")
+FORMATS = (PYTORCH, SAFETENSORS, KERAS, TENSORFLOW, CAFFE, ONNX, GRAPH)
 ALLOWED = "; ".join(f"{each.name} ({', '.join(each.suffixes)})" for each in FORMATS)
+TORCHSCRIPT = Format("TorchScript", (), "torchscript")
 ZIP = Format("zip", (), "archives")
-"""PyTorch or Keras, depending on the members of the archive; the reading process finds out."""
+"""PyTorch, TorchScript or Keras, depending on the members of the archive; the reading process finds out."""
 NPZ = Format("NumPy", (".npz",), "npz")
 """Activations to compare with, not weights."""
 
@@ -48,7 +51,7 @@ OTHERS = (  # files that are no weights: (offset, bytes there, description)
 
 def named(name: str) -> Format:
     """Returns the format of this name."""
-    return next(each for each in (*FORMATS, ZIP, NPZ) if each.name == name)
+    return next(each for each in (*FORMATS, TORCHSCRIPT, ZIP, NPZ) if each.name == name)
 
 
 def format_of(path: Path) -> tuple[Format, int]:

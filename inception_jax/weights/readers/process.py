@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def read_apart(kind: Format, path: Path, limits: Limits) -> Iterator[str | tuple
             elif "end" in found:
                 ended = True
                 if found["end"]:
-                    yield _statement(found["end"])
+                    yield Statement.of_json(found["end"])
             else:
                 yield found["name"], _array(process.stdout, found["shape"], np.dtype(found["dtype"]))
         if not ended:
@@ -82,12 +82,6 @@ def _array(file: IO[bytes], shape: list[int], dtype: np.dtype) -> np.ndarray:
             raise Refused("it cannot be read: its reader ended in the middle of a tensor")
         missing = missing[count:]
     return values.reshape(shape)
-
-
-def _statement(fields: dict[str, Any]) -> Statement:
-    """Returns the `Statement` with these fields of JSON, whose lists become tuples."""
-    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-    return Statement(**given)
 
 
 def _last_words(code: int, limits: Limits) -> str:
