@@ -97,8 +97,6 @@ def parts_of(
     notes = (*(found.notes if found else ()), *([f"{reason}; it is left out"] if reason else []))
     if taps:
         notes += (f"the classifiers of {' and '.join(taps)} have other outputs than the {outputs} here: not taken",)
-        (f"the classifiers of {', '.join(taps)} have other outputs than the {outputs} here: not taken",) if taps else ()
-    )
     dropped = (*([] if found else split.head), *replaced, *split.no_weights)
     its = found.lineage if found else lineage
     return Parts(its, split.body | split.strays | kept | of_head, outputs, bool(kept), taps, dropped, notes)
