@@ -129,7 +129,9 @@ def export(weights: Weights, origin: str) -> dict[str, np.ndarray]:
         known = ", ".join(origins(info.model)) or "none"
         raise UserError(f"{origin} has no {info.model}; its weights can be exported to: {known}.")
     if lineage.layout is ONNX:
-        raise UserError("ONNX is not written from names: inception-jax export writes it (inference.export_onnx in Python).")
+        raise UserError(
+            "ONNX is not written from names: inception-jax export writes it (inference.export_onnx in Python)."
+        )
     if not lineage.holds(info.head) and (info.head.rows or info.num_classes):
         way_out = "." if info.head.embedding else ": num_classes=0 (--num-classes 0) drops head and classifier."
         raise UserError(

@@ -6,6 +6,12 @@ import dataclasses
 import math
 from typing import NamedTuple
 
+
+def without_noise(value: float) -> float:
+    """Returns a number without the digits that float32 added: 0.001 is stored as 0.0010000000475."""
+    return float(f"{value:.7g}")
+
+
 Channels = tuple[float, float, float]
 
 
@@ -42,6 +48,7 @@ class Statement:
       epsilon: of all batch norms; None: the file states none.
       operators: of a graph, in the order in which a table lists them; (): the file holds no graph.
       input_size: height and width in pixels of the input of a graph; (): any.
+      embedding: whether the last linear layer of a graph is an embedding, whose length is made 1.
       info: `WeightsInfo` as JSON in an ONNX file of ours; "": it is none.
     """
 
@@ -53,6 +60,7 @@ class Statement:
     epsilon: float | None = None
     operators: tuple[Operator, ...] = ()
     input_size: tuple[int, ...] = ()
+    embedding: bool = False
     info: str = ""
 
     def pixel_constants(self) -> tuple[Channels, Channels]:

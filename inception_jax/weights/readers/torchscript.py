@@ -70,8 +70,8 @@ def read(path: Path, budget: Budget) -> Items:
     These are the names of the module's state dict. Attributes that are no tensors are left out.
 
     Raises:
-      Refused: the pickle asks for anything but modules and tensors, a tensor exceeds its storage, or the archive exceeds
-        the budget.
+      Refused: the pickle asks for anything but modules and tensors, a tensor exceeds its storage, or the archive
+        exceeds the budget.
     """
     with archives.open_zip(path, budget) as archive:
         root = next(name for name in archive.namelist() if name.rpartition("/")[2] == PICKLE).removesuffix(PICKLE)
