@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from inception_jax.errors import UserError
-from inception_jax.models import spec, zoo
+from inception_jax.models import inputs, spec, zoo
 from inception_jax.models.network import InceptionNet
 from inception_jax.models.steps import Size, Step, out_size, steps
 from inception_jax.weights import files
@@ -89,15 +89,17 @@ def find_model(statement: Statement, name: str | None, shown: str) -> InceptionN
     tried = [each for each in known if name in (None, each)]
     if not tried:
         raise UserError(f"{shown} is a graph, and graphs of {name} are not known; known: {', '.join(known)}.")
+    first = statement.operators[0] if statement.operators else Operator("none")
+    channels = first.shape[1] if first.kind == "conv" and 1 <= first.shape[1] <= inputs.MAX_CHANNELS else 3
     differences: list[tuple[int, str, str]] = []
-    for models in zip(*(_variants(zoo.create_model(each)) for each in tried), strict=True):
+    for models in zip(*(_variants(zoo.create_model(each, in_channels=channels)) for each in tried), strict=True):
         for model in models:
             found = difference(statement, model)
             if found is None:
                 return model
             differences.append((*found, model.name_in_zoo))
     place, text, nearest = max(differences, key=lambda each: each[0])
-    whose = f"is not {nearest}" if name else f"is none of {', '.join(tried)}; the nearest is {nearest}"
+    whose = f"is not {nearest}" if name else f"is none of the {len(tried)} models whose graphs are known; the nearest is {nearest}"
     raise UserError(f"{shown} {whose}: operator {place + 1} of its graph {text}.")
 
 
@@ -113,7 +115,7 @@ def difference(statement: Statement, model: InceptionNet) -> tuple[int, str] | N
     usual = zoo.model_card(model.name_in_zoo).preprocess.size
     height, width = statement.input_size or (usual, usual)
     size, found = (height, width), statement.operators
-    wanted = list(steps(model.table, model.numerics, model.channels, size))
+    wanted = list(steps(model.table, model.numerics, model.channels or 3, size))
     for i, step in enumerate(wanted):
         if i == len(found):
             return i, f"is missing, where {model.name_in_zoo} has {step}"

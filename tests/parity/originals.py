@@ -40,10 +40,19 @@ def _construct(name, classes):
             return models.GoogLeNet(num_classes=classes, init_weights=False, dropout=0.0, dropout_aux=0.0)
         return models.Inception3(num_classes=classes, init_weights=False, dropout=0.0)
     if package == "cadene":
-        from pretrainedmodels.models.bninception import BNInception
-        from pretrainedmodels.models.inceptionresnetv2 import InceptionResNetV2
+        from pretrainedmodels.models import bninception, inceptionresnetv2, inceptionv4, xception
 
-        return (BNInception if model == "bn_inception" else InceptionResNetV2)(num_classes=classes)
+        if model == "xception":
+            net = xception.Xception(num_classes=classes)
+            net.last_linear = net.fc  # as the function does that makes the network
+            del net.fc
+            return net
+        networks = {
+            "bn_inception": bninception.BNInception,
+            "inception_v4": inceptionv4.InceptionV4,
+            "inception_resnet_v2": inceptionresnetv2.InceptionResNetV2,
+        }
+        return networks[model](num_classes=classes)
     if package == "facenet_pytorch":
         from facenet_pytorch import InceptionResnetV1
 

@@ -17,6 +17,7 @@ from inception_jax.models import zoo
 from tests.parity import fid_files, originals
 from tests.parity.onnx_zoo import ZooGraph
 from tests.weights.test_files import tiny
+from tests.weights.test_fuzz import check, fuzz
 
 pytestmark = [
     pytest.mark.parity,
@@ -176,7 +177,7 @@ def test_our_own(record, tmp_path, name):
 def _edited(path, edit):
     model = onnx.load(path)
     edit(model)
-    onnx.save(model, path)
+    path.write_bytes(model.SerializeToString())
 
 
 def _node(model, op, index=0):
@@ -193,9 +194,12 @@ def _set(node, **attributes):
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (lambda m: _set(_node(m, "MaxPool", 1), kernel_shape=[2, 2]), "operator 9 of its graph is max 2x2"),
-        (lambda m: _set(_node(m, "Conv", 4), pads=[0, 0, 0, 0]), r"operator \d+ of its graph is conv 128x96x3x3"),
-        (lambda m: setattr(_node(m, "Relu", 3), "op_type", "Sigmoid"), "has the operator Sigmoid, which these networks"),
+        (lambda m: _set(_node(m, "MaxPool", 1), kernel_shape=[2, 2]), "operator 10 of its graph is max 2x2"),
+        (lambda m: _set(_node(m, "Conv", 5), pads=[0, 0, 0, 0]), r"operator \d+ of its graph is conv 128x96x3x3"),
+        (
+            lambda m: setattr(_node(m, "Relu", 3), "op_type", "Sigmoid"),
+            "has the operator Sigmoid, which these networks",
+        ),
         (lambda m: _set(_node(m, "LRN"), alpha=0.1), "operator 4 of its graph is lrn"),
         (lambda m: setattr(m.graph.initializer[0], "data_location", 1), "lies in another file"),
         (lambda m: m.graph.initializer[0].dims.append(1 << 40), "claims the shape|no kernel of images"),
@@ -213,7 +217,7 @@ def test_graphs_that_are_something_else(tmp_path, edit, words):
 
 
 def test_what_changes_the_images_must_be_stated(torch, tmp_path):
-    """torchvision's own normalisation is a part of the graph."""
+    """The normalisation in torchvision's network becomes operators of the graph."""
     net = originals.torch_original(torch, "torchvision:", 20)
     net.transform_input = True
     path = tmp_path / "x.onnx"
@@ -237,3 +241,10 @@ def test_a_graph_of_ours_with_other_metadata(tmp_path):
     onnx.save(made, path)
     with pytest.raises(UserError, match="is not the graph of its metadata: operator 1 is conv"):
         weights.load(path, unverified=True)
+
+
+@pytest.mark.slow
+def test_mutations_are_read_or_refused_in_one_line(tmp_path):
+    path = tmp_path / "x.onnx"
+    onnx.save(onnx_model(weights.adapt(tiny("googlenet_cifar", width=0.05), aux=False)), path)
+    check(fuzz(path, "onnx"))
