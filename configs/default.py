@@ -51,6 +51,7 @@ def _finetune() -> ml_collections.ConfigDict:
     config.freeze = "none"  # rows that do not train: none, backbone (all but the classifiers), up_to:ENDPOINT
     config.reset_head = False  # draw new classifiers even if the weights have as many classes as the data
     config.unverified = False  # accept a file whose checksum is not on record
+    config.key = placeholder(str)  # which of several networks in a checkpoint: state_dict, model_ema, ...
     return config
 
 

@@ -15,7 +15,8 @@ from inception_jax.bench.originals import origin_of
 from inception_jax.bench.records import Check
 from inception_jax.errors import UserError
 from inception_jax.weights import Weights
-from inception_jax.weights.convert import convert, find_lineage
+from inception_jax.weights.convert import convert
+from inception_jax.weights.recognition import find_lineage
 
 Flat = Mapping[tuple[str, ...], np.ndarray]
 

@@ -21,6 +21,7 @@ from inception_jax.cli.network import (
     Dtype,
     DtypeOption,
     Input,
+    Key,
     Model,
     Unverified,
     WeightsOption,
@@ -89,6 +90,7 @@ def evaluate(
     model: Model = None,
     unverified: Unverified = False,
     preprocess: Input = None,
+    key: Key = None,
     classes: ClassFile = None,
     batch: Batch = 32,
     dtype: DtypeOption = Dtype.FLOAT32,
@@ -106,7 +108,7 @@ def evaluate(
     )
     check_threshold(threshold)
     first = load_predictor(
-        weights, workdir, model, unverified, batch, dtype, preprocess=preprocess, classes=classes, exif=exif
+        weights, workdir, model, unverified, batch, dtype, preprocess=preprocess, key=key, classes=classes, exif=exif
     )
     members = {str(weights or workdir): first}
     members |= {each: load_predictor(each, None, None, unverified, batch, dtype) for each in ensemble or ()}

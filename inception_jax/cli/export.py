@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inception_jax.cli.app import Overwrite, app
-from inception_jax.cli.network import ClassFile, Input, Model, Unverified, WeightsOption, Workdir, load_weights
+from inception_jax.cli.network import ClassFile, Input, Key, Model, Unverified, WeightsOption, Workdir, load_weights
 from inception_jax.errors import UserError, printable
 from inception_jax.paths import check_output
 
@@ -35,12 +35,13 @@ def export(
     model: Model = None,
     unverified: Unverified = False,
     preprocess: Input = None,
+    key: Key = None,
     classes: ClassFile = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a network with its parameters into one file that runs without this package."""
     path = check_output(output, overwrite)
-    loaded = load_weights(weights, workdir, model, unverified, preprocess, classes)
+    loaded = load_weights(weights, workdir, model, unverified, preprocess, classes, key)
     if format is Format.STABLEHLO:
         from inception_jax.inference.export_stablehlo import export_stablehlo as write
     else:
@@ -62,6 +63,7 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 7860,
     unverified: Unverified = False,
     preprocess: Input = None,
+    key: Key = None,
     classes: ClassFile = None,
 ) -> None:
     """Serve a web page that classifies images dropped on it."""
@@ -71,7 +73,9 @@ def demo(
     from inception_jax.inference.predictor import Predictor
 
     with web.listen(host, port) as listening:
-        loaded = {source: load_weights(source, None, None, unverified, preprocess, classes) for source in weights or ()}
+        loaded = {
+            source: load_weights(source, None, None, unverified, preprocess, classes, key) for source in weights or ()
+        }
         loaded |= {str(folder): load_weights(None, folder, None, unverified, None, classes) for folder in workdir or ()}
         served = web.Demo({name: Predictor(each, max_batch=1) for name, each in _named(loaded).items()})
         app = web.create_app(served, host)

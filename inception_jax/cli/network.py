@@ -42,6 +42,10 @@ Input = Annotated[
         help="Input of weights of others: inception, imagenet, caffe, or 'mean=0.5;std=0.5;size=299'.",
     ),
 ]
+Key = Annotated[
+    str | None,
+    typer.Option("--key", help="Which of several networks in a checkpoint: state_dict, model_ema, ema.module, ..."),
+]
 ClassFile = Annotated[Path | None, typer.Option("--classes", help="A text file of class names, one a line, in order.")]
 Batch = Annotated[int, typer.Option("--batch", help="Batch size.", min=1)]
 DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Dtype of the computation; bfloat16 for accelerators.")]
@@ -56,6 +60,7 @@ def load_weights(
     unverified: bool,
     preprocess: str | None = None,
     classes: Path | None = None,
+    key: str | None = None,
 ) -> Weights:
     """Returns the weights of a file, a card or a run.
 
@@ -71,7 +76,7 @@ def load_weights(
     names = None if classes is None else read_class_names(classes)
     run = workdir if workdir is not None else weights if is_run(str(weights)) else None
     source = weights if run is None else run_weights(run)
-    return ours.load(source, model, unverified=unverified, preprocess=preprocess, class_names=names)
+    return ours.load(source, model, unverified=unverified, preprocess=preprocess, key=key, class_names=names)
 
 
 def load_predictor(
@@ -83,11 +88,12 @@ def load_predictor(
     dtype: Dtype = Dtype.FLOAT32,
     *,
     preprocess: str | None = None,
+    key: str | None = None,
     classes: Path | None = None,
     exif: bool = True,
 ) -> Predictor:
     """Returns the predictor of `load_weights`."""
     from inception_jax.inference.predictor import Predictor
 
-    loaded = load_weights(weights, workdir, model, unverified, preprocess, classes)
+    loaded = load_weights(weights, workdir, model, unverified, preprocess, classes, key)
     return Predictor(loaded, max_batch=batch, dtype=dtype.value, exif=exif)

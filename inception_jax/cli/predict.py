@@ -20,6 +20,7 @@ from inception_jax.cli.network import (
     DtypeOption,
     Exif,
     Input,
+    Key,
     Model,
     Unverified,
     WeightsOption,
@@ -49,6 +50,7 @@ def predict(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
     unverified: Unverified = False,
     preprocess: Input = None,
+    key: Key = None,
     classes: ClassFile = None,
     batch: Batch = 32,
     dtype: DtypeOption = Dtype.FLOAT32,
@@ -62,7 +64,7 @@ def predict(
         raise UserError("--json and --csv exclude each other.")
     paths = find_images(_named(images))
     predictor = load_predictor(
-        weights, workdir, model, unverified, batch, dtype, preprocess=preprocess, classes=classes, exif=exif
+        weights, workdir, model, unverified, batch, dtype, preprocess=preprocess, key=key, classes=classes, exif=exif
     )
     k = min(5, predictor.info.num_classes) if k is None else k
     show = _print_json if as_json else _csv_printer() if as_csv else _table_printer(paths)

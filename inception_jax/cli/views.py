@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from inception_jax.cli.app import Overwrite, app
-from inception_jax.cli.network import ClassFile, Exif, Input, Model, Unverified, WeightsOption, Workdir, load_predictor
+from inception_jax.cli.network import (
+    ClassFile,
+    Exif,
+    Input,
+    Key,
+    Model,
+    Unverified,
+    WeightsOption,
+    Workdir,
+    load_predictor,
+)
 from inception_jax.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -31,6 +41,7 @@ def show_cam(
     model: Model = None,
     unverified: Unverified = False,
     preprocess: Input = None,
+    key: Key = None,
     class_file: ClassFile = None,
     classes: Annotated[
         list[str] | None,
@@ -59,7 +70,7 @@ def show_cam(
     if masks is not None:
         plots.check_mask(masks, overwrite)
     predictor = load_predictor(
-        weights, workdir, model, unverified, preprocess=preprocess, classes=class_file, exif=exif
+        weights, workdir, model, unverified, preprocess=preprocess, key=key, classes=class_file, exif=exif
     )
     shown = plots.DisplayImage(load_rgb(image, exif))  # keeps a small copy, not the pixels of the photograph
     found = _explain(predictor, image, classes, method, endpoint)
@@ -100,6 +111,7 @@ def show_views(
     model: Model = None,
     unverified: Unverified = False,
     preprocess: Input = None,
+    key: Key = None,
     exif: Exif = True,
     overwrite: Overwrite = False,
 ) -> None:
@@ -107,7 +119,7 @@ def show_views(
     from inception_jax.explain import plots
 
     plots.check_figure(output, overwrite)
-    predictor = load_predictor(weights, workdir, model, unverified, preprocess=preprocess, exif=exif)
+    predictor = load_predictor(weights, workdir, model, unverified, preprocess=preprocess, key=key, exif=exif)
     figure = _draw(predictor, what, image, endpoint, channels, steps, seed)
     plots.save(figure, output, overwrite)
     print(printable(output))

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from inception_jax.cli.app import Json, Overwrite, app, table, user_errors
-from inception_jax.cli.network import ClassFile, Input, Model, Unverified
+from inception_jax.cli.network import ClassFile, Input, Key, Model, Unverified
 from inception_jax.errors import UserError, printable
 from inception_jax.paths import check_output
 
@@ -104,6 +104,7 @@ def convert(
     average: Average = None,
     unverified: Unverified = False,
     preprocess: Input = None,
+    key: Key = None,
     classes: ClassFile = None,
     dump: Annotated[
         Path | None,
@@ -120,9 +121,9 @@ def convert(
     names = None if classes is None else read_class_names(classes)
     given: Any = source
     if is_run(source):
-        if origin is not None or raw or unverified or preprocess is not None:
+        if origin is not None or raw or unverified or preprocess is not None or key is not None:
             raise UserError(
-                "--from, --raw, --preprocess and --unverified are for files of others; a run says what it is."
+                "--from, --raw, --preprocess, --key and --unverified are for files of others; a run says what it is."
             )
         given = run_weights(source, average)
     elif average is not None:
@@ -137,6 +138,7 @@ def convert(
         origin=origin,
         unverified=unverified,
         preprocess=preprocess,
+        key=key,
         class_names=names,
     )
     print(printable(loaded.report, keep="\n"))

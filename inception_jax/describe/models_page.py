@@ -13,9 +13,9 @@ from inception_jax.errors import UserError
 from inception_jax.models import spec, zoo
 from inception_jax.models.inputs import Preprocess
 from inception_jax.paths import read_bytes, write_bytes
-from inception_jax.weights.convert import origins
 from inception_jax.weights.published import cards
 from inception_jax.weights.published.card import WeightCard
+from inception_jax.weights.recognition import origins
 
 BEGIN, END = "<!-- models: begin, written by `make docs` -->", "<!-- models: end -->"
 """The lines in README.md between which its table of models stands."""

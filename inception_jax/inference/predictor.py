@@ -79,15 +79,15 @@ class Predictor:
 
     @classmethod
     def from_weights(
-        cls, source: Any, name: str | None = None, *, unverified: bool = False, **settings: Any
+        cls, source: Any, name: str | None = None, *, unverified: bool = False, key: str | None = None, **settings: Any
     ) -> Predictor:
         """Returns the predictor of whatever `ij.weights.load` takes: a file, the id of a card, weights.
 
         Args:
-          source, name, unverified: arguments of `ij.weights.load`, which says what it raises.
+          source, name, unverified, key: arguments of `ij.weights.load`, which says what it raises.
           settings: arguments of `Predictor`.
         """
-        return cls(weights.load(source, name, unverified=unverified), **settings)
+        return cls(weights.load(source, name, unverified=unverified, key=key), **settings)
 
     @classmethod
     def from_checkpoint(cls, workdir: str | os.PathLike, average: bool | None = None, **settings: Any) -> Predictor:

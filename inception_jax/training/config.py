@@ -51,6 +51,7 @@ class FinetuneConfig(_Config):
     freeze: Annotated[str, pydantic.Field(pattern="^(none|backbone|up_to:.+)$")]
     reset_head: bool
     unverified: bool
+    key: Text | None
 
 
 class DataConfig(_Config):
@@ -150,7 +151,7 @@ class TrainConfig(_Config):
 _ADDED: dict[str, dict[str, Any]] = {
     "data": {"exif": False},
     "model": {"bn_decay": None, "implementation": "auto"},
-    "finetune": {"weights": None, "freeze": "none", "reset_head": False, "unverified": False},
+    "finetune": {"weights": None, "freeze": "none", "reset_head": False, "unverified": False, "key": None},
 }
 
 

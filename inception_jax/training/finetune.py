@@ -13,6 +13,7 @@ from inception_jax.models.network import InceptionNet
 from inception_jax.training import provenance, saved
 from inception_jax.training.config import TrainConfig
 from inception_jax.training.workdir import Folder, saved_steps
+from inception_jax.weights.parts import WITHOUT_HEAD
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +57,18 @@ def starting_point(config: TrainConfig, num_classes: int, workdir: Folder | None
             loaded = saved.run_weights(settings.weights)
         else:
             loaded = weights.load(
-                settings.weights, None if begins_as else config.model.name, unverified=settings.unverified
+                settings.weights,
+                None if begins_as else config.model.name,
+                unverified=settings.unverified,
+                key=settings.key,
+                reset_head=settings.reset_head,
             )
     except UserError as error:
         words = str(error).replace("--unverified", "config.finetune.unverified")
+        words = words.replace("--key ", "config.finetune.key=")
+        words = words.replace(WITHOUT_HEAD, "config.finetune.reset_head=True draws a new classifier.")
+            WITHOUT_HEAD, "config.finetune.reset_head=True draws a new classifier."
+        )
         raise UserError(f"config.finetune.weights: {words}") from error
     if loaded.info.model == begins_as:
         loaded = weights.transfer(loaded, config.model.name, seed=config.seed)

@@ -12,12 +12,13 @@ from inception_jax.lazy import submodule, submodules
 
 if TYPE_CHECKING:
     from inception_jax.weights.comparison import compare
-    from inception_jax.weights.convert import export, origins
+    from inception_jax.weights.convert import export
     from inception_jax.weights.files import Report, Weights, WeightsInfo, save, save_tensors
     from inception_jax.weights.fitting import adapt, transfer
     from inception_jax.weights.folding import fold_preprocess
     from inception_jax.weights.loading import load, weights_folder
     from inception_jax.weights.published.cards import CARDS, WeightCard, list_cards, weight_card
+    from inception_jax.weights.recognition import origins
 
 _HOME = {
     "CARDS": "published.cards",
@@ -31,7 +32,7 @@ _HOME = {
     "fold_preprocess": "folding",
     "list_cards": "published.cards",
     "load": "loading",
-    "origins": "convert",
+    "origins": "recognition",
     "save": "files",
     "save_tensors": "files",
     "transfer": "fitting",

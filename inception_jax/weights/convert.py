@@ -1,9 +1,9 @@
-"""Converts tensors of an original to ours and back. It is strict: every tensor is used, every parameter is set."""
+"""Converts tensors of an original to ours and back. Every tensor is used or named, every parameter is set."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 from flax import traverse_util
@@ -15,37 +15,11 @@ from inception_jax.models.network import InceptionNet
 from inception_jax.weights.files import Report, Weights, WeightsInfo
 from inception_jax.weights.naming.layouts import ONNX, TORCH, Shape, Slot
 from inception_jax.weights.naming.lineages import LINEAGES, Lineage, Tensors
+from inception_jax.weights.parts import parts_of
+from inception_jax.weights.readers.statement import Layer
+from inception_jax.weights.recognition import fitting, origins, some
 
 IMAGENET_CLASSES = 1000  # originals with 1000 classes have the order of ILSVRC; the network of the FID has 1008
-
-
-def origins(model: str | None = None) -> list[str]:
-    """Returns the origins whose files can be converted to `model`; None: to any model."""
-    return list(dict.fromkeys(lineage.origin for lineage in LINEAGES if model in (None, lineage.model)))
-
-
-def find_lineage(tensors: Tensors, model: str | None, origin: str | None) -> Lineage:
-    """Returns the lineage whose naming these tensors follow, among those of a model and an origin, if given.
-
-    Raises:
-      UserError: no lineage fits, or several models do and none is given.
-    """
-    candidates = [x for x in LINEAGES if model in (None, x.model) and origin in (None, x.origin)]
-    if not candidates:
-        known = ", ".join(origins(model)) or "none"
-        raise UserError(f"No files of {origin or 'any origin'} are known for {model or 'any model'}; known: {known}.")
-    shares = {lineage: _share(lineage, tensors) for lineage in candidates}
-    best = max(shares.values())
-    if best == 0:
-        raise UserError(
-            f"These tensors ({_some(tensors)}) carry none of the names of {model or 'any model'} "
-            f"in {origin or ', '.join(origins(model))}.{_fitting(tensors)}"
-        )
-    fitting = [lineage for lineage, share in shares.items() if share == best]
-    models = sorted({lineage.model for lineage in fitting})
-    if len(models) > 1:
-        raise UserError(f"These tensors fit {' and '.join(models)}: name the model.")
-    return fitting[0]
 
 
 def convert(
@@ -56,25 +30,39 @@ def convert(
     sha256: str = "",
     preprocess: zoo.Preprocess | None = None,
     label_offset: int | None = None,
+    aux: bool | None = None,
+    layers: Sequence[Layer] = (),
+    new_classifier: bool = False,
 ) -> Weights:
     """Returns the tensors of an original as weights of ours.
 
+    The classifiers of auxiliary heads that have other classes than the classifier are left out; `adapt` draws them.
+
     Args:
-      tensors: all tensors of the file, by name.
-      lineage: how they are named and laid out.
+      tensors: all tensors of the network, by name.
+      lineage: how they are named and laid out. The head may have other names.
       source, sha256: the origin that the report states.
       preprocess: the preprocessing of their input, in RGB; None: that of the lineage, which the report notes.
       label_offset: how many outputs before class 0 to drop; None: 1 of 1001 if the origin has a background class.
+      aux: False leaves auxiliary heads out.
+      layers: of a Keras model that lists them, from its first convolution on.
+      new_classifier: whether a head that cannot be taken is left out; otherwise it is an error.
 
     Raises:
-      UserError: tensors are missing, left over, misshapen or not finite; the message lists them.
+      UserError: tensors are missing, left over, misshapen or not finite, or the head cannot be taken; the message
+        lists them.
     """
-    given, foreign = lineage.without_foreign(tensors)
-    outputs = lineage.outputs(given)
-    model = _model_of(given, lineage, outputs)
-    slots = lineage.slots(model)
+    shown = printable(source or "The tensors")
+    parts = parts_of(tensors, lineage, layers, aux, new_classifier, shown)
+    lineage, given, outputs = parts.lineage, parts.tensors, parts.outputs
+    model = _model_of(given, lineage, outputs, parts.aux)
+    slots = [
+        slot
+        for slot in lineage.slots(model)
+        if not (is_classifier(slot.path) and slot.path[1] in parts.without_classifier)
+    ]
     filled = _scales_to_fill(slots, given, lineage)
-    _check(slots, given, filled, lineage, source)
+    _check(slots, given, filled, lineage, shown)
     flat = {
         slot.path: np.ones(slot.our_shape, np.float32)
         if slot in filled
@@ -85,11 +73,8 @@ def convert(
         label_offset = int(lineage.background and outputs == 1001)
     if label_offset:
         flat = {path: leaf[..., label_offset:] if is_classifier(path) else leaf for path, leaf in flat.items()}
-    names = tuple("/".join(path) for path in flat)
+    paths = tuple("/".join(path) for path in flat)
     num_classes = max(outputs - label_offset, 0)
-    of_imagenet = num_classes == IMAGENET_CLASSES and not model.head.embedding
-    class_names = imagenet.class_names() if of_imagenet else ()
-    filled_names = tuple("/".join(slot.path[1:]) for slot in filled)
     channels = lineage.channels_of(given)
     info = WeightsInfo(
         model=lineage.model,
@@ -100,21 +85,27 @@ def convert(
         label_offset=label_offset,
         source=source,
         sha256=sha256,
-        class_names=class_names,
-        filled=filled_names,
+        class_names=imagenet.class_names() if num_classes == IMAGENET_CLASSES and not model.head.rows else (),
+        filled=tuple("/".join(slot.path[1:]) for slot in filled),
         head=model.head,
     )
-    notes: tuple[str, ...] = (f"from {lineage.origin}: {source}",) if source else ()
-    notes += () if preprocess else (f"no preprocessing is stated; that of {lineage.origin} is assumed",)
-    notes += (
-        (f"the first {label_offset} of {outputs} outputs are dropped: no class of ImageNet",) if label_offset else ()
-    )
-    notes += ("the classes are assumed to be those of ImageNet",) if class_names else ()
-    notes += (f"its images have {channels} channels: mean and std are fitted to them",) if channels != 3 else ()
-    flipped = lineage.bgr and channels == 3
-    notes += ("the first convolution read BGR; its kernel is flipped to read RGB",) if flipped else ()
-    loaded = tuple(name for name in names if name.partition("/")[2] not in filled_names)
-    return Weights.of(info, flat, Report(loaded, (), foreign, filled_names, notes))
+    notes = _notes(info, lineage, outputs, stated=preprocess is not None) + parts.notes
+    loaded = tuple(path for path in paths if path.partition("/")[2] not in info.filled)
+    return Weights.of(info, flat, Report(loaded, (), parts.dropped, info.filled, notes))
+
+
+def _notes(info: WeightsInfo, lineage: Lineage, outputs: int, stated: bool) -> tuple[str, ...]:
+    """Returns what was assumed and changed, for the report."""
+    offset, channels = info.label_offset, info.in_channels
+    notes = {
+        f"from {lineage.origin}: {info.source}": info.source,
+        f"no preprocessing is stated; that of {lineage.origin} is assumed": not stated,
+        f"the first {offset} of {outputs} outputs are dropped: no class of ImageNet": offset,
+        "the classes are assumed to be those of ImageNet": info.class_names,
+        f"its images have {channels} channels: mean and std are fitted to them": channels != 3,
+        "the first convolution read BGR; its kernel is flipped to read RGB": lineage.bgr and channels == 3,
+    }
+    return tuple(note for note, holds in notes.items() if holds)
 
 
 def export(weights: Weights, origin: str) -> dict[str, np.ndarray]:
@@ -160,7 +151,7 @@ def _is_filled(path: tuple[str, ...], weights: Weights) -> bool:
     return "/".join(path[1:]) in weights.info.filled and bool((weights.flat()["/".join(path)] == 1).all())
 
 
-def _model_of(tensors: Tensors, lineage: Lineage, outputs: int) -> InceptionNet:
+def _model_of(tensors: Tensors, lineage: Lineage, outputs: int, aux: bool) -> InceptionNet:
     """Returns the model of these tensors, with the heads and the batch-norm scales that they have."""
     settings = {"head": lineage.head_of(tensors), "in_channels": lineage.channels_of(tensors)}
     model = zoo.create_model(lineage.model, outputs, **settings)
@@ -169,9 +160,7 @@ def _model_of(tensors: Tensors, lineage: Lineage, outputs: int) -> InceptionNet:
     if model.numerics.norm and any(norm + lineage.layout.leaves["bn", "scale"] in tensors for norm in norms):
         norm = model.numerics.norm._replace(scale=True)
         model = model.clone(numerics=model.numerics._replace(norm=norm))
-    heads = [names for tap in model.aux_heads for names in named.get(f"aux_{tap}", ())]
-    present = any(name.startswith(names.layer) for names in heads for name in tensors)
-    return model if present else model.clone(aux_heads={})
+    return model if aux else model.clone(aux_heads={})
 
 
 def _scales_to_fill(slots: list[Slot], tensors: Tensors, lineage: Lineage) -> set[Slot]:
@@ -180,7 +169,7 @@ def _scales_to_fill(slots: list[Slot], tensors: Tensors, lineage: Lineage) -> se
     return set() if any(slot.name in tensors for slot in scales) else scales
 
 
-def _check(slots: list[Slot], tensors: Tensors, filled: set[Slot], lineage: Lineage, source: str) -> None:
+def _check(slots: list[Slot], tensors: Tensors, filled: set[Slot], lineage: Lineage, shown: str) -> None:
     """Raises a `UserError` that names what is missing, left over, misshapen or not a finite number."""
     by_name = {slot.name: slot for slot in slots if slot not in filled}
     misshapen = [
@@ -189,47 +178,20 @@ def _check(slots: list[Slot], tensors: Tensors, filled: set[Slot], lineage: Line
         if name in tensors and _core(tensors[name].shape) != _core(slot.their_shape)
     ]
     # Values are checked only where the size fits, which bounds the cost.
-    fitting = [
+    sized = [
         name for name, slot in by_name.items() if name in tensors and tensors[name].size == math.prod(slot.their_shape)
     ]
     faults = {
         "missing": [name for name in by_name if name not in tensors],
         "left over": [name for name in tensors if name not in by_name],
         "misshapen": misshapen,
-        "not finite": [name for name in fitting if not _finite(tensors[name])],
-        "negative": [name for name in fitting if by_name[name].path[-1] == "var" and (tensors[name] < 0).any()],
+        "not finite": [name for name in sized if not _finite(tensors[name])],
+        "negative": [name for name in sized if by_name[name].path[-1] == "var" and (tensors[name] < 0).any()],
     }
-    listed = "; ".join(f"{len(found)} {what} ({_some(found)})" for what, found in faults.items() if found)
+    listed = "; ".join(f"{len(found)} {what} ({some(found)})" for what, found in faults.items() if found)
     if listed:
-        raise UserError(
-            f"{printable(source or 'The tensors')} cannot be {lineage.model} of {lineage.origin}: {listed}."
-            f"{_fitting(tensors, lineage)}"
-        )
-
-
-def _fitting(tensors: Tensors, but: Lineage | None = None) -> str:
-    """Returns a sentence that names the models which these tensors fit, or ""."""
-    fitting = [x for x in LINEAGES if x != but and _share(x, tensors) > 0.9 and _fits(x, tensors)]
-    models = dict.fromkeys(f"{x.model} (from {x.origin})" for x in fitting)
-    return f" They fit {' and '.join(models)}." if models else ""
-
-
-def _fits(lineage: Lineage, tensors: Tensors) -> bool:
-    given, _ = lineage.without_foreign(tensors)
-    slots = lineage.slots(_model_of(given, lineage, lineage.outputs(given)))
-    filled = _scales_to_fill(slots, given, lineage)
-    wanted = {slot.name: _core(slot.their_shape) for slot in slots if slot not in filled}
-    return wanted == {name: _core(tensor.shape) for name, tensor in given.items()}
-
-
-def _share(lineage: Lineage, tensors: Tensors) -> float:
-    """Returns the share of the tensors, 0 ... 1, whose names are names of modules in this lineage."""
-    given, _ = lineage.without_foreign(tensors)
-    named = lineage.naming(zoo.create_model(lineage.model))
-    modules = {name for units in named.values() for unit in units for name in unit if name}
-    suffixes = sorted(set(lineage.layout.leaves.values()), key=len, reverse=True)
-    known = [any(name.endswith(x) and name[: -len(x)] in modules for x in suffixes) for name in given]
-    return sum(known) / max(len(known), 1)
+        what = f"{shown} cannot be {lineage.model} of {lineage.origin}: {listed}."
+        raise UserError(what + fitting(tensors, lineage))
 
 
 def is_classifier(path: tuple[str, ...]) -> bool:
@@ -238,14 +200,10 @@ def is_classifier(path: tuple[str, ...]) -> bool:
 
 
 def _core(shape: Shape) -> Shape:
-    """Returns the shape without its leading ones; old Caffe files have shapes such as (1, 1, 1, 64)."""
-    return shape[next((i for i, n in enumerate(shape) if n != 1), len(shape)) :]
+    """Returns the shape without ones at its ends: old Caffe files have (1, 1, 1, 64), old PyTorch files (64, 32)."""
+    others = [i for i, n in enumerate(shape) if n != 1]
+    return shape[others[0] : others[-1] + 1] if others else ()
 
 
 def _finite(tensor: np.ndarray) -> bool:
     return bool(np.issubdtype(tensor.dtype, np.floating) and np.isfinite(tensor).all())
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(map(printable, names[:4])) + (", ..." if len(names) > 4 else "")

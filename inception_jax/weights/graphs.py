@@ -99,7 +99,11 @@ def find_model(statement: Statement, name: str | None, shown: str) -> InceptionN
                 return model
             differences.append((*found, model.name_in_zoo))
     place, text, nearest = max(differences, key=lambda each: each[0])
-    whose = f"is not {nearest}" if name else f"is none of the {len(tried)} models whose graphs are known; the nearest is {nearest}"
+    whose = (
+        f"is not {nearest}"
+        if name
+        else f"is none of the {len(tried)} models whose graphs are known; the nearest is {nearest}"
+    )
     raise UserError(f"{shown} {whose}: operator {place + 1} of its graph {text}.")
 
 

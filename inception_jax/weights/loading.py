@@ -18,7 +18,7 @@ from inception_jax.paths import check_regular, open_regular, user_path
 from inception_jax.suggestions import hint
 from inception_jax.weights import files, graphs
 from inception_jax.weights.classes import with_class_names
-from inception_jax.weights.convert import convert, find_lineage
+from inception_jax.weights.convert import convert
 from inception_jax.weights.files import Weights, WeightsInfo
 from inception_jax.weights.fitting import adapt
 from inception_jax.weights.preprocessing import parse, stated_input
@@ -26,6 +26,7 @@ from inception_jax.weights.published.cards import CARDS, WeightCard
 from inception_jax.weights.readers import read_content
 from inception_jax.weights.readers.archives import unpack_checkpoint
 from inception_jax.weights.readers.formats import has_index
+from inception_jax.weights.recognition import recognise
 
 FOLDER_VARIABLE = "INCEPTION_JAX_WEIGHTS"
 
@@ -41,6 +42,7 @@ def load(
     raw: bool = False,
     origin: str | None = None,
     preprocess: Preprocess | str | None = None,
+    key: str | None = None,
     class_names: Sequence[str] | None = None,
     unverified: bool = False,
     seed: int = 0,
@@ -52,7 +54,8 @@ def load(
         checkpoint, a frozen graph), Caffe's (.caffemodel) or an ONNX graph; a live Keras model; the id of a card, whose
         file lies in `weights_folder()`; or `Weights`, whose arrays are shared.
       name: the model; None: found by the names of the tensors. Needed if they fit several models.
-      num_classes: re-initialises the classifiers for this many classes; None: the classes of the source.
+      num_classes: re-initialises the classifiers for this many classes; 0: features, without classifier; None: the
+        classes of the source, whose head must then be one that our networks have.
       aux: True initialises auxiliary heads that the source lacks, False drops them; None: what the source has.
       in_channels: of the images: 1 (grey), 4, ...; the kernel for RGB is adapted as timm does it (`adapt` says how).
       reset_head: re-initialise the classifiers in any case.
@@ -61,6 +64,8 @@ def load(
       preprocess: the preprocessing for a third-party file, whole or as changes to that of its card or origin
         ("imagenet", "mean=0.5;std=0.5;size=299": see `preprocessing.parse`); None: that of layers in the file, of its
         card or of its origin.
+      key: which of several networks in a checkpoint: the key of its dictionary, or a prefix of the names of its
+        tensors, such as "model_ema" or "ema.module".
       class_names: one for each class, instead of those of the source.
       unverified: accept a third-party file whose checksum is not that of a published one; its names and shapes are
         still checked.
@@ -73,7 +78,8 @@ def load(
         _check_name(name)
     if isinstance(preprocess, str):
         parse(preprocess, None)  # refuses a mistake before a large file is read
-    asked = _Foreign(name, origin, raw, preprocess)
+    new_classifier = num_classes is not None or reset_head
+    asked = _Foreign(name, origin, raw, preprocess, key, aux, new_classifier)
     path = _as_path(source)
     if path is not None:
         _check_exists(path, CARDS.get(str(source)))
@@ -105,6 +111,9 @@ class _Foreign(NamedTuple):
     origin: str | None
     raw: bool
     preprocess: Preprocess | str | None
+    key: str | None = None
+    aux: bool | None = None
+    new_classifier: bool = False  # a head that cannot be taken is left out
 
     def convert(self, source: Any, card: WeightCard | None, title: str) -> Weights:
         """Returns the converted tensors of a source; `title` names it in messages and in the report."""
@@ -116,14 +125,11 @@ class _Foreign(NamedTuple):
         name, origin = self.name or (card.model if card else None), self.origin or (card.lineage if card else None)
         if statement.operators and origin in (None, graphs.ORIGIN):
             lineage, tensors, numerics, more = graphs.lineage_of(tensors, statement, name, printable(title))
+            left_out: tuple[str, ...] = ()
         else:
-            lineage, numerics, more = find_lineage(tensors, name, origin), None, ()
-        offset = 0 if self.raw else None
-        if card and not self.raw:
-            outputs = lineage.outputs(tensors)
-            if outputs != (card.outputs or 0):
-                raise UserError(f"{title} has {outputs} outputs; {card.id} has {card.outputs or 'none'}.")
-            offset = card.label_offset
+            lineage, tensors, left_out, more = recognise(tensors, statement, name, origin, self.key, printable(title))
+            numerics = None
+        offset = 0 if self.raw else card.label_offset if card else None
         channels = lineage.channels_of(lineage.without_foreign(tensors)[0])
         usual = (card.preprocess if card else lineage.preprocess).with_channels(channels)
         preprocess, notes = stated_input(self.preprocess, statement, usual, printable(title))
@@ -133,16 +139,30 @@ class _Foreign(NamedTuple):
             source=title,
             preprocess=preprocess or (usual if card else None),
             label_offset=offset,
+            aux=self.aux,
+            layers=statement.after,
+            new_classifier=self.new_classifier,
         )
+        if card and not self.raw:
+            _check_outputs(converted.info, card, title)
         info, of_norms = _as_stated(converted.info, numerics, statement.epsilon)
         notes += more + of_norms
-        report = dataclasses.replace(converted.report, notes=converted.report.notes + notes)
+        report = converted.report
+        dropped, notes = (*report.dropped, *left_out), report.notes + notes
+        report = dataclasses.replace(report, dropped=dropped, notes=notes)
         return dataclasses.replace(converted, info=info, report=report)
 
     def check_ours(self) -> None:
         """Raises a `UserError` if an argument is given that a source with metadata of ours does not take."""
-        if self.origin is not None or self.raw or self.preprocess is not None:
-            raise UserError("origin, raw and preprocess are for third-party files; this source states its own.")
+        if self.origin is not None or self.raw or self.preprocess is not None or self.key is not None:
+            raise UserError("origin, raw, preprocess and key are for third-party files; this source states its own.")
+
+
+def _check_outputs(info: WeightsInfo, card: WeightCard, title: str) -> None:
+    """Raises a `UserError` unless the source has as many outputs as its card says."""
+    outputs = info.num_classes + info.label_offset if info.num_classes else 0
+    if outputs != (card.outputs or 0):
+        raise UserError(f"{title} has {outputs} outputs; {card.id} has {card.outputs or 'none'}.")
 
 
 def _as_stated(

@@ -16,6 +16,7 @@ CONSTANTS = {"inception": SYMMETRIC_299, "imagenet": IMAGENET, "caffe": CAFFE}
 """Named sets of mean and std."""
 CHOICES = {"interpolation": ("bilinear", "bicubic"), "geometry": ("short_side", "central_box")}
 KEYS = ("mean", "std", "range", "size", "crop", *CHOICES)
+MAX_SIZE = 4096  # pixels of a side
 ALLOWED = f"{', '.join(CONSTANTS)}, or KEY=VALUE with the keys {', '.join(KEYS)}, separated by semicolons"
 
 
@@ -71,8 +72,8 @@ def _values(fields: Mapping[str, str], channels: int | None) -> dict[str, Any]:
                 raise _wrong(f"{key}={fields[key]}", "numbers for pixels in 0 ... 1; add range=255 for 0 ... 255")
             found[key] = tuple(float(f"{value * scale:.12g}") for value in numbers)
     if "size" in fields:
-        if not fields["size"].isdecimal() or not 1 <= int(fields["size"][:9]) <= 4096:
-            raise _wrong(f"size={fields['size']}", "size=1 ... 4096")
+        if not fields["size"].isdecimal() or not 1 <= int(fields["size"][:9]) <= MAX_SIZE:
+            raise _wrong(f"size={fields['size']}", f"size=1 ... {MAX_SIZE}")
         found["size"] = int(fields["size"])
     if "crop" in fields:
         numbers = _numbers("crop", fields["crop"], 0.0, None)
@@ -113,6 +114,7 @@ def stated_input(
     Raises:
       UserError: layers in the file change the input in a way that cannot be converted, and the user states nothing.
     """
+    usual, of_size = _sized(usual, statement)
     if asked is not None:
         ignored = (*statement.layers, *([statement.obstacle] if statement.obstacle else []))
         note = f"the stated preprocessing replaces layers of the file ({', '.join(ignored)})"
@@ -130,9 +132,22 @@ def stated_input(
             "instead of these layers."
         )
     if constants is None:
-        return None, statement.notes
+        return (usual if of_size else None), (*statement.notes, *of_size)
     mean, std = constants
     names = ", ".join(map(repr, statement.layers))
     note = f"its layers {names} become preprocessing: mean {mean}, std {std} of pixels in 0 ... 255"
     constants_of_input = dataclasses.replace(usual, mean=mean, std=std).with_channels(len(usual.mean))
-    return constants_of_input, (*statement.notes, note)
+    return constants_of_input, (*statement.notes, *of_size, note)
+
+
+def _sized(usual: Preprocess, statement: Statement) -> tuple[Preprocess, tuple[str, ...]]:
+    """Returns a preprocessing with the size of images that a file states, and a note if it is another."""
+    if statement.operators or statement.input_size in ((), (usual.size, usual.size)):
+        return usual, ()
+    height, width = statement.input_size
+    if height != width or height > MAX_SIZE:
+        return usual, (
+            f"its input layer states {height} x {width} pixels; images of {usual.size} x {usual.size} are read",
+        )
+    note = f"its input layer states {height} x {width} pixels; for the rest the usual preprocessing is assumed"
+    return dataclasses.replace(usual, size=height), (note,)

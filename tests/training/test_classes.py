@@ -77,7 +77,7 @@ def started(source, monkeypatch):
     def start(names):
         given = saved.run_weights(source)
         named = dataclasses.replace(given, info=dataclasses.replace(given.info, class_names=tuple(names)))
-        monkeypatch.setattr(weights, "load", lambda file, name, unverified: named)
+        monkeypatch.setattr(weights, "load", lambda file, name, **options: named)
         return {"weights": "a.safetensors", "unverified": True}
 
     return start

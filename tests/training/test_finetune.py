@@ -111,8 +111,8 @@ def test_preprocessing_and_numerics_are_those_of_the_weights(short, source, tmp_
     filled = ("conv1/bn/scale", "aux_4a/rows_1/bn/scale")
     info = dataclasses.replace(given.info, numerics=numerics, preprocess=preprocess, filled=filled)
 
-    def load(file, name, unverified):
-        assert (file, name, unverified) == ("a.safetensors", "short", True)
+    def load(file, name, *, unverified, key, reset_head):
+        assert (file, name, unverified, key, reset_head) == ("a.safetensors", "short", True, None, False)
         return weights.Weights(info, given.variables, given.report)
 
     monkeypatch.setattr(weights, "load", load)

@@ -84,9 +84,9 @@ class Lineage:
 
     def without_foreign(self, tensors: Tensors) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
         """Returns the tensors that our model has, and the names of the others."""
-        foreign = tuple(name for name in tensors if re.search(self.not_ours, name))
+        foreign = dict.fromkeys(name for name in tensors if re.search(self.not_ours, name))
         ours = {name: tensor for name, tensor in tensors.items() if name not in foreign}
-        return _renumbered(ours) if self.numbered else ours, foreign
+        return _renumbered(ours) if self.numbered else ours, tuple(foreign)
 
     def channels_of(self, tensors: Tensors) -> int:
         """Returns the channels of the images that the first convolution in these tensors reads; if unclear, 3."""
@@ -110,12 +110,6 @@ class Lineage:
             for row, kernel in zip(self.head.rows, kernels, strict=True)
         )
         return self.head._replace(rows=rows)
-
-    def outputs(self, tensors: Tensors) -> int:
-        """Returns the number of outputs of the classifier in these tensors; 0: there is none."""
-        head = self.naming(zoo.create_model(self.model)).get("classifier")
-        bias = tensors.get(head[0].layer + self.layout.leaves["linear", "bias"]) if head else None
-        return 0 if bias is None else bias.size
 
 
 @functools.lru_cache(maxsize=64)
@@ -158,7 +152,8 @@ def _renumbered(tensors: Tensors) -> dict[str, np.ndarray]:
     return {numbered.sub(lambda match: new[match[0]], name): tensor for name, tensor in tensors.items()}
 
 
-_COUNTERS = r"\.num_batches_tracked$"
+# Counters of batch norms, of averaged models and of tools that count operations; layers of DeepfakeBench that do not run.
+_COUNTERS = r"(^|\.)(num_batches_tracked|n_averaged|total_ops|total_params)$|^adjust_channel\."
 # Counters, averages and optimizer state, which a training checkpoint holds beside the variables.
 _SLOTS = "ExponentialMovingAverage|(RMSProp|Adam|Adadelta|Ftrl)(_1)?|Momentum|Adagrad"
 _SLIM_EXTRAS = rf"^global_step$|/({_SLOTS})$|^(beta1|beta2)_power$"

@@ -2,7 +2,7 @@
 
 | format | name of a tensor |
 |---|---|
-| PyTorch, safetensors | as in the file ("conv1.conv.weight"); a "module." that begins all names is removed |
+| PyTorch, safetensors | as in the file, behind the keys of dictionaries around it ("state_dict.conv1.conv.weight") |
 | Keras | layer and variable ("conv2d_1/kernel"), in the order of the file |
 | TensorFlow | as in the file ("InceptionV3/Conv2d_1a_3x3/weights") |
 | Caffe | layer and index: "conv1/7x7_s2/0" is the weight, "conv1/7x7_s2/1" the bias |

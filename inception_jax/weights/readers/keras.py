@@ -43,8 +43,7 @@ def read(path: Path, budget: Budget) -> Items:
     """Yields the tensors of a file, and the preprocessing that its layers state.
 
     Raises:
-      Refused: the file is not of Keras, lacks the names of its layers, refers to other files, exceeds the budget, or
-        has a layer that these networks do not have.
+      Refused: the file is not of Keras, lacks the names of its layers, refers to other files, or exceeds the budget.
     """
     with open_regular(path) as file:
         is_archive = file.read(2) == b"PK"
@@ -53,7 +52,8 @@ def read(path: Path, budget: Budget) -> Items:
             config = _parsed(archives.member(archive, CONFIG, budget, is_text=True))
             weights = io.BytesIO(archives.member(archive, WEIGHTS, budget))
         with h5py.File(weights, "r") as opened:
-            yield from state(_read_numbered(opened, config, Hdf5(opened, budget)), layers_of(config, budget))
+            pairs = _read_numbered(opened, config, Hdf5(opened, budget))
+            yield from state(pairs, layers_of(config, budget), _left_out(opened))
         return
     with h5py.File(path, "r") as opened:
         yield from _read_hdf5(opened, Hdf5(opened, budget))
@@ -68,12 +68,18 @@ def _read_hdf5(file: h5py.File, hdf5: Hdf5) -> Items:
         group = hdf5.child(file, "model_weights")
     elif any(name in file for name in LAYERS):
         members = [name for container in LAYERS if container in file for name in hdf5.child(file, container)]
-        yield from state(_read_numbered(file, {}, hdf5), of_names(members) if layers is None else layers)
+        found = of_names(members) if layers is None else layers
+        yield from state(_read_numbered(file, {}, hdf5), found, _left_out(file))
         return
     else:
         raise Refused(f"it holds no layers, only {hdf5.names(file)[:4]}")
     found = of_names(hdf5.texts(group, "layer_names")) if layers is None else layers
-    yield from state(_read_named(group, hdf5), found)
+    yield from state(_read_named(group, hdf5), found, _left_out(file))
+
+
+def _left_out(file: h5py.File) -> tuple[str, ...]:
+    """Returns the groups that hold the state of an optimizer."""
+    return tuple(name for name in ("optimizer", "optimizer_weights") if name in file)
 
 
 def _parsed(text: str | bytes) -> Mapping[str, Any]:

@@ -1,11 +1,12 @@
-"""Layers of a Keras model that our networks do not have: converted, ignored with a note, or refused.
+"""The layers in the config of a Keras model: what they read, what they do to the input, and what follows.
 
 Before the first convolution, layers that scale pixels become a `Statement` of the preprocessing; any other layer that
-changes the input is an obstacle to the conversion. After it, only the layers of these networks are allowed.
+changes the input is an obstacle to the conversion. From it on, the statement lists the layers.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,20 +14,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from inception_jax.weights.readers import statement
 from inception_jax.weights.readers.budget import Budget
 from inception_jax.weights.readers.formats import Items
-from inception_jax.weights.readers.refusal import Refused
 from inception_jax.weights.readers.statement import Statement
 
 
 class Layer(NamedTuple):
-    """A layer of a model's config: its class, name and config, and the nodes that record its calls."""
+    """A layer of a model's config: its class, name and config, the nodes that record its calls, and what it reads."""
 
     kind: str
     name: str
     config: Mapping[str, Any]
     nodes: Any = ()
     is_operation: bool = False
+    inputs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"its layer {self.name!r} ({self.kind!r})"
@@ -36,16 +38,6 @@ MODELS = ("Functional", "Model", "Sequential")
 CONVOLUTIONS = ("Conv2D", "SeparableConv2D", "Convolution2D", "SeparableConvolution2D", "DepthwiseConv2D")
 IDLE = ("InputLayer", "Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "ActivityRegularization")
 """Layers without effect in inference."""
-# fmt: off
-KNOWN = (
-    *CONVOLUTIONS,
-    "BatchNormalization", "Activation", "ReLU", "Softmax", "Dense", "Flatten", "ZeroPadding2D",
-    "MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D", "Concatenate", "Add", "Merge", "CustomScaleLayer",
-)
-# fmt: on
-"""The layers of these networks. The conversion checks their number and shapes."""
-SCALES_A_RESIDUAL = re.compile(r"(block35|block17|block8)_\d+|mixed_\w+")
-"""The names of the lambdas in Keras 2's Inception-ResNet-v2."""
 AFFINE = {  # by operation: (scale, offset) of `x OP number`
     "TrueDivide": lambda n: (1 / n, 0.0),
     "Divide": lambda n: (1 / n, 0.0),
@@ -67,23 +59,66 @@ CHANGES_INPUT = re.compile(
 """Names that Keras gives to layers whose numbers are not in a file of weights alone."""
 
 
-def layers_of(model: Mapping[str, Any], budget: Budget, depth: int = 0) -> tuple[Layer, ...]:
+def layers_of(model: Mapping[str, Any], budget: Budget) -> tuple[Layer, ...]:
     """Returns the layers in the config of a model; a model as a layer is replaced by its layers."""
-    return tuple(_walk(model, budget, depth))
+    found: list[Layer] = []
+    _walk(model, (), found, budget, 0)
+    return tuple(found)
 
 
-def _walk(model: Mapping[str, Any], budget: Budget, depth: int) -> Iterator[Layer]:
+def _walk(
+    model: Mapping[str, Any], reads: tuple[str, ...], found: list[Layer], budget: Budget, depth: int
+) -> tuple[str, ...]:
+    """Adds the layers of a model that is called with the outputs of `reads`; returns the layers that it returns."""
     budget.depth(depth)
     config = model.get("config", {})
+    is_list = isinstance(config, list) or model.get("class_name") == "Sequential"  # each layer reads the one before
+    sources: dict[str, tuple[str, ...]] = {}  # of the output of a layer
+    last = reads
     for layer in config if isinstance(config, list) else config.get("layers", ()):
         budget.entry()
         kind, its = str(layer["class_name"]).rpartition(">")[2], layer.get("config", {})
+        name = str(layer.get("name") or (its.get("name", "") if isinstance(its, Mapping) else ""))
+        nodes = layer.get("inbound_nodes", ())
+        inputs = last if is_list else _resolved(nodes, sources)
         if kind in MODELS:
-            yield from _walk(layer, budget, depth + 1)
-            continue
-        operation = ".ops." in str(layer.get("module"))
-        name = str(layer.get("name") or its.get("name", ""))
-        yield Layer(kind, name, its, layer.get("inbound_nodes", ()), operation)
+            last = _walk(layer, inputs, found, budget, depth + 1)
+        else:
+            found.append(Layer(kind, name, its, nodes, ".ops." in str(layer.get("module")), inputs))
+            last = _returned(kind, name, inputs, reads, depth)
+        sources[name] = last
+    outputs = () if isinstance(config, list) else _resolved(config.get("output_layers"), sources)
+    return outputs or last
+
+
+def _returned(kind: str, name: str, inputs: tuple[str, ...], reads: tuple[str, ...], depth: int) -> tuple[str, ...]:
+    """Returns the layers that stand for a layer among the inputs of others: what it reads, if it has no effect."""
+    if kind == "InputLayer":
+        return reads if depth else (name,)
+    return inputs if kind in IDLE else (name,)
+
+
+def _resolved(nodes: Any, sources: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Returns the layers whose outputs the nodes of a layer read; of models and idle layers, those that they return."""
+    names = dict.fromkeys(_layers_in(nodes))
+    return tuple(dict.fromkeys(each for name in names for each in sources.get(name, (name,))))
+
+
+def _layers_in(nodes: Any) -> Iterator[str]:
+    if isinstance(nodes, Mapping):  # Keras 3: {"keras_history": [layer, node, tensor]} at some depth
+        history = nodes.get("keras_history")
+        if isinstance(history, list) and history:
+            yield str(history[0])
+            return
+        nodes = list(nodes.values())
+    if isinstance(nodes, list):
+        if (
+            len(nodes) >= 3 and isinstance(nodes[0], str) and isinstance(nodes[1], int)
+        ):  # Keras 2: [layer, node, tensor]
+            yield nodes[0]
+            nodes = nodes[3:]
+        for each in nodes:
+            yield from _layers_in(each)
 
 
 def of_names(names: Iterable[str]) -> tuple[Layer, ...]:
@@ -91,16 +126,10 @@ def of_names(names: Iterable[str]) -> tuple[Layer, ...]:
     return tuple(Layer("?", name, {}) for name in names if CHANGES_INPUT.fullmatch(name))
 
 
-def state(pairs: Iterable[tuple[str, np.ndarray]], layers: tuple[Layer, ...]) -> Items:
-    """Yields the tensors without those of preprocessing layers, and then the preprocessing that these state.
-
-    Raises:
-      Refused: a layer after the first convolution is none of `KNOWN`.
-    """
+def state(pairs: Iterable[tuple[str, np.ndarray]], layers: tuple[Layer, ...], left_out: tuple[str, ...] = ()) -> Items:
+    """Yields the tensors without those of preprocessing layers, and then what the layers state."""
     kinds = [layer.kind for layer in layers]
     first = next((i for i, kind in enumerate(kinds) if kind in CONVOLUTIONS), len(layers))
-    for layer in layers[first:]:
-        _check_known(layer)
     normalising = {layer.name for layer in layers[:first] if layer.kind in ("Normalization", "?")}
     constants: dict[str, np.ndarray] = {}
     for name, array in pairs:
@@ -109,19 +138,36 @@ def state(pairs: Iterable[tuple[str, np.ndarray]], layers: tuple[Layer, ...]) ->
             constants[name] = array
         else:
             yield name, array
-    yield _statement(layers[:first], constants)
+    stated = _statement(layers[:first], constants)
+    after = tuple(_stated(layer) for layer in layers[first:] if layer.kind not in IDLE)
+    size = () if stated.obstacle else _size(layers[: first + 1])
+    yield dataclasses.replace(stated, after=after, input_size=size, left_out=left_out)
 
 
-def _check_known(layer: Layer) -> None:
-    if layer.kind == "Lambda" and SCALES_A_RESIDUAL.fullmatch(layer.name):
-        return
-    if layer.is_operation or layer.kind not in (*KNOWN, *IDLE):
-        raise Refused(f"{layer} changes what the network computes, and these networks do not have it")
-    activation = layer.config.get("activation", "linear")
-    if activation not in ("linear", "relu", "softmax", None):
-        raise Refused(f"{layer} has the activation {activation!r}; these networks have relu, and softmax at the end")
-    if layer.kind == "ReLU" and any(layer.config.get(key) for key in ("max_value", "negative_slope", "threshold")):
-        raise Refused(f"{layer} is no plain relu")
+def _stated(layer: Layer) -> statement.Layer:
+    """Returns what a statement says of a layer."""
+    config = layer.config if isinstance(layer.config, Mapping) else {}
+    activation = config.get("activation") or "linear"
+    if layer.kind == "ReLU":
+        limited = any(config.get(key) for key in ("max_value", "negative_slope", "threshold"))
+        activation = "relu with limits" if limited else "relu"
+    elif layer.kind == "Softmax":
+        activation = "softmax"
+    kind = f"operation {layer.kind}" if layer.is_operation else layer.kind
+    epsilon = config.get("epsilon")
+    epsilon = float(epsilon) if isinstance(epsilon, int | float) else 1e-3
+    return statement.Layer(kind, layer.name, layer.inputs, str(activation), epsilon)
+
+
+def _size(layers: Iterable[Layer]) -> tuple[int, ...]:
+    """Returns height and width of the first layer that states the shape of images; () if none does."""
+    for layer in layers:
+        config = layer.config if isinstance(layer.config, Mapping) else {}
+        shape = config.get("batch_shape") or config.get("batch_input_shape")
+        if isinstance(shape, list) and len(shape) == 4:
+            size = tuple(shape[1:3])
+            return size if all(isinstance(each, int) and each > 0 for each in size) else ()
+    return ()
 
 
 def _statement(layers: tuple[Layer, ...], constants: Mapping[str, np.ndarray]) -> Statement:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from inception_jax.errors import UserError
 from inception_jax.weights.readers.budget import Limits
 from inception_jax.weights.readers.formats import Format
 from inception_jax.weights.readers.refusal import MissingPackage, Refused
-from inception_jax.weights.readers.statement import Operator, Statement
+from inception_jax.weights.readers.statement import Statement
 
 CHILD = "inception_jax.weights.readers.child"
 RAISES = {"missing": MissingPackage, "refused": Refused, "user": UserError, "failed": RuntimeError}
@@ -45,7 +45,7 @@ def read_apart(kind: Format, path: Path, limits: Limits) -> Iterator[str | tuple
             elif "end" in found:
                 ended = True
                 if found["end"]:
-                    yield _statement(found["end"])
+                    yield Statement.of_json(found["end"])
             else:
                 yield found["name"], _array(process.stdout, found["shape"], np.dtype(found["dtype"]))
         if not ended:
@@ -82,17 +82,6 @@ def _array(file: IO[bytes], shape: list[int], dtype: np.dtype) -> np.ndarray:
             raise Refused("it cannot be read: its reader ended in the middle of a tensor")
         missing = missing[count:]
     return values.reshape(shape)
-
-
-def _statement(fields: dict[str, Any]) -> Statement:
-    """Returns the `Statement` with these fields of JSON, whose lists become tuples."""
-    given = {key: _tuples(value) for key, value in fields.items()}
-    given["operators"] = tuple(Operator(*each) for each in given["operators"])
-    return Statement(**given)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _last_words(code: int, limits: Limits) -> str:

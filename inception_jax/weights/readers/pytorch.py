@@ -1,23 +1,27 @@
-"""PyTorch checkpoints: a state dict, or a dictionary of a training script that holds one."""
+"""PyTorch checkpoints: a state dict, or a dictionary of a training script that holds one at any depth."""
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+import ml_dtypes
+import numpy as np
 
 from inception_jax.errors import printable
 from inception_jax.weights.readers import archives, pickles
-from inception_jax.weights.readers.budget import Budget
+from inception_jax.weights.readers.budget import MAX_NAME, Budget
 from inception_jax.weights.readers.formats import Items
 from inception_jax.weights.readers.refusal import MissingPackage, Refused
+from inception_jax.weights.readers.statement import Statement
 
-KEYS = ("state_dict", "model", "state_dict_ema", "model_ema")
-"""Keys of the state dict in checkpoints of training scripts; a file with two of them is ambiguous."""
-Value = TypeVar("Value")
+OPTIMIZER = re.compile(r"optim", re.IGNORECASE)
+"""Keys of the state of an optimizer, whose tensors are no weights."""
 
 
 def prepare() -> Any:
@@ -34,18 +38,21 @@ def prepare() -> Any:
 
 
 def read(path: Path, budget: Budget) -> Items:
-    """Yields the tensors of a checkpoint by name.
+    """Yields the tensors of a checkpoint by name, and a statement of where they lie and of what else there is.
+
+    A tensor in a dictionary has the keys that lead to it before its name: "state_dict.conv1.weight".
 
     Raises:
       MissingPackage: PyTorch.
-      Refused: the pickle needs more than tensors and plain containers, there is not exactly one state dict, or a tensor
+      Refused: the pickle needs more than tensors, numbers and plain containers, it holds no dictionary, or a tensor
         states a size that exceeds the file or the budget.
     """
     torch = prepare()
     if zipfile.is_zipfile(path):
         _check_members(path, budget)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_harmless()):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if known := pickles.advice(path):
             raise Refused(known) from error
@@ -56,14 +63,25 @@ def read(path: Path, budget: Budget) -> Items:
             f"it asks to run {printable(wanted[1])}; nothing in it was run. Where you trust it, load it, and save its "
             "state_dict"
         ) from error
-    for name, tensor in without_module(_state_dict(torch, checkpoint)).items():
-        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
-            raise Refused(f"{name!r} is not a dense tensor with values")
-        # With a stride of 0, one stored value can have any shape.
-        budget.tensor(name, tensor.shape, tensor.element_size(), tensor.untyped_storage().nbytes())
-        if tensor.dtype in (torch.bfloat16, torch.float16):  # NumPy has no bfloat16
-            tensor = tensor.float()
-        yield name, tensor.detach().numpy()
+    if not isinstance(checkpoint, Mapping):
+        raise Refused(f"it holds a {type(checkpoint).__name__}, not a state dict")
+    containers: dict[str, None] = {}
+    left_out: list[str] = []
+    for container, name, tensor in _walk(torch, checkpoint, "", left_out, budget):
+        containers[container] = None
+        yield f"{container}.{name}" if container else name, _as_array(torch, name, tensor, budget)
+    yield Statement(containers=tuple(containers), left_out=tuple(left_out))
+
+
+def _harmless() -> list[Any]:
+    """Returns types that training scripts put beside tensors and that only hold values.
+
+    They are numbers of NumPy, such as the best accuracy, by their names in NumPy 1 and 2, and parsed options.
+    """
+    scalar = np.float64(0).__reduce__()[0]
+    scalars = [(scalar, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")]
+    kinds = {type(np.dtype(each)) for each in ("f2", "f4", "f8", "i4", "i8", "?")}
+    return [*scalars, np.dtype, *kinds, argparse.Namespace]
 
 
 def _check_members(path: Path, budget: Budget) -> None:
@@ -77,25 +95,34 @@ def _check_members(path: Path, budget: Budget) -> None:
         raise Refused(f"its members claim {packed:,} bytes; at most {budget.limits.bytes:,} are read")
 
 
-def without_module(tensors: Mapping[str, Value]) -> Mapping[str, Value]:
-    """Returns the tensors without the prefix "module." that DataParallel adds to all names."""
-    if not all(name.startswith("module.") for name in tensors):
-        return tensors
-    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+def _walk(
+    torch: Any, entries: Mapping[Any, Any], container: str, left_out: list[str], budget: Budget, depth: int = 0
+) -> Iterator[tuple[str, str, Any]]:
+    """Yields (container, name, tensor) of a dictionary and of those in it; adds what holds no weights to `left_out`."""
+    budget.depth(depth)
+    for key, value in entries.items():
+        budget.entry()
+        path = f"{container}.{key}" if container else str(key)
+        is_weights = False
+        if isinstance(key, str) and isinstance(value, torch.Tensor):
+            is_weights = True
+            yield container, key, value
+        elif isinstance(key, str) and isinstance(value, Mapping) and not OPTIMIZER.search(key):
+            inner: list[str] = []
+            for found in _walk(torch, value, path, inner, budget, depth + 1):
+                is_weights = True
+                yield found
+            left_out += inner if is_weights else []
+        if not is_weights:
+            left_out.append(path[:MAX_NAME])
 
 
-def _state_dict(torch: Any, checkpoint: Any) -> Mapping[str, Any]:
-    if not isinstance(checkpoint, Mapping):
-        raise Refused(f"it holds a {type(checkpoint).__name__}, not a state dict")
-    found = [key for key in KEYS if isinstance(checkpoint.get(key), Mapping)]
-    if len(found) > 1:
-        raise Refused(f"it holds several state dicts, {', '.join(found)}; save the one that is meant")
-    tensors = checkpoint[found[0]] if found else checkpoint
-    others = {name: type(value).__name__ for name, value in tensors.items() if not isinstance(value, torch.Tensor)}
-    if others or not all(isinstance(name, str) for name in tensors):
-        name, kind = next(iter(others.items()), ("a name", "no text"))
-        raise Refused(
-            f"it is no state dict, nor has it one under {' or '.join(KEYS[:2])}: "
-            f"{len(others)} of its entries are no tensors, {printable(name)} is {kind}"
-        )
-    return tensors
+def _as_array(torch: Any, name: str, tensor: Any, budget: Budget) -> np.ndarray:
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise Refused(f"{name!r} is not a dense tensor with values")
+    # With a stride of 0, one stored value can have any shape.
+    budget.tensor(name, tensor.shape, tensor.element_size(), tensor.untyped_storage().nbytes())
+    tensor = tensor.detach()
+    if tensor.dtype is torch.bfloat16:  # NumPy has none of its own
+        return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()

@@ -13,7 +13,6 @@ import safetensors.numpy
 from inception_jax.paths import open_regular
 from inception_jax.weights.readers.budget import Budget
 from inception_jax.weights.readers.formats import Items
-from inception_jax.weights.readers.pytorch import without_module
 
 ITEMSIZES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4}
 
@@ -26,8 +25,8 @@ class Content(NamedTuple):
 
 
 def read(path: Path, budget: Budget) -> Items:
-    """Yields the tensors by name, without a "module." that begins all names."""
-    yield from without_module(read_all(path, budget).arrays).items()
+    """Yields the tensors by name."""
+    yield from read_all(path, budget).arrays.items()
 
 
 def read_all(path: Path, budget: Budget) -> Content:
