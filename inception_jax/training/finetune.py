@@ -67,8 +67,6 @@ def starting_point(config: TrainConfig, num_classes: int, workdir: Folder | None
         words = str(error).replace("--unverified", "config.finetune.unverified")
         words = words.replace("--key ", "config.finetune.key=")
         words = words.replace(WITHOUT_HEAD, "config.finetune.reset_head=True draws a new classifier.")
-            WITHOUT_HEAD, "config.finetune.reset_head=True draws a new classifier."
-        )
         raise UserError(f"config.finetune.weights: {words}") from error
     if loaded.info.model == begins_as:
         loaded = weights.transfer(loaded, config.model.name, seed=config.seed)

@@ -68,13 +68,13 @@ def find(
     modules = modules_of(tensors, lineage.layout)
     plain = {name: each for name, each in modules.items() if not isinstance(each, Other)}
     others = [each for each in modules.values() if isinstance(each, Other)]
+    notes: tuple[str, ...] = ()
+    elements: list[Element] = []
     if body:
-        elements, notes = keras_head.chain(body, layers, modules), ()
+        elements = keras_head.chain(body, layers, modules)
         others = [each for each in others if each.name not in {layer.name for layer in layers}]
     elif plain:
         elements, notes = by_shapes(plain, features)
-    else:
-        elements, notes = [], ()
     if not any(isinstance(each, Linear) for each in elements):
         if modules:
             raise Untaken("it has no linear layer")

@@ -10,6 +10,7 @@ import numpy as np
 from inception_jax.errors import UserError
 from inception_jax.models import spec, zoo
 from inception_jax.weights import heads, keras_head
+from inception_jax.weights.head_layers import Untaken
 from inception_jax.weights.naming import names
 from inception_jax.weights.naming.layouts import TORCH
 from inception_jax.weights.naming.lineages import Lineage, Tensors
@@ -82,7 +83,7 @@ def parts_of(
     found, reason = None, ""
     try:
         found = heads.find(split.head, lineage, features, named["head"] if own.rows else (), behind, of_body)
-    except heads.Untaken as error:
+    except Untaken as error:
         reason = f"its head, {heads.described(split.head, lineage.layout)}, cannot be taken: {error}"
     if found is None and not reason and split.aux:
         reason = f"its classifier, {named['classifier'][0].layer}, is missing beside its auxiliary heads"
@@ -97,8 +98,6 @@ def parts_of(
     notes = (*(found.notes if found else ()), *([f"{reason}; it is left out"] if reason else []))
     if taps:
         notes += (f"the classifiers of {' and '.join(taps)} have other outputs than the {outputs} here: not taken",)
-        (f"the classifiers of {', '.join(taps)} have other outputs than the {outputs} here: not taken",) if taps else ()
-    )
     dropped = (*([] if found else split.head), *replaced, *split.no_weights)
     its = found.lineage if found else lineage
     return Parts(its, split.body | split.strays | kept | of_head, outputs, bool(kept), taps, dropped, notes)
