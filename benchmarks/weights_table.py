@@ -95,8 +95,18 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return HEAD.format(version=__version__, date=f"{datetime.now(UTC):%Y-%m-%d}") + "\n".join(lines) + "\n"
 
 
+def write(rows: list[dict[str, Any]]) -> None:
+    """Writes the rows, beside those of other cases that are there, in the order of the cases."""
+    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    known = {(row["source"], row["file"]): row for row in map(json.loads, lines)}
+    known |= {(row["source"], row["file"]): row | {"version": __version__} for row in rows}
+    ordered = [known[case.source, case.kind] for case in all_cases() if (case.source, case.kind) in known]
+    RESULTS.write_text("".join(json.dumps(row) + "\n" for row in ordered))
+    TABLE.write_text(markdown(ordered))
+
+
 def main(
-    only: Annotated[str, typer.Option(help="Cases whose source or kind contains this; files stay as they are.")] = "",
+    only: Annotated[str, typer.Option(help="Run the cases whose source or kind contains this; other rows stay.")] = "",
 ) -> None:
     """Run all cases, print a row each, and write the table."""
     cases = [case for case in all_cases() if only in f"{case.source} {case.kind}"]
@@ -110,9 +120,7 @@ def main(
             f"{i}/{len(cases)} {time.monotonic() - start:5.1f} s  {case.source:<36} {case.kind:<34} {said}", flush=True
         )
     wrong = [row for row in rows if row.get("error") or not row.get("difference", 0) <= TOLERANCE]
-    if not only:
-        RESULTS.write_text("".join(json.dumps(row | {"version": __version__}) + "\n" for row in rows))
-        TABLE.write_text(markdown(rows))
+    write(rows)
     run_count = sum("difference" in row for row in rows)
     print(f"{run_count} of {len(rows)} compared, {len(wrong)} over {TOLERANCE} or not loaded")
     sys.exit(bool(wrong))
