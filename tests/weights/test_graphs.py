@@ -105,3 +105,18 @@ def test_a_bias_in_front_of_a_norm_is_taken_from_its_mean():
     assert (found["bn_1.running_mean"] == 3).all()
     assert (found["bn_1.running_var"] == 5).all()
     assert "conv_1.bias" not in found
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "kinds"),
+    [
+        ("inception_resnet_v2", "block8_1", "conv relu conv relu conv relu conv relu conv scale add relu"),
+        ("inception_resnet_v2", "Block8", "conv relu conv relu conv relu conv relu conv add"),
+        ("xception", "block3", "relu depthwise conv relu depthwise conv max conv add"),
+        ("inception_v3", "Mixed_7c", "conv relu " * 8 + "avg conv relu"),
+    ],
+)
+def test_operators_of_a_row_by_hand(name, row, kinds):
+    model = zoo.create_model(name)
+    found = steps({row: model.table[row]}, model.numerics, 64, (17, 17))
+    assert " ".join(step.kind for step in found) == kinds
