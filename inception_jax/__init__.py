@@ -14,6 +14,7 @@ from inception_jax.version import __version__
 if TYPE_CHECKING:
     from inception_jax import data, demo, describe, explain, inference, models, ops, parallel, plan, training, weights
     from inception_jax.inference.predictor import Predictor
+    from inception_jax.models import nnx
     from inception_jax.models.endpoints import Endpoint
     from inception_jax.models.network import InceptionNet, ModelOutput
     from inception_jax.models.zoo import MODELS, ModelCard, create_model, endpoints, list_models, model_card
@@ -62,6 +63,7 @@ __all__ = [
     "explain",
     "inference",
     "models",
+    "nnx",
     "ops",
     "parallel",
     "plan",
@@ -75,6 +77,8 @@ moved.install()
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
+    if name == "nnx":
+        return importlib.import_module("inception_jax.models.nnx")
     if name in _SUBPACKAGES:
         return importlib.import_module(f"inception_jax.{name}")
     raise AttributeError(f"module 'inception_jax' has no attribute {name!r}")

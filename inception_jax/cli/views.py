@@ -146,8 +146,11 @@ def _draw(
             raise UserError("activations needs --image.")
         shown, values = feature_visualization.activations(predictor, image, str(endpoint), channels)
         return plots.draw_grid(values, f"{name}, {endpoint} of {image.name}", [f"{i}" for i in shown], "magma")
+    if (count := predictor.info.in_channels) not in (1, 3):
+        raise UserError(f"{name} reads images of {count} channels; maximise draws grey ones and RGB.")
     shown = list(channels or range(9))
     images = [feature_visualization.maximise(predictor, str(endpoint), i, steps=steps, seed=seed).image for i in shown]
+    images = [image[..., 0] if count == 1 else image for image in images]
     return plots.draw_grid(images, f"{name}, what excites {endpoint}", [f"{i}" for i in shown])
 
 

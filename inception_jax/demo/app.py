@@ -60,13 +60,15 @@ class Demo:
         for name, predictor in self.predictors.items():
             if not predictor.info.num_classes:
                 raise UserError(f"{name} has no classifier: the demo shows classes.")
+            if predictor.info.in_channels not in (1, 3):
+                raise UserError(f"{name} reads images of {predictor.info.in_channels} channels; the demo gets RGB.")
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._free = asyncio.Semaphore(self.limits.images)
 
     def warmup(self) -> None:
         """Compiles all programs, so that no request waits for it."""
         for predictor in self.predictors.values():
-            cam.cam(predictor, [Image.new("RGB", (8, 8))])
+            explain(predictor, Image.new("RGB", (8, 8)))
 
     async def answer(self, model: str, encoded: bytes) -> dict[str, Any]:
         """Returns the answer for an encoded image, as JSON types.
@@ -112,13 +114,21 @@ class Demo:
         self._free.release()
 
     def _answer(self, predictor: Predictor, image: Image.Image) -> dict[str, Any]:
-        found = cam.cam(predictor, [image])
+        found = explain(predictor, image)
         classes = [
             {"label": each.label or f"class {each.index}", "probability": each.probability}
             for each in predictor.top(found.logits[0], k=min(TOP, predictor.info.num_classes)).classes
         ]
         seen, box = draw_seen(image, found.maps[0, 0], predictor.transform.box(*image.size))
         return {"width": image.width, "height": image.height, "classes": classes, "seen": seen, "box": box}
+
+
+def explain(predictor: Predictor, image: Image.Image) -> cam.Explanation:
+    """Returns the class activation map of the likeliest class, or Grad-CAM if layers before the classifier rule it out.
+
+    Where there are both, they are the same up to their scale.
+    """
+    return (cam.grad_cam if predictor.model.head.rows else cam.cam)(predictor, [image])
 
 
 def open_upload(encoded: bytes) -> Image.Image:

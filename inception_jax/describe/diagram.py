@@ -67,7 +67,7 @@ class _Column(NamedTuple):
     marks: tuple[Mark, ...]
 
 
-def write(file: IO[bytes], suffix: str, name: str, block: str | None = None) -> None:
+def write(file: IO[bytes], suffix: str, name: str, block: str | None = None, head: spec.Head = spec.NO_HEAD) -> None:
     """Writes the diagram of a model, or of one row of its table, into an open file. Equal calls write equal bytes.
 
     Args:
@@ -75,6 +75,7 @@ def write(file: IO[bytes], suffix: str, name: str, block: str | None = None) -> 
       suffix: the format, a key of `FORMATS`.
       name: of the model.
       block: a row of its table; None: the whole model.
+      head: between pooling and classifier, as for `create_model`.
 
     Raises:
       ValueError: an unknown model, row or suffix.
@@ -82,25 +83,25 @@ def write(file: IO[bytes], suffix: str, name: str, block: str | None = None) -> 
     """
     if suffix not in FORMATS:
         raise ValueError(f"The format of the diagram is {suffix!r}; it must be one of {', '.join(FORMATS)}.")
-    figure = draw(name, block)
+    figure = draw(name, block, head)
     with matplotlib.rc_context(STYLE):
         figure.savefig(file, format=suffix[1:], dpi=PNG_DPI, metadata=FORMATS[suffix])
 
 
-def draw(name: str, block: str | None = None) -> Figure:
+def draw(name: str, block: str | None = None, head: spec.Head = spec.NO_HEAD) -> Figure:
     """Returns the figure of a model of the zoo at its card's image size, or of the row `block` of its table.
 
     Raises:
       ValueError: an unknown model or row.
     """
-    model, size = zoo.create_model(name), zoo.model_card(name).preprocess.size
+    model, size = zoo.create_model(name, head=head), zoo.model_card(name).preprocess.size
     shapes = summary.trace(model, size)
     image = _Row(diagram_layout.box("image", "image"), (), (size, size, 3))
     body = _body(model, shapes, image.shape)
     if block is None:
-        rows = _collapse([image, *body, *_classifier(name)])
+        rows = _collapse([image, *body, *_classifier(name, head)])
         heads = "\nAuxiliary heads (aux) run in training only." if model.aux_heads else ""
-        return _figure(rows, name, _network_facts(name, size) + heads, 1.0)
+        return _figure(rows, name, _network_facts(name, size, head) + heads, 1.0)
     if block not in model.table:
         raise ValueError(f"{name} has no row {block!r}.{hint(block, model.table)} Rows: {', '.join(model.table)}.")
     i = list(model.table).index(block)
@@ -109,8 +110,8 @@ def draw(name: str, block: str | None = None) -> Figure:
     return _figure(rows, f"{block} of {name}", _row_facts(model, shapes, block), BLOCK_SCALE)
 
 
-def _network_facts(name: str, size: int) -> str:
-    totals = summary.summarize(name).totals
+def _network_facts(name: str, size: int, head: spec.Head) -> str:
+    totals = summary.summarize(name, head=head).totals
     heads = f" ({totals['params_with_aux']:,} with auxiliary heads)"
     heads = heads if totals["params_with_aux"] > totals["params"] else ""
     return f"{totals['params']:,} params{heads}, {totals['macs'] / 1e9:.3f} GMACs at {size} pixels"
@@ -138,15 +139,17 @@ def _body(model: InceptionNet, shapes: summary.Shapes, image: tuple[int, ...]) -
     return rows
 
 
-def _classifier(name: str) -> list[_Row]:
+def _classifier(name: str, head: spec.Head) -> list[_Row]:
     """Returns the rows after the table, by their names in the summary."""
-    pool, drop, linear = summary.summarize(name).rows[-3:]
-    boxes = (
-        diagram_layout.box(f"avg pool {pool.patch.partition('/')[0]}", "pool"),
-        diagram_layout.box(f"dropout {drop.patch}", "classifier"),
-        diagram_layout.box(f"linear, {linear.branches}", "classifier"),
-    )
-    return [_Row(box, (row.name,), row.output) for box, row in zip(boxes, (pool, drop, linear), strict=True)]
+    rows = {row.name: row for row in summary.summarize(name, head=head).rows[-4:]}
+    layers = [f"linear, {row.features}{', ReLU' if row.relu else ''}" for row in head.rows]
+    pieces = {
+        "pool5": diagram_layout.box(f"avg pool {rows['pool5'].patch.partition('/')[0]}", "pool"),
+        "head": diagram_layout.chain([diagram_layout.box(label, "classifier") for label in layers]),
+        "drop": diagram_layout.box(f"dropout {rows['drop'].patch}", "classifier"),
+        "linear": diagram_layout.box(f"linear, {rows['linear'].branches}", "classifier"),
+    }
+    return [_Row(piece, (key,), rows[key].output) for key, piece in pieces.items() if key != "head" or head.rows]
 
 
 def _collapse(rows: Iterable[_Row]) -> list[_Row]:

@@ -79,9 +79,17 @@ class Summary:
 
 @functools.cache
 def summarize(
-    name: str, image_size: int | None = None, width: float = 1.0, num_classes: int = 1000, aux: bool = True
+    name: str,
+    image_size: int | None = None,
+    width: float = 1.0,
+    num_classes: int = 1000,
+    aux: bool = True,
+    head: spec.Head = spec.NO_HEAD,
+    in_channels: int = 3,
 ) -> Summary:
     """Returns the summary of a model of the zoo on images of `image_size` pixels (None: the card's).
+
+    The other arguments are those of `create_model`.
 
     Raises:
       ValueError: an unknown name, a value out of range, or an image too small for the model.
@@ -89,10 +97,10 @@ def summarize(
     size = zoo.model_card(name).preprocess.size if image_size is None else image_size
     if size < 1:
         raise ValueError(f"image_size is {size}; it must be at least 1.")
-    model = zoo.create_model(name, num_classes, aux=aux, width=width)
+    model = zoo.create_model(name, num_classes, aux=aux, width=width, head=head, in_channels=in_channels)
     shapes = trace(model, size)
     rows = _body_rows(model, shapes)
-    rows += _head_rows(model, rows[-1].output, shapes) if num_classes else []
+    rows += _head_rows(model, rows[-1].output, shapes)
     logits = (1, 1, num_classes)
     heads = tuple(
         _row(
@@ -221,13 +229,22 @@ def _body_rows(model: InceptionNet, shapes: Shapes) -> list[Row]:
 
 
 def _head_rows(model: InceptionNet, last: tuple[int, ...], shapes: Shapes) -> list[Row]:
+    """Returns the rows after the table: none for a network that ends with it."""
+    if not (model.num_classes or model.head.rows):
+        return []
     height, width, channels = last
-    pooled = (1, 1, channels)
-    return [
-        _row("pool5", "average pool", f"{height}x{width}/1", "", pooled, 0, (), shapes),
-        _row("drop", "dropout", f"{model.dropout:.0%}", "", pooled, 0, (), shapes),
-        _row("linear", "linear", "", f"{model.num_classes}", (1, 1, model.num_classes), 1, ("classifier",), shapes),
-    ]
+    features = (1, 1, channels)
+    rows = [_row("pool5", "average pool", f"{height}x{width}/1", "", features, 0, (), shapes)]
+    if head := model.head.rows:
+        features, kind = (1, 1, head[-1].features), "embedding" if model.head.embedding else "linear"
+        rows.append(_row("head", kind, "", _chain(*map(_words, head)), features, len(head), ("head",), shapes))
+    if model.num_classes:
+        classes = (1, 1, model.num_classes)
+        rows += [
+            _row("drop", "dropout", f"{model.dropout:.0%}", "", features, 0, (), shapes),
+            _row("linear", "linear", "", f"{model.num_classes}", classes, 1, ("classifier",), shapes),
+        ]
+    return rows
 
 
 def _describe(row: spec.Row | spec.Block) -> tuple[str, str]:

@@ -47,7 +47,8 @@ def cam(predictor: Predictor, images: Images, classes: ArrayLike | None = None, 
     """Returns class activation maps (1512.04150): maps[k] = sum over c of w[c, k] A[c].
 
     A are the last activations, and w the weights by which the classifier reads their averages. So the average of a map
-    is the logit of its class without the bias.
+    is the logit of its class without the bias. That holds for a classifier which reads these averages; of one behind
+    other layers `grad_cam` is a map.
 
     Args:
       predictor: the network.
@@ -56,8 +57,9 @@ def cam(predictor: Predictor, images: Images, classes: ArrayLike | None = None, 
       k: how many classes, if `classes` is None.
 
     Raises:
-      UserError: an unknown class, k out of range, no classifier or no images.
+      UserError: an unknown class, k out of range, no classifier, layers in front of it, or no images.
     """
+    subnetworks.check_linear(predictor.model, predictor.info.source)
     program = functools.partial(_cam, model=predictor.model, preprocess=predictor.info.preprocess, k=k)
     return _explain(predictor, images, classes, k, program)
 
@@ -72,7 +74,8 @@ def grad_cam(
     """Returns Grad-CAM at an endpoint (1610.02391): its activations, summed over channels with one weight a channel.
 
     The weight of a channel is the gradient of the class's logit with respect to it, averaged over height and width.
-    Negative values are kept. At the last activations, the result is the class activation map divided by H W.
+    Negative values are kept. At the last activations, the result is the class activation map divided by H W, if the
+    network has one.
 
     Args:
       endpoint: a name of `ij.endpoints`; None: the last activations.
@@ -153,7 +156,7 @@ def class_index(predictor: Predictor, which: int | str) -> int:
 
 def _explain(predictor: Predictor, images: Images, classes: ArrayLike | None, k: int, program: Program) -> Explanation:
     """Runs a program (params, pixels, classes) -> (classes, logits, maps) over images, a bucket at a time."""
-    given = list(as_images(images)[0])
+    given = list(as_images(images, predictor.info.in_channels)[0])
     count = predictor.info.num_classes
     if not given:
         raise UserError("There are no images.")

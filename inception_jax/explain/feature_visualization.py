@@ -21,7 +21,7 @@ MOST = 64  # channels in a grid, if none are given
 
 
 class MaximisedChannel(NamedTuple):
-    """An image [size, size, 3] in 0 ... 1, and the mean of the channel before each step and after the last."""
+    """An image [size, size, C] in 0 ... 1, and the mean of the channel before each step and after the last."""
 
     image: np.ndarray
     objectives: np.ndarray
@@ -99,7 +99,7 @@ def maximise(
         raise UserError(f"steps is {steps}; it must be at least 1.")
     model, preprocess, size = predictor.model, predictor.info.preprocess, predictor.info.preprocess.size
     rng = np.random.default_rng(seed)
-    latent = jnp.asarray(rng.normal(0, 0.1, (1, size, size, 3)), jnp.float32)
+    latent = jnp.asarray(rng.normal(0, 0.1, (1, size, size, predictor.info.in_channels)), jnp.float32)
     run = functools.partial(_ascend, model=model, preprocess=preprocess, endpoint=endpoint)
     shape = jax.eval_shape(
         functools.partial(subnetworks.to_endpoint, model, endpoint), {"params": predictor.params}, latent

@@ -20,13 +20,13 @@ Variables = Mapping[str, Any]
 
 
 def to_endpoint(model: InceptionNet, name: str, variables: Variables, images: jax.Array) -> jax.Array:
-    """Returns the activations [B, H, W, C] at an endpoint for normalised images [B, H, W, 3], in evaluation.
+    """Returns the activations [B, H, W, C] at an endpoint for normalised images, in evaluation.
 
     Raises:
       UserError: the model has no such endpoint.
     """
     first, _ = _tables(model, name)
-    half = model.clone(table=first, aux_heads={}, num_classes=0, features=(name,), frozen_up_to=None)
+    half = model.clone(table=first, aux_heads={}, num_classes=0, features=(name,), frozen_up_to=None, head=spec.NO_HEAD)
     return cast(ModelOutput, half.apply(variables, images)).endpoints[name]
 
 
@@ -50,6 +50,15 @@ def averaged_endpoint(model: InceptionNet) -> str:
     while model.table[ends[-1]] == spec.AdaptivePool(1):
         ends.pop()
     return ends[-1]
+
+
+def check_linear(model: InceptionNet, source: str) -> None:
+    """Raises a `UserError` unless the classifier reads the averages of the last activations themselves."""
+    if model.head.rows:
+        raise UserError(
+            f"{source or model.name_in_zoo} has {model.head} before the classifier, so it has no class activation "
+            "maps; Grad-CAM works (--method gradcam, `explain.cam.grad_cam`)."
+        )
 
 
 def check_endpoint(model: InceptionNet, name: str) -> None:

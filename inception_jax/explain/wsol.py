@@ -55,7 +55,8 @@ class Localiser:
       threshold: pixels above this share of the maximum of a map belong to the object.
 
     Raises:
-      UserError: the folder of masks does not exist, or the threshold is out of range.
+      UserError: the folder of masks does not exist, the threshold is out of range, or the network has no class
+        activation maps (see `cam.cam`).
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Localiser:
         if masks is not None and not masks.is_dir():
             raise UserError(f"There is no folder {masks} of masks.")
         localisation.check_threshold(threshold)
+        subnetworks.check_linear(predictor.model, predictor.info.source)
         self.boxes, self.masks, self.threshold = boxes, masks, threshold
         self.transform = predictor.transform
         self.endpoint = subnetworks.averaged_endpoint(predictor.model)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from inception_jax.errors import UserError
-from inception_jax.inference.export_stablehlo import check_classifier
+from inception_jax.inference.export_stablehlo import check_exportable
 from inception_jax.inference.fold_and_fuse import Params, for_inference
 from inception_jax.models import layers, spec
 from inception_jax.models.inputs import Preprocess
@@ -36,32 +36,33 @@ def export_onnx(path: str | os.PathLike, weights: Weights, overwrite: bool = Fal
     """Writes the network with its parameters for ONNX runtimes, for any number of images.
 
     Raises:
-      UserError: `onnx` is not installed, the weights have no classifier, the file exists, or it cannot be written.
+      UserError: `onnx` is not installed, the weights have neither classifier nor embedding, the file exists, or it
+        cannot be written.
     """
     check_output(path, overwrite)
     write_bytes(path, onnx_model(weights).SerializeToString(), overwrite)
 
 
 def onnx_model(weights: Weights) -> onnx.ModelProto:
-    """Returns the graph: `images` [batch, size, size, 3] uint8 -> `logits` and `probabilities` [batch, K] float32.
+    """Returns the graph: `images` [batch, size, size, C] uint8 -> `logits` and `probabilities` [batch, K] float32.
 
-    The metadata entry "info" holds `weights.WeightsInfo` as JSON.
+    A network with an embedding also has the output `embedding` [batch, D]; one without classifier has no other. The
+    metadata entry "info" holds `weights.WeightsInfo` as JSON.
 
     Raises:
-      UserError: `onnx` is not installed, or the weights have no classifier.
+      UserError: `onnx` is not installed, or the weights have neither classifier nor embedding.
     """
     onnx = _import_onnx()
-    check_classifier(weights)
+    check_exportable(weights)
     model, params = for_inference(weights.create_model(aux=False), weights.variables)
     info, helper = weights.info, onnx.helper
     graph = Graph(model.numerics)
     graph.network(model, params, info.preprocess)
     size, types = info.preprocess.size, onnx.TensorProto
-    outputs = [
-        helper.make_tensor_value_info(name, types.FLOAT, ["batch", info.num_classes])
-        for name in ("logits", "probabilities")
-    ]
-    images = helper.make_tensor_value_info("images", types.UINT8, ["batch", size, size, 3])
+    widths = dict.fromkeys(("logits", "probabilities"), info.num_classes) if info.num_classes else {}
+    widths |= {"embedding": info.head.rows[-1].features} if info.head.embedding else {}
+    outputs = [helper.make_tensor_value_info(name, types.FLOAT, ["batch", n]) for name, n in widths.items()]
+    images = helper.make_tensor_value_info("images", types.UINT8, ["batch", size, size, info.in_channels])
     made = helper.make_model(
         helper.make_graph(graph.nodes, info.model, [images], outputs, graph.constants),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -86,7 +87,7 @@ class Graph:
         self._onnx = _import_onnx()
 
     def network(self, model: InceptionNet, params: Params, preprocess: Preprocess) -> None:
-        """Writes the whole network, from `images` to `logits` and `probabilities`."""
+        """Writes the whole network, from `images` to `logits` and `probabilities`, and to `embedding`."""
         self.node("Cast", "images", name="pixels", to=self._onnx.TensorProto.FLOAT)
         mean, std = (self.constant(field, np.array(getattr(preprocess, field))) for field in ("mean", "std"))
         self.node("Sub", "pixels", mean, name="centred")
@@ -95,12 +96,22 @@ class Graph:
         for name, row in model.table.items():
             module = spec.module_name(name, row)
             x = self.row(row, x, params.get(module, {}), module)
-        linear = params["classifier"]["linear"]
-        self.node("GlobalAveragePool", x.name, name="average")
-        self.node("Flatten", "average", name="pooled")
-        weight, bias = (self.constant(f"classifier/{leaf}", linear[leaf]) for leaf in ("kernel", "bias"))
-        self.node("Gemm", "pooled", weight, bias, name="logits")
-        self.node("Softmax", "logits", name="probabilities", axis=-1)
+        x = Value(self.node("GlobalAveragePool", x.name, name="average"), 1, 1)
+        x = self.rows(model.head.rows, x, params.get("head", {}), "head", "rows")
+        features = self.node("Flatten", x.name, name="features" if model.head.rows else "pooled")
+        if model.head.embedding:
+            self.unit_length(features)
+        if model.num_classes:
+            linear = params["classifier"]["linear"]
+            weight, bias = (self.constant(f"classifier/{leaf}", linear[leaf]) for leaf in ("kernel", "bias"))
+            self.node("Gemm", features, weight, bias, name="logits")
+            self.node("Softmax", "logits", name="probabilities", axis=-1)
+
+    def unit_length(self, features: str) -> None:
+        """Writes `embedding`, as `layers.unit_length` computes it."""
+        length = self.node("ReduceL2", features, name="length", axes=[-1], keepdims=1)
+        above_zero = self.node("Max", length, self.constant("least length", np.array(1e-12)), name="positive length")
+        self.node("Div", features, above_zero, name="embedding")
 
     def row(self, row: spec.Row | spec.Block, x: Value, params: Params, path: str) -> Value:
         """Writes one row of a table, as `layers.run_row` runs it."""

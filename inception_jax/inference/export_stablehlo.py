@@ -30,7 +30,7 @@ FORMAT, FORMAT_VERSION = "inception_jax.exported", 1
 
 
 class Exported:
-    """An exported network; called with pixels, it returns logits and probabilities.
+    """An exported network; called with pixels, it returns logits and probabilities, and an embedding if it has one.
 
     Attributes:
       info: model, class names, preprocessing and source of the network.
@@ -42,17 +42,18 @@ class Exported:
         self._run = jax.jit(program.call)
 
     def __call__(self, images: Any) -> dict[str, jax.Array]:
-        """Returns {"logits", "probabilities"}, each [N, K] float32, of pixels [N, size, size, 3], uint8.
+        """Returns outputs by name, float32, of pixels [N, size, size, C], uint8.
 
+        "logits" and "probabilities" are [N, K], and exist if the network has a classifier; "embedding" is [N, D].
         The program is compiled once for each N.
 
         Raises:
           UserError: the images are not such pixels.
         """
-        images, size = np.asarray(images), self.info.preprocess.size
-        if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3) or not len(images):
+        images, size, channels = np.asarray(images), self.info.preprocess.size, self.info.in_channels
+        if images.dtype != np.uint8 or images.shape[1:] != (size, size, channels) or not len(images):
             raise UserError(
-                f"{self.info.model} was exported for pixels uint8[N, {size}, {size}, 3], "
+                f"{self.info.model} was exported for pixels uint8[N, {size}, {size}, {channels}], "
                 f"not {images.dtype}{list(images.shape)}."
             )
         return self._run(images)
@@ -62,7 +63,7 @@ def export_stablehlo(path: str | os.PathLike, weights: Weights, overwrite: bool 
     """Writes the network with its parameters, for any number of images, for CPUs, CUDA and TPUs.
 
     Raises:
-      UserError: the weights have no classifier, the file exists, or it cannot be written.
+      UserError: the weights have neither classifier nor embedding, the file exists, or it cannot be written.
     """
     check_output(path, overwrite)
     program = bytes(lower(weights).serialize())
@@ -75,28 +76,29 @@ def export_stablehlo(path: str | os.PathLike, weights: Weights, overwrite: bool 
 
 
 def lower(weights: Weights) -> export.Exported:
-    """Returns the program: pixels [b, size, size, 3] -> {"logits", "probabilities"}, each [b, K], for any b.
+    """Returns the program: pixels [b, size, size, C] -> what `Exported` returns, for any b.
 
     Raises:
-      UserError: the weights have no classifier.
+      UserError: the weights have neither classifier nor embedding.
     """
-    check_classifier(weights)
+    check_exportable(weights)
     model, params = for_inference(weights.create_model(aux=False, implementation="xla"), weights.variables)
     preprocess = weights.info.preprocess
 
     def run(images: jax.Array) -> dict[str, jax.Array]:
         output = cast(ModelOutput, model.apply({"params": params}, normalise(images, preprocess)))
-        return {"logits": output.logits, "probabilities": jax.nn.softmax(output.logits)}
+        classes = {"logits": output.logits, "probabilities": jax.nn.softmax(output.logits)} if model.num_classes else {}
+        return classes | ({"embedding": output.embedding} if model.head.embedding else {})
 
     (batch,) = export.symbolic_shape("b")
-    images = jax.ShapeDtypeStruct((batch, preprocess.size, preprocess.size, 3), np.uint8)
+    images = jax.ShapeDtypeStruct((batch, preprocess.size, preprocess.size, weights.info.in_channels), np.uint8)
     return export.export(jax.jit(run), platforms=PLATFORMS)(images)
 
 
-def check_classifier(weights: Weights) -> None:
-    """Raises UserError if the weights have no classifier."""
-    if not weights.info.num_classes:
-        raise UserError(f"{weights.info.source or weights.info.model} has no classifier to export.")
+def check_exportable(weights: Weights) -> None:
+    """Raises UserError if the weights have neither classifier nor embedding."""
+    if not (weights.info.num_classes or weights.info.head.embedding):
+        raise UserError(f"{weights.info.source or weights.info.model} has no classifier to export, and no embedding.")
 
 
 def load_exported(path: str | os.PathLike) -> Exported:

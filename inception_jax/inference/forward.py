@@ -1,4 +1,4 @@
-"""The programs of a predictor: uint8 images in; logits, averages or endpoints out."""
+"""The programs of a predictor: uint8 images in; logits, pooled features, embeddings or endpoints out."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ def trace_forward(
     Args:
       model, params: what `for_inference` returns; of the parameters the shapes are enough.
       preprocess: of the images.
-      batch: images [batch, size, size, 3]; a multiple of the number of devices, which share them.
-      outputs: names of what it returns: "logits" [B, K], "pooled" [B, C] or endpoints [B, H, W, C], all float32.
+      batch: images [batch, size, size, C]; a multiple of the number of devices, which share them.
+      outputs: names of what it returns: "logits" [B, K], "pooled" [B, C], "embedding" [B, D] or endpoints
+        [B, H, W, C], all float32.
       mesh: of one axis, "data".
     """
     replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
     forward = functools.partial(_forward, model=model, preprocess=preprocess, outputs=outputs)
     run = jax.shard_map(forward, mesh=mesh, in_specs=(P(), P("data")), out_specs=P("data"), check_vma=False)
-    images = jax.ShapeDtypeStruct((batch, preprocess.size, preprocess.size, 3), np.uint8)
+    images = jax.ShapeDtypeStruct((batch, preprocess.size, preprocess.size, len(preprocess.mean)), np.uint8)
     with without_garbage_collection(), tracing_for(list(mesh.devices.flat)):
         return jax.jit(run, in_shardings=(replicated, split), out_shardings=split).trace(params, images)
 
@@ -45,9 +46,7 @@ def _forward(
     params: Any, images: jax.Array, *, model: InceptionNet, preprocess: Preprocess, outputs: tuple[str, ...]
 ) -> Outputs:
     output = cast(ModelOutput, model.apply({"params": params}, normalise(images, preprocess)))
-    last = next(reversed(output.endpoints.values()))
-    pooled = last.mean((1, 2), dtype=jnp.float32)
-    found = {**output.endpoints, "pooled": pooled, "logits": output.logits}
+    found = {**output.endpoints, "pooled": output.pooled, "embedding": output.embedding, "logits": output.logits}
     return {name: found[name].astype(jnp.float32) for name in outputs}
 
 
@@ -97,7 +96,7 @@ class Programs:
         return self._compiled[key]
 
     def start(self, images: Sequence[np.ndarray], outputs: tuple[str, ...]) -> Started:
-        """Starts the programs for images uint8 [size, size, 3], in batches of up to the largest bucket.
+        """Starts the programs for images uint8 [size, size, C], in batches of up to the largest bucket.
 
         `fetch` waits for them.
         """

@@ -1,4 +1,4 @@
-"""Images as users have them: paths, bytes, Pillow images and arrays become RGB images or lists of them."""
+"""Images as users have them: paths, bytes, Pillow images and arrays become RGB or grey images, or lists of them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ Encoded = str | os.PathLike | bytes | Image.Image
 
 Input = Encoded | np.ndarray
 Images = Input | Iterable[Input]
-"""Many images, or one; an array [B, H, W, 3] is B images, [H, W, 3] or [H, W] is one."""
+"""Many images, or one; an array [B, H, W, C] is B images, [H, W, C] or [H, W] is one."""
+
+Planes = list[Image.Image]
+"""The pixels of one image: [RGB], [grey], or a grey image for each channel."""
 
 
-def as_images(given: Images) -> tuple[Iterable[Input], bool]:
+def as_images(given: Images, channels: int = 3) -> tuple[Iterable[Input], bool]:
     """Returns the images to iterate over, and whether a single image was given, not in a list.
+
+    Args:
+      given: one image or several.
+      channels: of arrays; a network for grey images takes RGB arrays, too.
 
     Raises:
       UserError: `given` is no image and no list of images; or it is an array [B, H, W], which may be either.
@@ -34,9 +41,9 @@ def as_images(given: Images) -> tuple[Iterable[Input], bool]:
         paths = given.ndim == 1 and np.dtype(getattr(given, "dtype", float)).kind in "OUS"
         if paths or given.ndim == 4:
             return given, False
-        if given.ndim == 3 and given.shape[-1] != 3 and given.shape[0] != 3:
+        if given.ndim == 3 and not {given.shape[-1], given.shape[0]} & ({3, channels} if channels == 1 else {channels}):
             raise UserError(
-                f"An array {list(given.shape)} is no image [H, W, 3] and no batch [B, H, W, 3]. "
+                f"An array {list(given.shape)} is no image [H, W, {channels}] and no batch [B, H, W, {channels}]. "
                 "Grey images [H, W] are given in a list."
             )
         return [np.asarray(given)], True
@@ -98,6 +105,38 @@ def loaded_rgb(source: Input, exif: bool = True) -> Iterator[Image.Image]:
         yield image
 
 
+@contextlib.contextmanager
+def loaded(source: Input, channels: int, exif: bool = True) -> Iterator[Planes]:
+    """Yields an image as a network of so many channels reads it.
+
+    3: as RGB. 1: as grey, by Pillow's conversion of RGB (the luma of ITU-R 601). Any other number: the channels of an
+    array [H, W, channels], which is uint8 or floats in 0 ... 1.
+
+    Raises:
+      BrokenImage: a file or bytes that cannot be read or decoded.
+      UserError: an array of another shape, type or range; an image file, if the network reads neither RGB nor grey.
+    """
+    is_file = isinstance(source, Image.Image | bytes | bytearray | str | os.PathLike)
+    if channels in (1, 3):
+        if channels == 1 and not is_file and getattr(source, "ndim", 0) == 3 and source.shape[-1] == 1:
+            source = np.asarray(source)[:, :, 0]
+        with loaded_rgb(source, exif) as rgb:
+            yield [rgb if channels == 3 else rgb.convert("L")]
+        return
+    if is_file:
+        raise UserError(
+            f"The network reads images of {channels} channels; image files are RGB or grey. "
+            f"Give arrays uint8 [H, W, {channels}]."
+        )
+    pixels = _pixels(source, channels)
+    yield [Image.fromarray(np.ascontiguousarray(pixels[:, :, i])) for i in range(channels)]
+
+
+def joined(planes: list[np.ndarray], channels: int) -> np.ndarray:
+    """Returns pixels [..., H, W, channels] from those of each of the `Planes`: RGB [..., H, W, 3], grey [..., H, W]."""
+    return planes[0] if channels == 3 else np.stack(planes, axis=-1)
+
+
 def _encoded(source: bytes | bytearray | str | os.PathLike) -> bytes:
     if isinstance(source, bytes | bytearray):
         return bytes(source)
@@ -119,11 +158,16 @@ def _named(source: bytes | bytearray | str | os.PathLike) -> Iterator[None]:
 
 
 def _from_array(source: Any) -> Image.Image:
+    return Image.fromarray(_pixels(source, 3)).convert("RGB")
+
+
+def _pixels(source: Any, channels: int) -> np.ndarray:
+    """Returns an array as uint8 [H, W, channels]; of three channels also [H, W]."""
     try:
         array = np.asarray(source)
     except ValueError as error:  # lists of several lengths
         raise UserError(f"A {type(source).__name__} is no image: {first_line(error)}.") from error
-    _check_shape(array)
+    _check_shape(array, channels)
     if np.issubdtype(array.dtype, np.floating):
         low, high = float(np.min(array)), float(np.max(array))
         if not (low >= 0 and high <= 1):
@@ -134,16 +178,18 @@ def _from_array(source: Any) -> Image.Image:
         array = np.rint(array * 255).astype(np.uint8)
     if array.dtype != np.uint8:
         raise UserError(f"An image is an array of uint8, or of floats in 0 ... 1, not of {array.dtype}.")
-    return Image.fromarray(array).convert("RGB")
+    return array
 
 
-def _check_shape(array: np.ndarray) -> None:
-    what, shape = f"{array.dtype}{list(array.shape)}", array.shape
+def _check_shape(array: np.ndarray, channels: int) -> None:
+    what, shape, allowed = f"{array.dtype}{list(array.shape)}", array.shape, f"[H, W, {channels}]"
     if array.ndim in (2, 3) and array.size:
-        if array.ndim == 2 and min(shape) <= 4:
+        if array.ndim == 2 and channels == 3:
+            if min(shape) > 4:
+                return
             raise UserError(f"{what} is a row of pixels, no image [H, W, 3]; grey ones [H, W] have over 4 x 4 pixels.")
-        if array.ndim == 2 or shape[-1] == 3:
+        if shape[-1] == channels:
             return
-        if shape[0] in (1, 3):
-            raise UserError(f"An image is an array [H, W, 3]; {what} has its channels first: transpose(1, 2, 0).")
-    raise UserError(f"An image is an array [H, W, 3] or [H, W], not {what}.")
+        if shape[0] in (1, channels):
+            raise UserError(f"An image is an array {allowed}; {what} has its channels first: transpose(1, 2, 0).")
+    raise UserError(f"An image is an array {allowed}{' or [H, W]' if channels == 3 else ''}, not {what}.")

@@ -22,7 +22,7 @@ def check_crops(count: int) -> None:
 
 
 def crops(image: Image.Image, count: int, preprocess: Preprocess) -> np.ndarray:
-    """Returns crops of an RGB image as uint8 [count, S, S, 3], S being `preprocess.size`.
+    """Returns crops of an image as uint8: of RGB [count, S, S, 3], of grey [count, S, S], S being `preprocess.size`.
 
     1: the centre crop of single-crop evaluation.
     10: the four corners and the centre of the resized image, each followed by its mirror image.

@@ -18,12 +18,12 @@ from inception_jax.data.transforms import BrokenImage, eval_transform
 from inception_jax.errors import UserError
 from inception_jax.inference.fold_and_fuse import for_inference
 from inception_jax.inference.forward import Programs, Started, fetch
-from inception_jax.inference.images import Encoded, Images, Input, as_images, as_names, loaded_rgb
+from inception_jax.inference.images import Encoded, Images, Input, as_images, as_names, joined, loaded
 from inception_jax.inference.multi_crop import check_crops, crops
 from inception_jax.inference.prediction import Prediction, likeliest, mean_log_probabilities
 from inception_jax.ops import Implementation
 
-Crops = np.ndarray  # of one image: uint8 [N, size, size, 3]
+Crops = np.ndarray  # of one image: uint8 [N, size, size, C]
 
 
 class Predictor:
@@ -125,14 +125,15 @@ class Predictor:
 
         Args:
           images: a path, encoded bytes, a Pillow image or an array [H, W, 3]; or a list of these, or an array
-            [B, H, W, 3].
+            [B, H, W, 3]. A network of one channel reads them as grey, and takes arrays [H, W, 1], too; one of another
+            number of channels C takes arrays [H, W, C] alone.
           k: how many classes; None: 5, or all if there are fewer.
 
         Raises:
           BrokenImage: one of them cannot be read; `stream` continues with the others.
           UserError: k is out of range, or an array is no image.
         """
-        given, alone = as_images(images)
+        given, alone = as_images(images, self.info.in_channels)
         found = [self.top(logits, k) for logits in self.logits(given)]
         return found[0] if alone else found
 
@@ -160,7 +161,7 @@ class Predictor:
 
         Args:
           images: as `__call__` takes them.
-          names: "logits", "pooled" or endpoints.
+          names: "logits", "pooled", "embedding" or endpoints.
           crops: 1, 10 or 144 crops of each image.
           exif: turn images by their EXIF orientation; None: as the predictor does.
 
@@ -184,9 +185,14 @@ class Predictor:
         """Returns the logits [N, K] of images, float32; N is 1 for a single image."""
         return self._stack(images, ("logits",))["logits"]
 
-    def embed(self, images: Images) -> np.ndarray:
-        """Returns the input of the classifier [N, C]: the last activations, averaged over height and width."""
+    def features(self, images: Images) -> np.ndarray:
+        """Returns the pooled features [N, C], float32: the last activations, averaged over height and width."""
         return self._stack(images, ("pooled",))["pooled"]
+
+    def embed(self, images: Images) -> np.ndarray:
+        """Returns embeddings [N, D], each of length 1, if the network has one; else the pooled features [N, C]."""
+        name = "embedding" if self.info.head.embedding else "pooled"
+        return self._stack(images, (name,))[name]
 
     def endpoints(self, images: Images, names: str | Sequence[str]) -> dict[str, np.ndarray]:
         """Returns the activations [N, H, W, C] at endpoints, by name; N is 1 for a single image.
@@ -206,9 +212,10 @@ class Predictor:
         """Returns outputs by name for pixels that `prepare` returned: nothing but the work of the devices.
 
         Raises:
-          UserError: an unknown output, or the pixels are not uint8 [size, size, 3].
+          UserError: an unknown output, or the pixels are not uint8 [size, size, C].
         """
-        ready, expected = [np.asarray(each) for each in as_images(pixels)[0]], (self.info.preprocess.size,) * 2 + (3,)
+        size, channels = self.info.preprocess.size, self.info.in_channels
+        ready, expected = [np.asarray(each) for each in as_images(pixels, channels)[0]], (size, size, channels)
         for each in ready:
             if (each.shape, each.dtype) != (expected, np.uint8):
                 raise UserError(
@@ -228,9 +235,9 @@ class Predictor:
         return self.programs.count
 
     def prepare(self, image: Input) -> np.ndarray:
-        """Returns the pixels uint8 [size, size, 3] of an image, cut and resized as the preprocessing says."""
-        with loaded_rgb(image, self.exif) as rgb:
-            return self.transform(rgb)
+        """Returns the pixels uint8 [size, size, C] of an image, cut and resized as the preprocessing says."""
+        with loaded(image, self.info.in_channels, self.exif) as planes:
+            return joined([self.transform(plane) for plane in planes], self.info.in_channels)
 
     @property
     def params(self) -> Any:
@@ -256,10 +263,10 @@ class Predictor:
     def _known(self, names: str | Sequence[str]) -> tuple[str, ...]:
         """Returns the names of outputs; raises a `UserError` for a name that the network does not have."""
         asked = as_names(names)
-        if unknown := [name for name in asked if name not in ("logits", "pooled", *self.model.table)]:
-            raise UserError(
-                f"There is no output {unknown[0]!r}: there are logits, pooled, {', '.join(self.model.table)}."
-            )
+        embedding = ("embedding",) if self.info.head.embedding else ()
+        known = ("logits", "pooled", *embedding, *self.model.table)
+        if unknown := [name for name in asked if name not in known]:
+            raise UserError(f"There is no output {unknown[0]!r}: there are {', '.join(known)}.")
         return asked
 
     def _stack(self, images: Images, names: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -278,13 +285,15 @@ class Predictor:
 
         def read(image: Input) -> Crops | BrokenImage:
             try:
-                with loaded_rgb(image, exif) as rgb:
-                    return crops(rgb, count, self.info.preprocess)
+                with loaded(image, self.info.in_channels, exif) as planes:
+                    found = [crops(plane, count, self.info.preprocess) for plane in planes]
+                return joined(found, self.info.in_channels)
             except BrokenImage as error:
                 return error
 
         size = max(self.buckets[-1] // count, 1)
-        rest, ahead = iter(as_images(images)[0]), collections.deque[concurrent.futures.Future]()
+        rest = iter(as_images(images, self.info.in_channels)[0])
+        ahead = collections.deque[concurrent.futures.Future]()
         with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
             while True:
                 missing = size + max(size, self.threads) - len(ahead)

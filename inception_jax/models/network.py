@@ -84,6 +84,8 @@ class InceptionNet(nn.Module):
         facts = {"num_classes": self.num_classes, "dtype": jnp.dtype(self.dtype).name, "aux": tuple(self.aux_heads)}
         chosen = {name: getattr(self, name) for name in ("bn_group_size", "features", "frozen_up_to")}
         chosen["implementation"] = self.implementation if self.implementation != "auto" else None
+        chosen["channels"] = self.channels if self.channels != 3 else None
+        chosen["head"] = str(self.head) if self.head.rows else None
         facts |= {"dropout": self.dropout, "rows": len(self.table)}
         facts |= {name: value for name, value in chosen.items() if value is not None}
         return f"InceptionNet({self.name_in_zoo!r}, {', '.join(f'{key}={value!r}' for key, value in facts.items())})"
@@ -135,6 +137,26 @@ class InceptionNet(nn.Module):
         if self.features is not None:
             endpoints = OrderedDict((name, endpoints[name]) for name in self.features)
         return ModelOutput(logits, aux if train else OrderedDict(), endpoints, pooled, embedding)
+
+    @property
+    def num_features(self) -> int:
+        """The channels of the pooled features."""
+        return spec.chain_channels(tuple(self.table.values()), self.channels or 0)
+
+    def reset_classifier(self, num_classes: int) -> InceptionNet:
+        """Returns the network with a classifier for so many classes; 0: with none, and without auxiliary heads.
+
+        Layers between pooling and classifier are dropped, but for an embedding. `ij.weights.reset_classifier` also
+        returns variables that fit; of this network's, all but the classifiers' do.
+
+        Raises:
+          ValueError: `num_classes` is no whole number of at least 0.
+        """
+        return self.clone(
+            num_classes=arguments.whole("num_classes", num_classes, 0),
+            aux_heads=self.aux_heads if num_classes else {},
+            head=self.head if self.head.embedding else spec.NO_HEAD,
+        )
 
     def frozen_rows(self) -> tuple[str, ...]:
         """Returns the names of the rows that do not train."""

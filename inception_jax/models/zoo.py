@@ -271,7 +271,7 @@ def create_model(
         pooled features are the mean over height and width of the last endpoint.
       dtype: of the computation, float32 or bfloat16.
       aux: whether the auxiliary heads exist.
-      width: multiplies the features of all convolutions and hidden layers, at least 16 each.
+      width: multiplies the features of all convolutions and hidden layers, at least 16 each; not those of `head`.
       dropout: before the classifier; None takes the card's.
       numerics: how the table is read; None takes the card's lineage.
       bn_group_size: images that share their batch-norm statistics; None is the whole batch.
@@ -322,10 +322,15 @@ def create_model(
     )
 
 
-def _check_head(head: spec.Head) -> None:
+def _check_head(head: Any) -> None:
+    if not isinstance(head, spec.Head):
+        raise ValueError(f"head is {head!r}; it must be a spec.Head.")
     for row in head.rows:
-        if row != spec.Conv(row.features, relu=row.relu, norm=row.norm, init=row.init):
-            raise ValueError(f"head has the row {row}; rows of a head are convolutions of 1x1 pixels.")
+        if not isinstance(row, spec.Conv) or row._replace(features=0) != spec.Conv(
+            0, relu=row.relu, norm=row.norm, init=row.init
+        ):
+            raise ValueError(f"head has the row {row}; rows of a head are spec.Conv of 1x1 pixels.")
+        arguments.whole("The features of a row of head", row.features, 1)
     if head.embedding and not head.rows:
         raise ValueError("head is an embedding without rows; it must have at least one.")
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from inception_jax.weights.comparison import compare
     from inception_jax.weights.convert import export
     from inception_jax.weights.files import Report, Weights, WeightsInfo, save, save_tensors
-    from inception_jax.weights.fitting import adapt, transfer
+    from inception_jax.weights.fitting import adapt, reset_classifier, transfer
     from inception_jax.weights.folding import fold_preprocess
     from inception_jax.weights.loading import load, weights_folder
     from inception_jax.weights.published.cards import CARDS, WeightCard, list_cards, weight_card
@@ -33,6 +33,7 @@ _HOME = {
     "list_cards": "published.cards",
     "load": "loading",
     "origins": "recognition",
+    "reset_classifier": "fitting",
     "save": "files",
     "save_tensors": "files",
     "transfer": "fitting",
@@ -53,6 +54,7 @@ __all__ = [
     "list_cards",
     "load",
     "origins",
+    "reset_classifier",
     "save",
     "save_tensors",
     "transfer",

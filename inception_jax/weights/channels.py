@@ -22,8 +22,8 @@ def with_channels(weights: Weights, channels: int | None) -> Weights:
     | 1 | its sum over R, G and B | averaged |
     | n | R, G, B, R, G, ... up to n channels, times 3 / n | R, G, B, R, G, ... |
 
-    With 1, 6, 9, ... channels, an image whose channels are all equal has the outputs that it has with three, if mean and
-    std are equal, too.
+    With 1, 6, 9, ... channels, an image whose channels are all equal has the outputs that it has with three, if those
+    of mean and std are equal, too.
 
     Raises:
       UserError: the number is out of range, or the weights are not those of RGB images.
@@ -67,6 +67,6 @@ def _note(channels: int) -> str:
         return "for images of 1 channel, the first kernel is summed over R, G and B, and mean and std are averaged"
     order = ", ".join("RGB"[i % 3] for i in range(min(channels, 6))) + (", ..." if channels > 6 else "")
     return (
-        f"for images of {channels} channels, the first kernel is repeated ({order}) and multiplied by 3/{channels}, and "
-        "mean and std are repeated"
+        f"for images of {channels} channels, the first kernel is repeated ({order}) and multiplied by 3/{channels}, "
+        "and mean and std are repeated"
     )

@@ -126,7 +126,8 @@ def export(weights: Weights, origin: str) -> dict[str, np.ndarray]:
     if not lineage.holds(info.head) and (info.head.rows or info.num_classes):
         way_out = "." if info.head.embedding else ": num_classes=0 (--num-classes 0) drops head and classifier."
         raise UserError(
-            f"{origin} has {lineage.head} before the classifier of {info.model}, these weights have {info.head}{way_out}"
+            f"{origin} has {lineage.head} before the classifier of {info.model}, these weights have "
+            f"{info.head}{way_out}"
         )
     flat = traverse_util.flatten_dict(weights.variables)
     slots = [

@@ -94,6 +94,27 @@ def adapt(
     return Weights.of(info, {path: {**kept, **fresh}[path] for path in shapes}, report)
 
 
+def reset_classifier(
+    model: InceptionNet, variables: Mapping[str, Any], num_classes: int, *, seed: int = 0
+) -> tuple[InceptionNet, dict[str, Any]]:
+    """Returns `model.reset_classifier(num_classes)` and variables for it: the classifiers are drawn, all others kept.
+
+    Args:
+      model, variables: a network and its variables; arrays are not copied.
+      num_classes: 0: no classifiers.
+      seed: of the initial values.
+
+    Raises:
+      ValueError: `num_classes` is no whole number of at least 0.
+    """
+    new = model.reset_classifier(num_classes)
+    flat = traverse_util.flatten_dict(dict(variables))
+    shapes = variable_shapes(new)
+    fresh = initial_values(new, filter(is_classifier, shapes), seed)
+    kept = {path: leaf for path, leaf in flat.items() if path in shapes and path not in fresh}
+    return new, traverse_util.unflatten_dict({path: {**kept, **fresh}[path] for path in shapes})
+
+
 def kept_head(info: WeightsInfo, num_classes: int, reset_head: bool = False) -> spec.Head:
     """Returns the head that is kept with so many classes: an embedding always, other rows with their classifier."""
     same_classifier = num_classes == info.num_classes and not reset_head

@@ -119,13 +119,13 @@ class _Foreign(NamedTuple):
         """Returns the converted tensors of a source; `title` names it in messages and in the report."""
         with _unpacked(source) as file:
             tensors, statement = read_content(file)
+        left_out: tuple[str, ...] = ()
         if statement.info:
             self.check_ours()
             return graphs.of_ours(tensors, statement, title)
         name, origin = self.name or (card.model if card else None), self.origin or (card.lineage if card else None)
         if statement.operators and origin in (None, graphs.ORIGIN):
             lineage, tensors, numerics, more = graphs.lineage_of(tensors, statement, name, printable(title))
-            left_out: tuple[str, ...] = ()
         else:
             lineage, tensors, left_out, more = recognise(tensors, statement, name, origin, self.key, printable(title))
             numerics = None

@@ -92,7 +92,8 @@ def test_body_of_facenet(torch, record):
 
 
 def _converted(origin, name, tensors):
-    from inception_jax.weights.convert import convert, find_lineage
+    from inception_jax.weights.convert import convert
+    from inception_jax.weights.recognition import find_lineage
 
     return convert(tensors, find_lineage(tensors, name, origin))
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from inception_jax.errors import UserError
-from inception_jax.weights.convert import convert, export, find_lineage
+from inception_jax.weights.convert import convert, export
+from inception_jax.weights.recognition import find_lineage
 from tests.weights import synthetic
 from tests.weights.synthetic import GOOGLENET
 

@@ -152,23 +152,6 @@ def test_layers_that_change_the_input_otherwise(path, layers, words):
     assert "the stated preprocessing replaces layers of the file" in notes[-1]
 
 
-@pytest.mark.parametrize(
-    ("after", "words"),
-    [
-        (RESCALING, r"its layer 'rescaling' \('Rescaling'\) changes what the network computes"),
-        (layer("Lambda", "mine"), "'mine'"),
-        (operation("Multiply", 2), "'Multiply'"),
-        (layer("GlobalMaxPooling2D", "top"), "'GlobalMaxPooling2D'"),
-        (layer("Activation", "a", activation="gelu"), "has the activation 'gelu'"),
-        (layer("Dense", "d", activation="sigmoid"), "has the activation 'sigmoid'"),
-        (layer("ReLU", "six", max_value=6), "is no plain relu"),
-    ],
-)
-def test_layers_behind_the_first_convolution(path, after, words):
-    with pytest.raises(UserError, match=words):
-        write(path, CONV, after)
-
-
 def test_layers_that_change_nothing(path):
     idle = [layer("RandomFlip", "flip"), layer("Dropout", "d")]
     content = write(path, *idle, CONV, layer("Lambda", "block35_1"), layer("Dropout", "e"), layer("Add", "add"))

@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from inception_jax.errors import UserError
-from inception_jax.weights.readers import read_tensors
+from inception_jax.weights.readers import read_content, read_tensors
 from tests.weights.small_files import BIAS, KERNEL, assert_equal, truncations
 
 pytestmark = pytest.mark.usefixtures("in_process")
@@ -107,17 +107,14 @@ def test_safetensors(tmp_path):
     )
     found = read_tensors(path)
     expected = {"a": KERNEL, "b": BIAS.astype(np.float64), "c": np.arange(3), "d": halves, "e": halves}
-    assert_equal(dict(sorted(found.items())), expected)
+    assert_equal(dict(sorted(found.items())), {f"module.{name}": array for name, array in expected.items()})
+    assert read_content(path).statement.notes == tuple(
+        f"1 of its tensors are {kind}; here they are float32" for kind in ("float16", "bfloat16", "float64")
+    )
     for data in truncations(path.read_bytes()):
         path.write_bytes(data)
         with pytest.raises(UserError, match="of safetensors, but it cannot be read"):
             read_tensors(path)
-
-
-def test_a_prefix_that_not_all_names_have_stays(tmp_path):
-    path = tmp_path / "x.safetensors"
-    safetensors.numpy.save_file({"module.a": BIAS, "b": BIAS}, path)
-    assert set(read_tensors(path)) == {"module.a", "b"}
 
 
 def test_what_is_no_number_is_refused(tmp_path):
