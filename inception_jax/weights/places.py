@@ -74,6 +74,14 @@ def card_path(card: WeightCard) -> Path:
     return weights_folder() / card.id / card.file
 
 
+def cached_path(card: WeightCard) -> Path | None:
+    """Returns the file of a card on this machine, without looking whether it is damaged; None: it is not here."""
+    if (path := card_path(card)).is_file():
+        return path
+    on_hub = huggingface.parse_card_url(card.url)
+    return on_hub and huggingface.in_client_cache(on_hub)
+
+
 def fetch_card(card: WeightCard) -> Found:
     """Returns the file of a card, downloaded if it is not there or is damaged.
 
@@ -132,16 +140,14 @@ def _folder(folder: Path) -> Found:
     if path is None:
         raise UserError(f"local-dir:{shown} holds neither {' nor '.join(WEIGHTS)}.")
     config = folder / CONFIG
-    return _described(
-        f"local-dir:{folder}", path, config if config.is_file() else None, (), f"as {shown}/{CONFIG} says"
-    )
+    return _described(f"local-dir:{folder}", path, config if config.is_file() else None)
 
 
-def _described(title: str, path: Path, config: Path | None, hashes: tuple[str, ...], note: str) -> Found:
-    """Returns the weights at `path`, with what the config beside them says."""
+def _described(title: str, path: Path, config: Path | None, hashes: tuple[str, ...] = (), note: str = "") -> Found:
+    """Returns the weights at `path`: a file of ours says what it is, for another the config beside it does."""
     if files.is_ours(path):
         return Found(path, None, note=note)
     if config is None:
         raise UserError(f"{printable(title)} has no {CONFIG}, which would say what network it holds.")
     card, class_names = repo_config.parse(read_bytes(config, repo_config.LARGEST), title, hashes)
-    return Found(path, card, class_names, note)
+    return Found(path, card, class_names, note or f"as {config} says")

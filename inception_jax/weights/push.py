@@ -15,7 +15,7 @@ from inception_jax.version import __version__
 from inception_jax.weights import files
 from inception_jax.weights.files import Weights
 from inception_jax.weights.hub.download import OFFLINE, offline
-from inception_jax.weights.hub.huggingface import endpoint, explained
+from inception_jax.weights.hub.huggingface import Unreachable, endpoint, explained
 from inception_jax.weights.hub.repo_config import GEOMETRIES
 from inception_jax.weights.places import CONFIG, WEIGHTS
 
@@ -94,13 +94,16 @@ def push(weights: Weights, repo: str, facts: Facts, *, private: bool = False) ->
     if not huggingface_hub.get_token():
         raise UserError(f"hf-hub:{printable(repo)}: uploading needs a token with write access: set HF_TOKEN.")
     api = huggingface_hub.HfApi(endpoint=endpoint(), library_name=LIBRARY, library_version=__version__)
-    with tempfile.TemporaryDirectory() as folder, explained(f"hf-hub:{repo}"):
-        write_folder(Path(folder), weights, repo, facts)
-        api.create_repo(repo, private=private or None, exist_ok=True)
-        if private and not api.model_info(repo).private:
-            raise UserError(f"hf-hub:{printable(repo)} exists and is public; --private is for a new repository.")
-        message = f"{weights.info.model}, {weights.info.num_classes} classes"
-        return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message).commit_url)
+    message = f"{weights.info.model}, {weights.info.num_classes} classes"
+    try:
+        with tempfile.TemporaryDirectory() as folder, explained(f"hf-hub:{repo}"):
+            write_folder(Path(folder), weights, repo, facts)
+            api.create_repo(repo, private=private or None, exist_ok=True)
+            if private and not api.model_info(repo).private:
+                raise UserError(f"hf-hub:{printable(repo)} exists and is public; --private is for a new repository.")
+            return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message).commit_url)
+    except Unreachable as error:
+        raise UserError(f"hf-hub:{printable(repo)}: nothing is uploaded: {error}.") from error
 
 
 def config_of(weights: Weights, licence: str | None = None) -> dict[str, Any]:

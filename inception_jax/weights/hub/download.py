@@ -198,9 +198,10 @@ def _download(remote: Remote, target: Path) -> Record:
 
 def by_hand(remote: Remote, target: Path) -> str:
     """Returns what to do where there is no network, in one sentence."""
-    size = f" ({remote.size:,} bytes)" if remote.size else ""
+    facts = ", ".join([*([f"{remote.size:,} bytes"] if remote.size else []), *remote.hashes])
+    known = f" ({facts})" if facts else ""
     return (
-        f"Download {printable(remote.file)}{size} from {printable(remote.urls[0])} and put it at {printable(target)}."
+        f"Download {printable(remote.file)}{known} from {printable(remote.urls[0])} and put it at {printable(target)}."
     )
 
 

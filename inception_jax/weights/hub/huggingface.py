@@ -105,7 +105,7 @@ def get(wanted: HubFile, target: Path, licence: str | None = None, *, refresh: b
             return _got(target, fetch(target, lambda: _remote(wanted, ask(wanted), licence)))
         stated = ask(wanted)
         pinned = wanted._replace(revision=stated.commit)
-        if not target.exists() and (path := _in_client_cache(pinned)) and digest_of(path) == stated.tag:
+        if not target.exists() and (path := in_client_cache(pinned)) and digest_of(path) == stated.tag:
             return Got(path, stated.tag, stated.commit)
         record = fetch(target, lambda: _remote(wanted, stated, licence), version=stated.tag)
         return _got(target, record, stated.commit)
@@ -157,7 +157,7 @@ def _without_hub(wanted: HubFile, target: Path, error: Unreachable) -> Got:
     record = Record.read(target)
     if target.exists() and (record is None or digest_of(target) == record.sha256):
         return _got(target, record)._replace(note=note)
-    path = _in_client_cache(wanted)
+    path = in_client_cache(wanted)
     if path is not None:
         name = path.resolve().name  # the client names a large file by its SHA-256
         sha256 = name if SHA256.fullmatch(name) else ""
@@ -177,7 +177,7 @@ def _got(target: Path, record: Record | None, commit: str = "") -> Got:
     return Got(target, record.version if SHA256.fullmatch(record.version) else "", commit)
 
 
-def _in_client_cache(wanted: HubFile) -> Path | None:
+def in_client_cache(wanted: HubFile) -> Path | None:
     """Returns the file in the cache of huggingface_hub, which other programs fill; None: it is not there."""
     import huggingface_hub
 
@@ -209,6 +209,8 @@ def explained(title: str) -> Iterator[None]:
     shown = printable(title)
     try:
         yield
+    except UserError:
+        raise
     except errors.GatedRepoError as error:
         raise UserError(
             f"{shown}: its terms must be accepted on the page of the repository; then set HF_TOKEN."
@@ -232,6 +234,9 @@ def explained(title: str) -> Iterator[None]:
         raise Unreachable(f"the hub answers HTTP {status}: {first_line(error)}") from error
     except _transport_errors() as error:
         raise Unreachable(f"the hub cannot be reached: {first_line(error)}") from error
+    except (ValueError, RuntimeError) as error:  # of an upload: metadata that the hub refuses, or what its parts raise
+        cause = f" ({first_line(error.__cause__)})" if error.__cause__ else ""
+        raise UserError(f"{shown}: {' '.join(str(error).split())}{cause}") from error
 
 
 def _transport_errors() -> tuple[Any, ...]:

@@ -76,11 +76,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         self._note()
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        status, answer, headers = self.site.post(self.path, body, dict(self.headers))
+        status, answer, headers = self.site.post(self.path, self._body(), dict(self.headers))
         self._send_json(status, answer, headers)
 
     do_PUT = do_POST  # noqa: N815
+
+    def _body(self):
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        content = b""
+        while size := int(self.rfile.readline(), 16):
+            content += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return content
 
     def _note(self):
         self.site.requests.append((self.command, self.path, dict(self.headers)))

@@ -143,7 +143,7 @@ def test_a_server_that_gives_another_file(site, target, file, words):
     url = f"{site.url}/net.bin"
     error = refused(target, remote(url))
     assert error.startswith(f"a/net cannot be downloaded: {url} {words.rstrip('.')}")
-    by_hand = f"Download net.bin (50,000 bytes) from {url} and put it at {target}."
+    by_hand = f"Download net.bin (50,000 bytes, sha256:{SHA256[:8]}) from {url} and put it at {target}."
     assert error.endswith(by_hand)
     assert not target.with_name(".net.bin.partial").exists()
 
@@ -249,7 +249,7 @@ def test_offline(site, target, monkeypatch, value):
     url = f"{site.url}/net.bin"
     assert refused(target, remote(url)) == (
         "a/net is not downloaded, because HF_HUB_OFFLINE is set. "
-        f"Download net.bin (50,000 bytes) from {url} and put it at {target}."
+        f"Download net.bin (50,000 bytes, sha256:{SHA256[:8]}) from {url} and put it at {target}."
     )
     assert site.requests == []
 
