@@ -8,7 +8,7 @@ NATIVE := setup.py $(wildcard inception_jax/data/native/*.[ch] inception_jax/ops
 SITE := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
 .DELETE_ON_ERROR:
-.PHONY: train test test-slow lint unit parity docs clean
+.PHONY: train test test-slow lint unit parity weights-table docs clean
 
 train: $(VENV)/installed
 	$(VENV)/bin/python train.py --config configs/digits.py --workdir runs/digits
@@ -30,6 +30,10 @@ test-slow: $(VENV)/installed-dev $(PARITY_VENV)/installed
 
 parity: $(PARITY_VENV)/installed
 	$(PARITY_VENV)/bin/python $(PYTEST) -m "parity and not slow" tests/parity
+
+# Weight files of every kind against their originals, into docs/WEIGHTS_TABLE.md.
+weights-table: $(PARITY_VENV)/installed
+	JAX_PLATFORMS=cpu $(PARITY_VENV)/bin/python -m benchmarks.weights_table
 
 docs: $(VENV)/installed
 	$(VENV)/bin/python -m inception_jax.describe.models_page

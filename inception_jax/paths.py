@@ -69,7 +69,9 @@ def read_bytes(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
     """
     with open_regular(path) as file:
         try:
-            content = file.read() if limit is None else file.read(limit + 1)
+            # Python allocates as much as it is asked to read.
+            size = os.fstat(file.fileno()).st_size
+            content = file.read() if limit is None else file.read(min(limit, size) + 1)
         except OSError as error:
             raise UserError(f"{printable(path)}: {error.strerror}.") from error
     if limit is not None and len(content) > limit:

@@ -159,14 +159,15 @@ class Numerics(NamedTuple):
 
     conv_same     where SAME puts the padding of a strided convolution: "symmetric" (k // 2 on both sides) or "tf" (what
                   is needed to reach ceil(size / stride), the odd pixel on the high side)
-    pool_same     the same for a strided SAME pool; "ceil" pads nothing and clips the last window at the border instead
+    pool_same     the same for a strided SAME pool; "ceil" pads nothing and clips the last window at the border instead;
+                  "floor" pads nothing and drops it
     count_padding whether an average pool divides by the whole window at the border, or by what it sees
     norm          batch normalisation, or None: the convolutions then have biases
     conv_bias     whether they have biases beside the norm, too
     """
 
     conv_same: Literal["symmetric", "tf"]
-    pool_same: Literal["ceil", "symmetric", "tf"]
+    pool_same: Literal["ceil", "floor", "symmetric", "tf"]
     count_padding: bool
     norm: BatchNorm | None
     kernel_init: Init
@@ -238,6 +239,8 @@ def explicit_padding(size: int, window: int, stride: int, padding: Padding, rule
     if rule == "tf":
         total = max((-(-size // stride) - 1) * stride + window - size, 0)
         return total // 2, total - total // 2
+    if rule == "floor" and stride > 1:
+        return 0, 0
     if rule == "ceil" and stride > 1:
         return 0, (window - size) % stride
     return (window - 1) // 2, (window - 1) // 2

@@ -35,7 +35,9 @@ class Step(NamedTuple):
 
     def __str__(self) -> str:
         text = " ".join([self.kind, *("x".join(map(str, part)) for part in (self.shape, self.values) if part)])
-        return f"{text}/{self.strides[0]} from {self.reads} to {self.makes}, padding {self.first}" if self.shape else text
+        return (
+            f"{text}/{self.strides[0]} from {self.reads} to {self.makes}, padding {self.first}" if self.shape else text
+        )
 
 
 def steps(table: spec.Table, numerics: spec.Numerics, channels: int, size: Size) -> Iterator[Step]:

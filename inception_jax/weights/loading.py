@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from inception_jax.errors import UserError, printable
-from inception_jax.models import zoo
+from inception_jax.models import spec, zoo
 from inception_jax.models.inputs import Preprocess
 from inception_jax.paths import check_regular, open_regular, user_path
 from inception_jax.suggestions import hint
@@ -125,9 +125,10 @@ class _Foreign(NamedTuple):
             return graphs.of_ours(tensors, statement, title)
         name, origin = self.name or (card.model if card else None), self.origin or (card.lineage if card else None)
         if statement.operators and origin in (None, graphs.ORIGIN):
-            lineage, tensors, more = graphs.lineage_of(tensors, statement, name, printable(title))
+            lineage, tensors, numerics, more = graphs.lineage_of(tensors, statement, name, printable(title))
         else:
             lineage, tensors, left_out, more = recognise(tensors, statement, name, origin, self.key, printable(title))
+            numerics = None
         offset = 0 if self.raw else card.label_offset if card else None
         channels = lineage.channels_of(lineage.without_foreign(tensors)[0])
         usual = (card.preprocess if card else lineage.preprocess).with_channels(channels)
@@ -144,7 +145,7 @@ class _Foreign(NamedTuple):
         )
         if card and not self.raw:
             _check_outputs(converted.info, card, title)
-        info, of_norms = _with_epsilon(converted.info, statement.epsilon)
+        info, of_norms = _as_stated(converted.info, numerics, statement.epsilon)
         notes += more + of_norms
         report = converted.report
         dropped, notes = (*report.dropped, *left_out), report.notes + notes
@@ -164,13 +165,29 @@ def _check_outputs(info: WeightsInfo, card: WeightCard, title: str) -> None:
         raise UserError(f"{title} has {outputs} outputs; {card.id} has {card.outputs or 'none'}.")
 
 
-def _with_epsilon(info: WeightsInfo, epsilon: float | None) -> tuple[WeightsInfo, tuple[str, ...]]:
-    """Returns the metadata with the epsilon that a file states for its batch norms, and notes if it is not the usual."""
-    norm = info.numerics.norm
-    if epsilon is None or norm is None or norm.epsilon == epsilon:
-        return info, ()
-    numerics = info.numerics._replace(norm=norm._replace(epsilon=epsilon))
-    return dataclasses.replace(info, numerics=numerics), (f"its batch norms have the epsilon {epsilon}",)
+def _as_stated(
+    info: WeightsInfo, numerics: spec.Numerics | None, epsilon: float | None
+) -> tuple[WeightsInfo, tuple[str, ...]]:
+    """Returns the metadata with the numerics that a file states, and notes where they are not the usual ones.
+
+    Args:
+      info: with the usual numerics.
+      numerics: of a graph; None: the file holds none.
+      epsilon: of its batch norms; None: it states none.
+    """
+    ours = info.numerics
+    if numerics is not None:
+        ours = ours._replace(pool_same=numerics.pool_same, count_padding=numerics.count_padding)
+    if ours.norm and epsilon is not None:
+        ours = ours._replace(norm=ours.norm._replace(epsilon=epsilon))
+    notes = {
+        f"its strided max pools drop the last window ({ours.pool_same})": ours.pool_same != info.numerics.pool_same,
+        f"its average pools {'' if ours.count_padding else 'do not '}count padding": (
+            ours.count_padding != info.numerics.count_padding
+        ),
+        f"the epsilon of its batch norms is {epsilon}": ours.norm != info.numerics.norm,
+    }
+    return dataclasses.replace(info, numerics=ours), tuple(note for note, is_said in notes.items() if is_said)
 
 
 def _from_file(source: str, path: Path, asked: _Foreign, unverified: bool) -> Weights:

@@ -95,7 +95,7 @@ def recognise(
         if name not in chosen or not _holds(container, name):
             left_out.append(name)
         else:
-            short = name.removeprefix(prefix)
+            short = name.removeprefix(prefix if name.startswith(prefix) else f"{container}.")
             # What lies beside the network may have the name of something in it: "fc" and "backbone.fc".
             inside[name if short != name and short in tensors else short] = tensor
     notes = (f"the names of the network begin with {prefix!r}, which is removed",) if prefix else ()

@@ -1,6 +1,7 @@
 """The originals of the family with random weights, and ours with the same, by way of the converters."""
 
 import contextlib
+import importlib
 import os
 from unittest import mock
 
@@ -40,10 +41,18 @@ def _construct(name, classes):
             return models.GoogLeNet(num_classes=classes, init_weights=False, dropout=0.0, dropout_aux=0.0)
         return models.Inception3(num_classes=classes, init_weights=False, dropout=0.0)
     if package == "cadene":
-        from pretrainedmodels.models.bninception import BNInception
-        from pretrainedmodels.models.inceptionresnetv2 import InceptionResNetV2
-
-        return (BNInception if model == "bn_inception" else InceptionResNetV2)(num_classes=classes)
+        networks = {
+            "bn_inception": ("bninception", "BNInception"),
+            "inception_v4": ("inceptionv4", "InceptionV4"),
+            "inception_resnet_v2": ("inceptionresnetv2", "InceptionResNetV2"),
+            "xception": ("xception", "Xception"),
+        }
+        module, network = networks[model]  # the package hides its modules behind functions of the same name
+        net = getattr(importlib.import_module(f"pretrainedmodels.models.{module}"), network)(num_classes=classes)
+        if model == "xception":
+            net.last_linear = net.fc  # as the function does that makes the network
+            del net.fc
+        return net
     if package == "facenet_pytorch":
         from facenet_pytorch import InceptionResnetV1
 

@@ -101,7 +101,7 @@ def test_what_is_no_state_dict(torch, tensors, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.script(net).save(str(path))
-    refusal(path, "TorchScript archive, which holds code")
+    assert set(read_tensors(path)) == set(net.state_dict())  # its code is not run
 
 
 @pytest.mark.parametrize("modern", [True, False])

@@ -22,6 +22,7 @@ from inception_jax.errors import UserError
 from inception_jax.weights import readers
 from inception_jax.weights.readers import Limits, archives, child
 
+PACKAGES = {"pytorch": ("torch",), "onnx": ("onnx", "onnx.helper", "onnx.numpy_helper")}
 LIMITS = Limits(bytes=64 << 20, seconds=5, memory=512 << 20)
 READ = {
     "npz": functools.partial(readers.read_dump, limits=LIMITS),
@@ -79,8 +80,10 @@ def outcome(read, path):
 def main():
     path, count, kind = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     readers.read_apart = functools.partial(child.read, bounded=child.bounded_cost)
-    for name in ("keras", "caffe", "npz", "safe", *(["torch"] if kind == "pytorch" else [])):
-        importlib.import_module(name if name == "torch" else f"inception_jax.weights.readers.{name}")
+    for name in ("keras", "caffe", "npz", "safe", "frozen_graph", "torchscript"):
+        importlib.import_module(f"inception_jax.weights.readers.{name}")
+    for name in PACKAGES.get(kind, ()):
+        importlib.import_module(name)
     read = READ.get(kind, functools.partial(readers.read_tensors, limits=LIMITS))
     assert outcome(read, path) == "read"
     counts = collections.Counter()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from tests.weights import graph_def, torchscript
 from tests.weights.small_files import BIAS, KERAS_2, KERAS_3, KERNEL, archive, write_named, write_numbered
 from tests.weights.test_caffe_reader import blob, net_v2
 
@@ -69,6 +70,15 @@ def _caffe(path):
     path.write_bytes(net_v2(("conv1", blob(KERNEL), blob(BIAS)), ("fc", blob(KERNEL[0, 0]))))
 
 
+def _graph(path):
+    path.write_bytes(graph_def.convolution("conv", KERNEL, *4 * [BIAS]) + graph_def.constant("softmax/biases", BIAS))
+
+
+def _torchscript(path):
+    inner = torchscript.module("conv", weight=torchscript.tensor("0", KERNEL), bias=torchscript.tensor("1", BIAS))
+    torchscript.archive(path, torchscript.module("net", conv=inner), {"0": KERNEL, "1": BIAS})
+
+
 def _safetensors(path):
     safetensors.numpy.save_file({"conv1.weight": KERNEL, "conv1.bias": BIAS.astype(np.float16)}, path)
 
@@ -86,6 +96,8 @@ def _npz(path):
         ("x.keras", "", _keras_archive),
         ("x.safetensors", "", _safetensors),
         ("x.caffemodel", "", _caffe),
+        ("x.pb", "", _graph),
+        ("x.pt", "", _torchscript),
         ("x.npz", "npz", _npz),
         ("x.tar.gz", "tar", _tar),
         ("packed.tar.gz", "tar", _tar_gz),

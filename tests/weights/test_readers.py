@@ -53,7 +53,7 @@ def test_folders_and_missing_files(tmp_path):
 @pytest.mark.parametrize(
     ("member", "words"),
     [
-        ("net/constants.pkl", "TorchScript archive, which holds code"),
+        ("net/constants.pkl", "of TorchScript, but it cannot be read: Ran out of input"),
         ("a.npy", r"without weights; it holds \['a.npy', "),
     ],
 )
@@ -73,10 +73,12 @@ def test_the_content_tells_the_kind_before_the_suffix(tmp_path):
         assert_equal(read_tensors(tmp_path / name), tensors)
 
 
-@pytest.mark.parametrize(("package", "extra"), [("torch", "torch"), ("tensorflow", "slim")])
+@pytest.mark.parametrize(("package", "extra"), [("torch", "torch"), ("tensorflow", "slim"), ("onnx", "onnx")])
 def test_a_missing_package_is_named(tmp_path, monkeypatch, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
     sources = {"torch": ["x"], "tensorflow": ["v1", "v2.ckpt", "v2.ckpt.index", "v2.ckpt.data-00000-of-00001"]}
+    sources["onnx"] = ["x.onnx"]
+    (tmp_path / "x.onnx").write_bytes(b"\x08\x08")
     (tmp_path / "x").write_bytes(pickle.dumps({}, protocol=2))
     end = bytes.fromhex("57fb808b247547db")
     for name in ("v1", "v2.ckpt.index"):

@@ -233,6 +233,7 @@ LINEAGES = (
     _onnx("googlenet_torchvision", preprocess=inputs.IMAGENET),
     _onnx("inception_v3", preprocess=inputs.TIMM_299),
     _onnx("inception_v4", preprocess=inputs.TIMM_299),
+    _onnx("inception_resnet_v1", preprocess=inputs.FACES),
     _onnx("inception_resnet_v2", preprocess=inputs.TIMM_299_WIDE),
     _onnx("xception_timm", preprocess=inputs.TIMM_299_WIDE),
     _onnx("inception_v3_fid", preprocess=inputs.FID),

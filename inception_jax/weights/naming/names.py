@@ -209,7 +209,7 @@ def caffe_googlenet(model: InceptionNet) -> UnitNames:
 
 
 def by_order(model: InceptionNet) -> UnitNames:
-    """Returns `conv_1` with `bn_1`, ...: the names of units in graphs, which the readers number in the order of a table."""
+    """Returns `conv_1` with `bn_1`, ...: in graphs, the readers number units in the order of a table."""
     counter = itertools.count(1)
     paths = units(model)
     names = {}

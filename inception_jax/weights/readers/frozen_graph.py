@@ -20,7 +20,7 @@ from inception_jax.weights.readers.budget import Budget
 from inception_jax.weights.readers.formats import Items
 from inception_jax.weights.readers.protobuf import message_classes
 from inception_jax.weights.readers.refusal import Refused
-from inception_jax.weights.readers.statement import Statement
+from inception_jax.weights.readers.statement import Statement, without_noise
 
 FIELDS = {
     "Dim": (("size", 1, "int64"),),
@@ -64,7 +64,7 @@ def read(path: Path, budget: Budget) -> Items:
         budget.entry()
         if node.op == NORM and len(node.input) == 5:
             attributes = collections.defaultdict(classes()["AttrValue"], {each.key: each.value for each in node.attr})
-            epsilons.add(round(attributes["variance_epsilon"].f, 9))  # 0.001 is stored as 0.001000000047
+            epsilons.add(without_noise(attributes["variance_epsilon"].f))
             if not attributes["scale_after_normalization"].b:
                 unused.add(node.input[4])
     if len(epsilons) > 1:

@@ -7,8 +7,8 @@
 | linear_j.weight, linear_j.bias | linear layer j behind global average pooling, except the last |
 | classifier.weight, classifier.bias | the last linear layer |
 
-The order is that of the branches of each concatenation, and in a residual of its rows before its shortcut. The operators
-are stated beside the tensors, so that a model can be compared with all of the graph.
+The order is that of the branches of each concatenation, and in a residual of its rows before its shortcut. The
+operators are stated beside the tensors, so that a model can be compared with all of the graph.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def read(path: Path, budget: Budget) -> Items:
 
     Raises:
       MissingPackage: onnx.
-      Refused: the graph has operators that these networks do not have, its tensors lie in other files, or it exceeds the
-        budget.
+      Refused: the graph has operators that these networks do not have, its tensors lie in other files, or it exceeds
+        the budget.
     """
     onnx = prepare()
     model = onnx.ModelProto.FromString(read_bytes(path, budget.limits.bytes))

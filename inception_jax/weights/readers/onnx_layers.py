@@ -9,13 +9,14 @@ import numpy as np
 
 from inception_jax.weights.readers.formats import Items
 from inception_jax.weights.readers.refusal import Refused
-from inception_jax.weights.readers.statement import Operator, Statement
+from inception_jax.weights.readers.statement import Operator, Statement, without_noise
 
 if TYPE_CHECKING:
     from inception_jax.weights.readers.onnx_graph import Graph
 
 SAME_VALUE = ("Identity", "Cast", "Dropout")
 SHAPE_ONLY = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Concat", "Softmax", "LogSoftmax")
+LENGTHS = ("ReduceL2", "LpNormalization", "Max", "Clip", "Expand")  # of an embedding, to divide by
 GLOBAL_POOLS = ("GlobalAveragePool", "ReduceMean")
 ROUNDING = {"SAME_UPPER": "tf", "VALID": "floor", "NOTSET": "floor"}
 
@@ -29,7 +30,7 @@ class Unit:
       bias: [outputs], or None.
       depthwise: the kernel [channels, 1, height, width] of the depthwise convolution in front of it, or None.
       norm: scale, bias, mean and variance of the batch norm, or None.
-      has_relu: whether a ReLU follows, if the unit is shared.
+      has_relu: whether a ReLU follows, if the unit is shared or linear.
     """
 
     weight: np.ndarray
@@ -74,6 +75,7 @@ class Layers:
         self._depthwise: dict[str, np.ndarray] = {}
         self._pooled: set[str] = set()  # values behind global average pooling
         self._epsilons: set[float] = set()
+        self._embedding: Unit | None = None  # whose output is divided by its length
 
     def add(self, node: Any) -> None:
         """Takes the next node.
@@ -88,6 +90,8 @@ class Layers:
             if kind not in SAME_VALUE and kind not in SHAPE_ONLY[:5]:
                 self._on_images[kind] = None
             return self._images.update(node.output)
+        if data and all(name in self._pooled for name in data) and (kind in LENGTHS or len(data) == 2):
+            return self._length(node)
         if kind in ("Gemm", "MatMul"):
             self._linear_layer(node)
         elif kind == "BatchNormalization":
@@ -102,14 +106,15 @@ class Layers:
             self._pool(node)
         elif kind == "LRN":
             fields = {"alpha": 1e-4, "beta": 0.75, "bias": 1.0} | self._graph.attributes(node)
-            values = tuple(_rounded(fields[key]) for key in ("size", "alpha", "beta", "bias"))
+            values = tuple(without_noise(fields[key]) for key in ("size", "alpha", "beta", "bias"))
             self._operators.append(Operator("lrn", values=values))
-        elif kind in SAME_VALUE and node.input[0] in self._open:
-            self._open[node.output[0]] = self._open[node.input[0]]
         elif kind not in (*SAME_VALUE, *SHAPE_ONLY, *GLOBAL_POOLS, "Constant"):
             raise Refused(f"it has the operator {kind}, which these networks do not have")
-        if kind in GLOBAL_POOLS or (data and all(name in self._pooled for name in data)):
+        is_pooled = bool(data) and all(name in self._pooled for name in data)
+        if kind in GLOBAL_POOLS or is_pooled:
             self._pooled.update(node.output)
+        if kind in SAME_VALUE or (is_pooled and kind in SHAPE_ONLY):
+            self._open |= {node.output[0]: self._open[node.input[0]]} if node.input[0] in self._open else {}
 
     def items(self, info: str) -> Items:
         """Yields all tensors, and what the graph states."""
@@ -124,9 +129,7 @@ class Layers:
             self._operators.pop()
         for i, unit in enumerate(self._units, start=1):
             yield from unit.items(f"conv_{i}", f"bn_{i}")
-        for j, unit in enumerate(self._linear, start=1):
-            name = f"linear_{j}" if j < len(self._linear) else "classifier"
-            yield from unit.items(name, f"{name}.bn")
+        yield from self._linear_items()
         sizes = next(iter(self._graph.inputs.values()), ())
         if len(sizes) == 4 and sizes[1] > sizes[3] > 0:  # [batch, height, width, channels]
             sizes = (sizes[0], sizes[3], *sizes[1:3])
@@ -137,7 +140,25 @@ class Layers:
             operators=tuple(self._operators),
             input_size=sizes[2:] if len(sizes) == 4 and min(sizes[2:]) > 0 and not info else (),
             info=info,
+            embedding=self._embedding is not None,
         )
+
+    def _linear_items(self) -> Items:
+        """Yields the tensors of the linear layers; the last is the classifier, unless it is an embedding."""
+        for j, unit in enumerate(self._linear, start=1):
+            is_last = j == len(self._linear) and unit is not self._embedding
+            if not is_last and unit.has_relu == (unit is self._embedding):
+                raise Refused(f"its linear layer {j} is followed by another one without ReLU between them")
+            name = "classifier" if is_last else f"linear_{j}"
+            yield from unit.items(name, f"{name}.bn")
+
+    def _length(self, node: Any) -> None:
+        """Takes a step of the division of an embedding by its length."""
+        if node.op_type in ("ReduceL2", "LpNormalization"):
+            self._embedding = self._open.get(node.input[0])
+        elif node.op_type not in (*LENGTHS, "Div") or self._embedding is None:
+            raise Refused(f"its {node.op_type} {node.name!r} has no place in these networks")
+        self._pooled.update(node.output)
 
     def _constant(self, node: Any, index: int) -> np.ndarray | None:
         """Returns the constant that is input `index` of a node; None: it has no such input.
@@ -203,7 +224,7 @@ class Layers:
         if unit is None or unit.norm is not None:
             raise Refused(f"its BatchNormalization {node.name!r} does not follow a convolution")
         unit.norm = [leaf for leaf in leaves if leaf is not None]
-        self._epsilons.add(_rounded(self._graph.attributes(node).get("epsilon", 1e-5)))
+        self._epsilons.add(without_noise(self._graph.attributes(node).get("epsilon", 1e-5)))
         self._open[node.output[0]] = unit
 
     def _arithmetic(self, node: Any, data: list[str]) -> None:
@@ -219,7 +240,7 @@ class Layers:
             raise Refused(f"its {node.op_type} {node.name!r} has no place in these networks")
         if number.size == 1 and node.op_type in ("Mul", "Div") and (unit is None or len(unit.weight) > 1):
             factor = float(number.item()) if node.op_type == "Mul" else 1 / float(number.item())
-            self._operators.append(Operator("scale", values=(_rounded(factor),)))
+            self._operators.append(Operator("scale", values=(without_noise(factor),)))
             return
         if unit is None or number.size != len(unit.weight):
             raise Refused(f"its {node.op_type} {node.name!r} is by numbers that belong to no convolution before it")
@@ -239,7 +260,10 @@ class Layers:
         if unit is not None and self._is_shared(value):
             unit.has_relu = True
             self._open[node.output[0]] = unit
-        elif value not in self._pooled:
+        elif value in self._pooled:
+            if unit is not None:
+                unit.has_relu = True
+        else:
             self._operators.append(Operator("relu"))
 
     def _pool(self, node: Any) -> None:
@@ -269,8 +293,3 @@ class Layers:
     def _append_linear(self, node: Any, unit: Unit) -> None:
         self._linear.append(unit)
         self._open[node.output[0]] = unit
-
-
-def _rounded(value: float) -> float:
-    """Returns a number without the digits that float32 added: 0.001 is stored as 0.0010000000475."""
-    return float(f"{value:.7g}")

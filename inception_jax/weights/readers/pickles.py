@@ -13,8 +13,9 @@ ADVICE = (  # a module that the pickle asks for, what it is, and the way to its 
     (
         "numpy",
         "a pickle of NumPy arrays",
-        "save them with safetensors.numpy.save_file under the names of an origin. The weights of the FID for JAX, "
-        "inception_v3_weights_fid.pickle, are those of pytorch-fid's pt_inception-2015-12-05-6726825d.pth, which is read",
+        "save them with safetensors.numpy.save_file under the names of an origin. The file for the FID in JAX, "
+        "inception_v3_weights_fid.pickle, has the weights of pytorch-fid's pt_inception-2015-12-05-6726825d.pth: "
+        "that is read",
     ),
     (
         "torch_utils",

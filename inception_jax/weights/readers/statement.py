@@ -7,6 +7,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+
+def without_noise(value: float) -> float:
+    """Returns a number without the digits that float32 added: 0.001 is stored as 0.0010000000475."""
+    return float(f"{value:.7g}")
+
+
 Channels = tuple[float, float, float]
 
 
@@ -66,6 +72,7 @@ class Statement:
       after: the layers of a Keras model from the first convolution on, in its order; (): the file does not list them.
       operators: of a graph, in the order in which a table lists them; (): the file holds no graph.
       input_size: height and width in pixels of the input of a graph or of a Keras model; (): any, or not stated.
+      embedding: whether the last linear layer of a graph is an embedding, whose length is made 1.
       info: `WeightsInfo` as JSON in an ONNX file of ours; "": it is none.
       containers: the keys of a checkpoint under which tensors lie, such as "state_dict" or "ema.model".
       left_out: the keys of a file that hold no weights, such as "epoch" and "optimizer".
@@ -80,6 +87,7 @@ class Statement:
     after: tuple[Layer, ...] = ()
     operators: tuple[Operator, ...] = ()
     input_size: tuple[int, ...] = ()
+    embedding: bool = False
     info: str = ""
     containers: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()

@@ -48,11 +48,10 @@ class Module:
 
 
 class Storage(NamedTuple):
-    """The numbers that tensors are views of: the name of their member in the archive, their dtype and their number."""
+    """The numbers that tensors are views of: the name of their member in the archive, and their dtype."""
 
     member: str
     dtype: np.dtype
-    count: int
 
 
 class Tensor(NamedTuple):
@@ -70,8 +69,8 @@ def read(path: Path, budget: Budget) -> Items:
     These are the names of the module's state dict. Attributes that are no tensors are left out.
 
     Raises:
-      Refused: the pickle asks for anything but modules and tensors, a tensor exceeds its storage, or the archive exceeds
-        the budget.
+      Refused: the pickle asks for anything but modules and tensors, a tensor exceeds its storage, or the archive
+        exceeds the budget.
     """
     with archives.open_zip(path, budget) as archive:
         root = next(name for name in archive.namelist() if name.rpartition("/")[2] == PICKLE).removesuffix(PICKLE)
@@ -104,10 +103,10 @@ class _Unpickler(pickle.Unpickler):
         raise Refused(f"it asks for {printable(f'{module}.{name}')}; nothing in it was run")
 
     def persistent_load(self, pid: Any) -> Storage:
-        kind, dtype, key, _, count = pid
+        kind, dtype, key, _, _ = pid
         if kind != "storage" or dtype not in DTYPES:
             raise Refused(f"it refers to {printable(pid)[:80]}, which is no storage of a tensor")
-        return Storage(f"{self._root}data/{key}", np.dtype(DTYPES[dtype]), count)
+        return Storage(f"{self._root}data/{key}", np.dtype(DTYPES[dtype]))
 
 
 def _tensors(value: Any, path: str, depth: int, budget: Budget) -> Iterator[tuple[str, Tensor]]:
