@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from inception_jax.models import nnx
     from inception_jax.models.endpoints import Endpoint
     from inception_jax.models.network import InceptionNet, ModelOutput
-    from inception_jax.models.zoo import MODELS, ModelCard, create_model, endpoints, list_models, model_card
+    from inception_jax.models.zoo import MODELS, ModelCard, endpoints, model_card
+    from inception_jax.weights.pretrained import Pretrained, create_model, list_models, load
 
 _HOME = {
     "Endpoint": "inception_jax.models.endpoints",
@@ -26,9 +27,11 @@ _HOME = {
     "MODELS": "inception_jax.models.zoo",
     "ModelCard": "inception_jax.models.zoo",
     "Predictor": "inception_jax.inference.predictor",
-    "create_model": "inception_jax.models.zoo",
+    "Pretrained": "inception_jax.weights.pretrained",
+    "create_model": "inception_jax.weights.pretrained",
     "endpoints": "inception_jax.models.zoo",
-    "list_models": "inception_jax.models.zoo",
+    "list_models": "inception_jax.weights.pretrained",
+    "load": "inception_jax.weights.pretrained",
     "model_card": "inception_jax.models.zoo",
 }
 _SUBPACKAGES = (
@@ -53,9 +56,11 @@ __all__ = [
     "MODELS",
     "ModelCard",
     "Predictor",
+    "Pretrained",
     "create_model",
     "endpoints",
     "list_models",
+    "load",
     "model_card",
     "data",
     "demo",

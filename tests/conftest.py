@@ -6,6 +6,7 @@ Most of the time of the tests is compilation, of programs that run once on a few
 also in the processes that tests start.
 """
 
+import errno
 import gc
 import os
 import signal
@@ -32,6 +33,23 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # after `nohup ... &`; processes that tests start inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
+
+
+def _loopback_only(event, arguments):
+    """Lets tests reach servers on this machine and no other; a socket of the file system has a text for its address."""
+    if event == "socket.getaddrinfo":
+        host = arguments[0]
+    elif event == "socket.connect":
+        host = arguments[1][0] if isinstance(arguments[1], tuple) else None
+    else:
+        return
+    if host is not None and not str(host).startswith(LOOPBACK):
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+
+sys.addaudithook(_loopback_only)
 
 LONGEST = (
     "test_pods.py", "test_network.py", "test_loop.py", "test_family_golden.py", "test_interruptions.py",

@@ -7,7 +7,7 @@ import pytest
 from inception_jax.models import zoo
 
 # At least one network with each kind of row, with each kind of batch norm, with and without auxiliary heads;
-# tests/test_selection.py checks it. Golden logits (tests/models) cover the whole zoo in every run.
+# tests/test_selection.py checks it. `make test` and `make parity` together compare the logits of the whole zoo.
 REPRESENTATIVES = ("googlenet", "googlenet_torchvision", "inception_v3", "inception_resnet_v1", "xception")
 
 

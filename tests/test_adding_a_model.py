@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "ADDING_A_MODEL.md"
 COPIED = ("inception_jax", "tests", "configs", "docs", "README.md", "pyproject.toml", "train.py")
@@ -21,6 +23,7 @@ INSERT = re.compile(r"In `(?P<path>[^`]+)`:$")
 COMMAND = re.compile(r"^\$ (?P<command>.+)\n(?P<output>(?:(?!\$ ).*\n)*)", re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_guide_works_as_it_stands(tmp_path):
     for name in COPIED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy

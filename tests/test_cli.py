@@ -131,14 +131,18 @@ def test_models_as_markdown_are_the_document(run):
 
 
 @pytest.mark.parametrize("columns", [80, 120, 160])
-def test_weights_are_listed_whole_at_any_width(run, columns):
+def test_weights_are_listed_whole_at_any_width(run, columns, monkeypatch, tmp_path):
+    monkeypatch.setenv("INCEPTION_JAX_WEIGHTS", str(tmp_path))
+    (tmp_path / "slim/adv_inception_v3").mkdir(parents=True)
+    (tmp_path / "slim/adv_inception_v3/adv_inception_v3_2017_08_18.tar.gz").touch()
     code, out, _ = run("weights", columns=columns)
     lines = {line.split()[0]: line.split() for line in out.splitlines()}
     assert code == 0
     assert max(map(len, out.splitlines())) <= columns
     assert lines.keys() >= cards.CARDS.keys()
-    assert lines["torchvision/googlenet"] == ["torchvision/googlenet", "googlenet_torchvision", "69.8", "89.5"]
-    assert lines["slim/adv_inception_v3"] == ["slim/adv_inception_v3", "inception_v3_tf"]
+    assert lines["torchvision/googlenet"] == ["torchvision/googlenet", "69.8", "89.5", "50"]
+    assert lines["keras/xception"] == ["keras/xception", "79.0", "94.5", "88", "MIT"]
+    assert lines["slim/adv_inception_v3"] == ["slim/adv_inception_v3", "yes"]
 
 
 def test_weights_of_one_model(run):
@@ -148,15 +152,18 @@ def test_weights_of_one_model(run):
     assert json.loads(run("weights", "--model", "googlenet_bn", "--json")[1]) == []
 
 
-def test_a_set_of_weights_in_full(run):
+def test_a_set_of_weights_in_full(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("INCEPTION_JAX_WEIGHTS", str(tmp_path))
     code, out, _ = run("weights", "slim/inception_v1")
     assert code == 0
     assert dict(line.split(maxsplit=1) for line in out.splitlines()) == {
         "id": "slim/inception_v1",
+        "name": "inception_v1_slim.slim_in1k",
         "model": "inception_v1_slim",
         "lineage": "slim",
         "file": "inception_v1_2016_08_28.tar.gz",
         "url": "http://download.tensorflow.org/models/inception_v1_2016_08_28.tar.gz",
+        "mirrors": "https://storage.googleapis.com/download.tensorflow.org/models/inception_v1_2016_08_28.tar.gz",
         "size": "24642554 bytes",
         "hashes": "sha256:7a620c430fcaba8f8f716241f5148c4c47c035cce4e49ef02cfbe6cd1adf96a6",
         "outputs": "1001, the first for a background",
@@ -165,7 +172,9 @@ def test_a_set_of_weights_in_full(run):
         "accuracy": "top-1 69.8, top-5 89.6 (README of TF-slim)",
         "licence": "-",
         "notes": "The archive holds inception_v1.ckpt; hash and size are the archive's.",
+        "here": "-",
     }
+    assert run("weights", "inception_v1_slim.slim_in1k") == (0, out, "")
     shown = json.loads(run("weights", "slim/inception_v1", "--json")[1])
     assert shown["preprocess"]["geometry"] == "central_box"
     assert shown["file"] == "inception_v1_2016_08_28.tar.gz"
@@ -177,6 +186,8 @@ def test_a_set_of_weights_in_full(run):
         (("weights", "slim/inception_v5"), "No published weights are called 'slim/inception_v5'. Nearest: slim/incept"),
         (("weights", "--model", "googlnet"), "No model is called 'googlnet'. Nearest: googlenet, "),
         (("weights", "slim/inception_v1", "--model", "inception_v1_slim"), "--model does not go with it"),
+        (("weights", "--fetch"), "--fetch downloads one set of weights: name it."),
+        (("weights", "slim/inception_v5", "--fetch"), "No published weights are called 'slim/inception_v5'"),
         (("models", "--json", "--markdown"), "--json and --markdown exclude each other"),
     ],
 )

@@ -130,6 +130,7 @@ PATHS = {
     ),
     ("demo",): (["--port", "0", "--weights", "{}"], ["--port", "0", "--workdir", "{}"]),
     ("convert",): (["{}", "a.safetensors"], ["a", "{}.safetensors"]),
+    ("push",): (["{}", "me/net"], ["a", "me/net", "--evaluation", "{}"]),
     ("diagram",): (["googlenet", "--block", "3a", "-o", "{}.svg"],),
     ("plan",): (["--topology", "v5e:1x1", "--config", "{}"],),
     ("bench", "report"): (["--results", "{}"],),

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from inception_jax import cli
 from inception_jax.cli.app import table
-from inception_jax.cli.progress import doing
 from inception_jax.cli.streams import Guarded, standard_streams
 from inception_jax.errors import PrintableFormatter, UserError
+from inception_jax.progress import doing
 from tests.inference.conftest import predictor, source
 
 __all__ = ["predictor", "source"]  # fixtures

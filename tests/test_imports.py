@@ -24,6 +24,7 @@ LEAVES = {
     "lazy",
     "moved",
     "paths",
+    "progress",
     "suggestions",
     "version",
 }  # import next to nothing, and may be imported by all but the models, which may have `suggestions`
@@ -53,6 +54,7 @@ ALLOWED = {room: {room} | below | LEAVES for room, below in ROOMS.items()} | {
     "lazy": {"moved"},
     "moved": set(),
     "paths": {"errors"},
+    "progress": {"errors"},
     "suggestions": set(),
     "version": set(),
 }
@@ -204,8 +206,8 @@ def test_public_names_exist(name):
 
 
 def test_public_names_come_from_where_they_live():
-    zoo = importlib.import_module("inception_jax.models.zoo")
-    assert inception_jax.create_model is zoo.create_model
+    pretrained = importlib.import_module("inception_jax.weights.pretrained")
+    assert inception_jax.create_model is pretrained.create_model
     assert inception_jax.list_models() == list(inception_jax.MODELS)
     with pytest.raises(AttributeError, match="has no attribute 'creat_model'"):
         _ = inception_jax.creat_model
@@ -230,6 +232,17 @@ def test_a_name_that_never_was_is_none_of_these():
 
     with pytest.raises(AttributeError, match=r"'inception_jax.inference.predictor' has no attribute 'Classes'"):
         _ = predictor.Classes
+
+
+def test_downloads_need_no_jax():
+    modules = [name for name in _modules() if name.startswith("inception_jax.weights.hub.")]
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+        "print(sorted({'jax', 'flax', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *modules], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert (done.stdout, len(modules)) == ("[]\n", 4)
 
 
 # Inside the rooms of models and ops.

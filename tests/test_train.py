@@ -88,6 +88,7 @@ def test_dry_run_checks_and_stops(tmp_path, digits_dir):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_deterministic_runs_are_equal_and_say_so(tmp_path, digits_dir):
     config = [
         "--config=configs/default.py",

@@ -11,6 +11,7 @@ from inception_jax.cli import evaluate as evaluate
 from inception_jax.cli import export as export
 from inception_jax.cli import plan as plan
 from inception_jax.cli import predict as predict
+from inception_jax.cli import push as push
 from inception_jax.cli import views as views
 from inception_jax.cli import weights as weights
 from inception_jax.cli import zoo as zoo

@@ -13,9 +13,9 @@ from rich.console import Console
 
 from inception_jax.bench.engines import ENGINES
 from inception_jax.cli.app import App, Json, Overwrite, app, table, use_cpu_only, user_errors
-from inception_jax.cli.progress import doing
 from inception_jax.errors import UserError, printable
 from inception_jax.paths import check_output, user_path, write_bytes, writing
+from inception_jax.progress import doing
 
 if TYPE_CHECKING:
     from inception_jax.bench.records import Row

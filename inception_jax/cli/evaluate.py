@@ -28,9 +28,9 @@ from inception_jax.cli.network import (
     Workdir,
     load_predictor,
 )
-from inception_jax.cli.progress import progress
 from inception_jax.errors import UserError, printable
 from inception_jax.paths import check_output, user_path, write_bytes
+from inception_jax.progress import progress
 
 if TYPE_CHECKING:
     from inception_jax.data.sources import ImageSource

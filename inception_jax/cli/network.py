@@ -23,7 +23,10 @@ class Dtype(StrEnum):
 
 
 WeightsOption = Annotated[
-    str | None, typer.Option("--weights", help="A file, or the id of published weights (`inception-jax weights`).")
+    str | None,
+    typer.Option(
+        "--weights", help="A file, the id or name of published weights (`inception-jax weights`), or hf-hub:OWNER/NAME."
+    ),
 ]
 Workdir = Annotated[
     Path | None, typer.Option("--workdir", help="The folder of a run of train.py: its best checkpoint.")

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from inception_jax.cli.app import Json, app, table, use_cpu_only
 from inception_jax.cli.config import ConfigCommand, read_config
-from inception_jax.cli.progress import doing
 from inception_jax.errors import UserError, printable
+from inception_jax.progress import doing
 
 if TYPE_CHECKING:
     from inception_jax.plan.plan import Plan, Question
@@ -71,18 +71,13 @@ def plan(
 
     compile_tpu.check_installed()
     from inception_jax.plan.plan import Question
-    from inception_jax.plan.plan import largest_batch as search
 
     questions = [
         Question(path.stem, parsed, topology_slice, batch_per_chip, classes, inference, options)
         for path, parsed in configs
         for topology_slice in slices
     ]
-    plans = []
-    for number, question in enumerate(questions, start=1):
-        make_plan = _planner(f"{number} of {len(questions)}")
-        found = make_plan(question)
-        plans.append(search(found, make_plan)[1] if largest_batch else found)
+    plans = _plans(questions, largest_batch)
     if as_json:
         return print(json.dumps([each.to_json(by_op) for each in plans], indent=2))
     _print(plans, largest_batch)
@@ -96,6 +91,18 @@ def _options(given: Sequence[str]) -> dict[str, str]:
         if not all(each.partition("=")):
             raise UserError(f"--option {each}: it must be NAME=VALUE, such as xla_tpu_scoped_vmem_limit_kib=20480.")
     return {name: value for name, _, value in (each.partition("=") for each in given)}
+
+
+def _plans(questions: Sequence[Question], largest: bool) -> list[Plan]:
+    """Returns a plan for each question; with `largest` that of the largest batch that fits."""
+    from inception_jax.plan.plan import largest_batch
+
+    plans = []
+    for number, question in enumerate(questions, start=1):
+        make_plan = _planner(f"{number} of {len(questions)}")
+        found = make_plan(question)
+        plans.append(largest_batch(found, make_plan)[1] if largest else found)
+    return plans
 
 
 def _planner(position: str) -> Callable[[Question], Plan]:

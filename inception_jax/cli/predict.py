@@ -27,9 +27,9 @@ from inception_jax.cli.network import (
     Workdir,
     load_predictor,
 )
-from inception_jax.cli.progress import progress
 from inception_jax.cli.streams import read_lines
 from inception_jax.errors import UserError, printable
+from inception_jax.progress import progress
 
 if TYPE_CHECKING:
     from inception_jax.inference.prediction import Prediction

@@ -21,42 +21,54 @@ if TYPE_CHECKING:
 
 @app.command("weights")
 def show_weights(
-    id: Annotated[str | None, typer.Argument(help="Show this one in full.")] = None,
+    id: Annotated[str | None, typer.Argument(help="Show this one in full: its id or its name.")] = None,
     model: Annotated[str | None, typer.Option(help="List those of one model.")] = None,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Download the one that is named, and print its path.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the published weights, or show one set."""
-    from inception_jax.weights.published import cards
+    """List the published weights, show one set, or download it."""
+    from inception_jax.weights import places
+    from inception_jax.weights.published import cards, names
 
     if id is not None and model is not None:
         raise UserError("An id names one set of weights: --model does not go with it.")
+    if fetch:
+        if id is None:
+            raise UserError("--fetch downloads one set of weights: name it.")
+        return print(printable(places.fetch_card(names.card_of(id)).path))
     with user_errors():
-        found = [cards.weight_card(id)] if id is not None else cards.list_cards(model)
+        found = [names.card_of(id)] if id is not None else cards.list_cards(model)
+    here = {card.id: places.cached_path(card) for card in found}
     if as_json:
-        entries = [card.to_json() for card in found]
+        entries = [card.to_json() | {"path": here[card.id] and str(here[card.id])} for card in found]
         return print(json.dumps(entries if id is None else entries[0], indent=2))
     if id is not None:
-        return _print_card(found[0])
-    printed = table("id", "model", "top-1", "top-5", left=("id", "model"))
+        return _print_card(found[0], here[found[0].id])
+    printed = table("id", "top-1", "top-5", "MB", "licence", "here", left=("id", "licence", "here"))
     for card in found:
         accuracies = ("" if value is None else f"{value:.1f}" for value in (card.top1, card.top5))
-        printed.add_row(card.id, card.model, *accuracies)
+        size = card.size / 1e6 if card.size else card.megabytes
+        megabytes = "" if size is None else f"{size:.0f}"
+        printed.add_row(card.id, *accuracies, megabytes, card.licence or "", "yes" if here[card.id] else "")
     Console().print(printed)
 
 
-def _print_card(card: WeightCard) -> None:
+def _print_card(card: WeightCard, here: Path | None) -> None:
     """Prints all fields of a card, one a line."""
     from inception_jax.describe.models_page import preprocess_words
+    from inception_jax.weights.published.names import NAMES
 
     accuracy = f"top-1 {card.top1}, top-5 {card.top5} ({card.origin})" if card.top1 is not None else None
     sizes = {f"{card.size} bytes": card.size, f"about {card.megabytes} MB": card.megabytes}
     background = ", the first for a background" if card.label_offset else ""
     facts = {
         "id": card.id,
+        "name": ", ".join(name for name, id in NAMES.items() if id == card.id),
         "model": card.model,
         "lineage": card.lineage,
         "file": card.file,
         "url": card.url,
+        "mirrors": " ".join(card.mirrors),
         "size": ", ".join(words for words, known in sizes.items() if known),
         "hashes": ", ".join(card.hashes),
         "outputs": card.outputs and f"{card.outputs}{background}",
@@ -65,6 +77,7 @@ def _print_card(card: WeightCard) -> None:
         "accuracy": accuracy,
         "licence": card.licence,
         "notes": card.notes,
+        "here": here and printable(here),
     }
     for name, value in facts.items():
         print(f"{name:<9} {value or '-'}")

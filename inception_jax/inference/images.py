@@ -118,7 +118,7 @@ def loaded(source: Input, channels: int, exif: bool = True) -> Iterator[Planes]:
     """
     is_file = isinstance(source, Image.Image | bytes | bytearray | str | os.PathLike)
     if channels in (1, 3):
-        if channels == 1 and not is_file and getattr(source, "ndim", 0) == 3 and source.shape[-1] == 1:
+        if channels == 1 and not is_file and getattr(source, "shape", ())[2:] == (1,):
             source = np.asarray(source)[:, :, 0]
         with loaded_rgb(source, exif) as rgb:
             yield [rgb if channels == 3 else rgb.convert("L")]

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure  # not pyplot, which would choose a backend
 from inception_jax import labels
 from inception_jax.errors import UserError, printable
 from inception_jax.paths import read_bytes, write_bytes
-from inception_jax.training.records import best_step, deciding
+from inception_jax.training.records import FIGURES, best_step, deciding
 from inception_jax.training.workdir import Folder
 from inception_jax.training.writers import duration, read_metrics
 
@@ -29,7 +29,6 @@ PANELS = (  # title, axis label, logarithmic, metrics with their labels
     ("Speed", "images / s", False, {"train/images_per_second": ""}),
 )  # fmt: skip
 
-FIGURES = ("top1", "top5", "loss")  # what the summary gives of an evaluation
 COLOURS = {"train": "C0", "eval": "C1", "eval_ema": "C2"}
 
 

@@ -27,6 +27,7 @@ OLD_FORMAT = 1  # without a checksum of the record
 FIELDS = {"format_version", "config", "arrays", "checksums"}  # older records hold "next_image" too: it is not used
 CHECKSUM = "checksum"
 EVALUATION = "evaluation.json"
+FIGURES = ("top1", "top5", "loss")  # what a summary gives of an evaluation
 
 Metrics: TypeAlias = dict[str, float]
 

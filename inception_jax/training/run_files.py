@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 
@@ -107,6 +109,7 @@ class Outputs:
                 "model": self.config.model.name,
                 "data": self.config.data.name,
                 "classes": len(self.experiment.train_source.class_names),
+                "command": _command(),
                 "step": step,
                 **summarise(read_metrics(self.metrics_path), evaluations, since),
                 "seconds": round(seconds, 1),
@@ -124,3 +127,9 @@ class Outputs:
             draw_curves(self.metrics_path, picture, f"{self.config.model.name} on {self.config.data.name}")
         self.publish()
         print_summary(self.console.console, summary, self.workdir)
+
+
+def _command() -> str:
+    """Returns the command line of this process, as a shell reads it."""
+    program = "python " if sys.argv[0].endswith(".py") else ""
+    return program + shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])

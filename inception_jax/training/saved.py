@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import os
 from typing import Any, NamedTuple
@@ -18,7 +19,15 @@ from inception_jax.parallel.devices import start_devices
 from inception_jax.training.checkpoints import host_checksum
 from inception_jax.training.config import TrainConfig
 from inception_jax.training.provenance import CLASSES, card_info, read_classes, read_start_info
-from inception_jax.training.records import DamagedCheckpoint, best_step, read_error, read_evaluation, read_record
+from inception_jax.training.records import (
+    FIGURES,
+    DamagedCheckpoint,
+    Metrics,
+    best_step,
+    read_error,
+    read_evaluation,
+    read_record,
+)
 from inception_jax.training.workdir import Folder, resolve_workdir, saved_steps
 
 logger = logging.getLogger(__name__)
@@ -32,12 +41,14 @@ class Saved(NamedTuple):
       config: of the run.
       step: after which they were saved.
       averaged: whether they are the average over the steps.
+      metrics: of the evaluation of that checkpoint; None if it was not evaluated.
     """
 
     variables: dict[str, Any]
     config: TrainConfig
     step: int
     averaged: bool
+    metrics: Metrics | None = None
 
 
 def is_run(folder: str | os.PathLike[str]) -> bool:
@@ -77,7 +88,7 @@ def read_variables(workdir: str | os.PathLike[str], average: bool | None = None,
     while records:
         best = best_step({each: metrics[each] for each in records})
         try:
-            saved = _read_step(workdir, best, records.pop(best), average)
+            saved = _read_step(workdir, best, records.pop(best), average)._replace(metrics=metrics[best])
         except DamagedCheckpoint as damage:
             damages[best] = damage
             continue
@@ -104,7 +115,33 @@ def run_weights(workdir: str | os.PathLike[str], average: bool | None = None) ->
       UserError: as `read_variables`; or the run started from weights and its record is missing; or classes.txt does not
         fit the number of classes.
     """
-    variables, config, step, averaged = read_variables(workdir, average)
+    return read_run(workdir, average).learned
+
+
+class Run(NamedTuple):
+    """The weights of a run, and how it made them.
+
+    Attributes:
+      learned: the weights of the best checkpoint.
+      step: after which they were saved.
+      averaged: whether they are the average over the steps.
+      data, split: of the evaluation.
+      metrics: top1, top5 and loss of these weights in that evaluation; {} if it was not made.
+      command: that started the run; "": not recorded, as in earlier versions.
+    """
+
+    learned: weights.Weights
+    step: int
+    averaged: bool
+    data: str
+    split: str
+    metrics: Metrics
+    command: str
+
+
+def read_run(workdir: str | os.PathLike[str], average: bool | None = None) -> Run:
+    """Returns the weights of a run, as `run_weights`, with what its files say of them."""
+    variables, config, step, averaged, metrics = read_variables(workdir, average)
     num_classes = len(variables["params"]["classifier"]["linear"]["bias"])
     workdir = resolve_workdir(workdir)
     scratch = config.finetune.weights is None
@@ -112,8 +149,31 @@ def run_weights(workdir: str | os.PathLike[str], average: bool | None = None) ->
     source = f"the run {workdir}, step {step:,}, {'averaged' if averaged else 'not averaged'}"
     class_names = _read_classes(workdir, num_classes)
     info = dataclasses.replace(info, source=source, sha256="", num_classes=num_classes, class_names=class_names)
-    loaded = weights.Weights(info, variables)
-    return dataclasses.replace(loaded, report=weights.Report(loaded=tuple(loaded.flat()), notes=(f"from {source}",)))
+    report = weights.Report(loaded=tuple(weights.Weights(info, variables).flat()), notes=(f"from {source}",))
+    return Run(
+        learned=weights.Weights(info, variables, report),
+        step=step,
+        averaged=averaged,
+        data=config.data.name,
+        split=config.data.eval_split,
+        metrics=_own_metrics(metrics or {}, averaged),
+        command=_read_command(workdir),
+    )
+
+
+def _own_metrics(metrics: Metrics, averaged: bool) -> Metrics:
+    """Returns the figures of an evaluation that are of the averaged variables, or of the others."""
+    prefix = "eval_ema" if averaged else "eval"
+    return {name: metrics[key] for name in FIGURES if (key := f"{prefix}/{name}") in metrics}
+
+
+def _read_command(workdir: Folder) -> str:
+    """Returns the command that started a run, from its summary; "" if it has none, or it is damaged."""
+    try:
+        command = json.loads((workdir / "summary.json").read_bytes()).get("command", "")
+    except (OSError, ValueError, AttributeError):
+        return ""
+    return command if isinstance(command, str) else ""
 
 
 def _folder(workdir: Folder, step: int) -> Folder:

@@ -122,10 +122,9 @@ def train_step(
     )
     if ema_decay is not None:
         state = state.replace(ema=update_ema(state.ema, state.variables, state.step, ema_decay))
-    norms = {"grad_norm": grad_norm, "param_norm": global_norm(state.params)}
-    return state, sums | {
-        name: norm * count for name, norm in norms.items()
-    }  # times the count, since the caller divides all by it
+    # Times the count, since the caller divides all sums by it.
+    norms = {"grad_norm": grad_norm * count, "param_norm": global_norm(state.params) * count}
+    return state, sums | norms
 
 
 def global_norm(tree: Any) -> jax.Array:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from inception_jax.weights.files import Report, Weights, WeightsInfo, save, save_tensors
     from inception_jax.weights.fitting import adapt, reset_classifier, transfer
     from inception_jax.weights.folding import fold_preprocess
-    from inception_jax.weights.loading import load, weights_folder
+    from inception_jax.weights.loading import load
+    from inception_jax.weights.places import weights_folder
     from inception_jax.weights.published.cards import CARDS, WeightCard, list_cards, weight_card
     from inception_jax.weights.recognition import origins
 
@@ -38,7 +39,7 @@ _HOME = {
     "save_tensors": "files",
     "transfer": "fitting",
     "weight_card": "published.cards",
-    "weights_folder": "loading",
+    "weights_folder": "places",
 }
 
 __all__ = [

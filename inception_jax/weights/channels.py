@@ -44,7 +44,7 @@ def with_channels(weights: Weights, channels: int | None) -> Weights:
     if isinstance(row, spec.Conv):
         kernel = (*path, "conv", "kernel")
         flat[kernel] = _fitted(flat[kernel], channels)
-    elif channels > 1:  # for one channel, the network keeps all kernels: see `spec.for_channels`
+    elif isinstance(row, spec.SeparableConv) and channels > 1:  # of one, `spec.for_channels` keeps all kernels
         depthwise, pointwise = ((*path, layer, "kernel") for layer in ("depthwise", "pointwise"))
         by_colour = flat[depthwise].reshape(*row.kernel, 3, -1)[:, :, np.arange(channels) % 3]
         flat[depthwise] = by_colour.reshape(*row.kernel, 1, -1)

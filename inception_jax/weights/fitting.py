@@ -75,7 +75,7 @@ def adapt(
     fresh = initial_values(model, shapes.keys() - kept.keys(), seed, preprocess.size)
     names, drawn = ({"/".join(path) for path in paths} for paths in (kept, fresh))
     dropped = ["/".join(path) for path in flat if path not in shapes]
-    notes = (f"{old.model} has no auxiliary heads",) if aux and not model.aux_heads else ()
+    notes: tuple[str, ...] = (f"{old.model} has no auxiliary heads",) if aux and not model.aux_heads else ()
     notes += (f"the classifier is dropped with {old.head} before it",) if info.head != old.head else ()
     report = dataclasses.replace(
         weights.report,

@@ -15,20 +15,21 @@ from inception_jax.errors import UserError, printable
 from inception_jax.models import spec, zoo
 from inception_jax.models.inputs import Preprocess
 from inception_jax.paths import check_regular, open_regular, user_path
-from inception_jax.suggestions import hint
 from inception_jax.weights import files, graphs
 from inception_jax.weights.classes import with_class_names
 from inception_jax.weights.convert import convert
 from inception_jax.weights.files import Weights, WeightsInfo
 from inception_jax.weights.fitting import adapt
+from inception_jax.weights.places import FOLDER_VARIABLE as FOLDER_VARIABLE
+from inception_jax.weights.places import Found, find
+from inception_jax.weights.places import weights_folder as weights_folder
 from inception_jax.weights.preprocessing import parse, stated_input
 from inception_jax.weights.published.cards import CARDS, WeightCard
+from inception_jax.weights.published.names import near
 from inception_jax.weights.readers import read_content
 from inception_jax.weights.readers.archives import unpack_checkpoint
 from inception_jax.weights.readers.formats import has_index
 from inception_jax.weights.recognition import recognise
-
-FOLDER_VARIABLE = "INCEPTION_JAX_WEIGHTS"
 
 
 def load(
@@ -47,12 +48,15 @@ def load(
     unverified: bool = False,
     seed: int = 0,
 ) -> Weights:
-    """Returns the weights of a model from any source; nothing is downloaded.
+    """Returns the weights of a model from any source.
+
+    Only an id, a name or "hf-hub:..." downloads, and only a file that this machine does not have.
 
     Args:
       source: a file of ours, PyTorch's (.pth, .safetensors, TorchScript), Keras's (.h5, .keras), TensorFlow's (a
-        checkpoint, a frozen graph), Caffe's (.caffemodel) or an ONNX graph; a live Keras model; the id of a card, whose
-        file lies in `weights_folder()`; or `Weights`, whose arrays are shared.
+        checkpoint, a frozen graph), Caffe's (.caffemodel) or an ONNX graph; a live Keras model; `Weights`, whose arrays
+        are shared; or a name: the id of a card ("timm/inception_v3.tv_in1k"), its name ("inception_v3.tv_in1k"), a
+        model of the zoo for its default weights, "hf-hub:OWNER/NAME[@REVISION]", "local-dir:FOLDER" (see `places`).
       name: the model; None: found by the names of the tensors. Needed if they fit several models.
       num_classes: re-initialises the classifiers for this many classes; 0: features, without classifier; None: the
         classes of the source, whose head must then be one that our networks have.
@@ -72,7 +76,8 @@ def load(
       seed: of initial values.
 
     Raises:
-      UserError: the source is missing, damaged, of another model, not published, or does not match its card.
+      UserError: the source is missing, damaged, of another model, not published, does not match its card, or cannot be
+        downloaded.
     """
     if name is not None:
         _check_name(name)
@@ -80,28 +85,22 @@ def load(
         parse(preprocess, None)  # refuses a mistake before a large file is read
     new_classifier = num_classes is not None or reset_head
     asked = _Foreign(name, origin, raw, preprocess, key, aux, new_classifier)
-    path = _as_path(source)
+    found = find(source)
+    path = found.path if found else _as_path(source)
     if path is not None:
-        _check_exists(path, CARDS.get(str(source)))
+        _check_exists(path)
     if isinstance(source, Weights) or (path is not None and files.is_ours(path)):
         asked.check_ours()
         weights = source if isinstance(source, Weights) else files.read(cast(Path, path))
+        weights = _noted(weights, found.note) if found and found.note else weights
     elif path is None:
         weights = asked.convert(source, None, type(source).__name__)
     else:
-        weights = _from_file(str(source), path, asked, unverified)
+        weights = _from_file(str(source), path, asked, unverified, found or Found(path, None))
     if name not in (None, weights.info.model):
         raise UserError(f"{printable(path or weights.info.source)} is of {weights.info.model}, not of {name}.")
     weights = adapt(weights, num_classes, aux, in_channels=in_channels, reset_head=reset_head, seed=seed)
     return weights if class_names is None else with_class_names(weights, class_names)
-
-
-def weights_folder() -> Path:
-    """Returns the folder of published files: $INCEPTION_JAX_WEIGHTS, or ~/.cache/inception_jax/weights.
-
-    The file of a card lies in a subfolder with the id of the card.
-    """
-    return user_path(os.environ.get(FOLDER_VARIABLE) or "~/.cache/inception_jax/weights")
 
 
 class _Foreign(NamedTuple):
@@ -190,20 +189,20 @@ def _as_stated(
     return dataclasses.replace(info, numerics=ours), tuple(note for note, is_said in notes.items() if is_said)
 
 
-def _from_file(source: str, path: Path, asked: _Foreign, unverified: bool) -> Weights:
-    """Returns the weights in a published file, or with `unverified` in any file."""
-    card = CARDS.get(source)
+def _from_file(source: str, path: Path, asked: _Foreign, unverified: bool, found: Found) -> Weights:
+    """Returns the weights in a published file, or with `unverified` in any file; `found` says whence the file is."""
     digests = _digests(path)
-    verified = card or next((known for known in CARDS.values() if _matches(known, digests)), None)
+    verified = found.card or next((known for known in CARDS.values() if _matches(known, digests)), None)
     if verified and not _matches(verified, digests):
         doubt = (
             "has no checksum"
             if not verified.hashes
             else f"is {_describe(verified)}; this is {_found(verified, digests)}"
         )
-        if not unverified:
+        told = found.note if not verified.hashes else ""  # the file is from its publisher, who states no checksum
+        if not (unverified or told):
             raise UserError(f"{printable(path)} cannot be verified: {verified.id} {doubt}. {_UNVERIFIED}")
-        note = f"unverified: taken as {verified.id}, which {doubt}"
+        note = f"taken as {verified.id}: {told}" if told else f"unverified: taken as {verified.id}, which {doubt}"
     elif verified:
         note = f"published as {verified.id}"
     elif unverified:
@@ -212,26 +211,28 @@ def _from_file(source: str, path: Path, asked: _Foreign, unverified: bool) -> We
         sha256 = digests.get("sha256", "unknown")
         raise UserError(f"{printable(path)} (sha256 {sha256}) is none of the published files. {_UNVERIFIED}")
     weights = asked.convert(path, verified, source)
-    notes = (*weights.report.notes, note, *([verified.notes] if verified and verified.notes else []))
-    return dataclasses.replace(
-        weights,
-        info=dataclasses.replace(weights.info, sha256=digests.get("sha256", "")),
-        report=dataclasses.replace(weights.report, notes=notes),
-    )
+    if found.class_names:
+        weights = with_class_names(weights, found.class_names)
+    more = [found.note if found.note not in note else "", verified.notes if verified else ""]
+    weights = _noted(weights, note, *filter(None, more))
+    return dataclasses.replace(weights, info=dataclasses.replace(weights.info, sha256=digests.get("sha256", "")))
+
+
+def _noted(weights: Weights, *notes: str) -> Weights:
+    """Returns the weights with further notes in their report."""
+    report = dataclasses.replace(weights.report, notes=weights.report.notes + notes)
+    return dataclasses.replace(weights, report=report)
 
 
 _UNVERIFIED = "unverified=True (--unverified) accepts it if its names and shapes fit."
 
 
 def _as_path(source: Any) -> Path | None:
-    """Returns the path of the file of a source, in `weights_folder` if it is a card's id; None: it is no file."""
-    if not isinstance(source, str | os.PathLike):
-        return None
-    card = CARDS.get(str(source))
-    return weights_folder() / card.id / card.file if card else user_path(source)
+    """Returns the path of the file of a source; None: it is no file."""
+    return user_path(source) if isinstance(source, str | os.PathLike) else None
 
 
-def _check_exists(path: Path, card: WeightCard | None) -> None:
+def _check_exists(path: Path) -> None:
     """Raises a `UserError` unless there is a regular file, or the prefix of a TensorFlow checkpoint."""
     shown = printable(path)
     try:
@@ -244,9 +245,7 @@ def _check_exists(path: Path, card: WeightCard | None) -> None:
         raise UserError(f"{shown} is a folder; weights are a file, the id of a card, or a run with checkpoints/ in it.")
     if exists:
         return check_regular(path)
-    if card:
-        raise UserError(f"{card.id} needs {_describe(card)} as {shown}: fetch it from {card.url}.")
-    raise UserError(f"{shown} is no file and no id of published weights.{hint(str(path), CARDS, cutoff=0.5)}")
+    raise UserError(f"{shown} is no file and no id of published weights.{near(str(path))}")
 
 
 @contextlib.contextmanager

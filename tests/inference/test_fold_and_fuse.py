@@ -46,10 +46,10 @@ def _original(name):
     [
         ("bn_inception", "cpu"),
         slow(("inception_v2", "cpu")),
-        ("inception_v3", "cpu"),
+        slow(("inception_v3", "cpu")),
         slow(("inception_v3", "tpu")),
         ("inception_resnet_v1", "cpu"),
-        ("xception", "cpu"),
+        slow(("xception", "cpu")),
         ("googlenet", "cpu"),
         ("googlenet", "tpu"),
         ("googlenet_torchvision", "tpu"),

@@ -73,18 +73,19 @@ LOGITS = {
 }
 AUX_OF_V3 = ((-2.22522264, 2.01422122, 0.10891562, 0.875388626), -27.771607)
 DTYPES = ("float32", "float64")
-# Large, and of rows that the others have too; tests/parity runs them in float32.
-DOUBLE_ONLY = ("inception_v4", "inception_resnet_v2", "inception_v3_fid")
+# Large, and of rows that the others have too; `make parity` compares them with their originals in float32.
+LARGE = ("inception_v4", "inception_resnet_v2", "inception_v3_fid")
 
 
 def _dtypes(name):
-    return DTYPES[1:] if name in DOUBLE_ONLY else DTYPES
+    return DTYPES[1:] if name in LARGE else DTYPES
 
 
 def _by_dtype(name, *others):
-    """Returns the case of a test. In float32 `make test` runs inception_v3 only; in float64 it runs all networks."""
+    """Returns the case of a test. `make test` runs inception_v3 in float32, and all but the large ones in float64."""
     case = (name, *others)
-    return case if others[-1] == "float64" or name == "inception_v3" else slow(case)
+    is_fast = name not in LARGE if others[-1] == "float64" else name == "inception_v3"
+    return case if is_fast else slow(case)
 
 
 def _numerics(name, change=""):

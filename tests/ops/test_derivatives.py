@@ -298,7 +298,7 @@ def test_transformations_in_bfloat16(name, train):
     _check(run(ours, *args), run(plain, *args), "bfloat16")
 
 
-@pytest.mark.parametrize(("train", "check_vma"), [(True, True), (False, False)])
+@pytest.mark.parametrize(("train", "check_vma"), cases([(True, True), (False, False)], fast=[(True, True)]))
 def test_derivatives_inside_a_shard_map(train, check_vma):
     """Each of two devices has two images, and all parameters; there, too, native ops run."""
     _need_kernels()

@@ -220,6 +220,7 @@ def assert_as_exact(function, kernels, *arguments):
     assert (errors(seen, exact) <= 2 * errors(plain, exact) + 0.002).all()
 
 
+@pytest.mark.slow
 def test_training_a_network(emulated, short):
     """A head reads activations that the next block's kernel returns."""
     model, variables, images = short

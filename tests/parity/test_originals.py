@@ -75,27 +75,42 @@ def _through_a_file(torch, net, name, original, folder):
     return loaded
 
 
-def test_body_of_facenet(torch, record):
-    theirs = originals.torch_original(torch, "facenet_pytorch:", CLASSES)
-    loaded = weights.adapt(_converted("facenet_pytorch", "inception_resnet_v1", originals.state_of(theirs)), CLASSES)
+def test_facenet(torch, record, tmp_path):
+    """Logits of people and embeddings; also of a file without people, which its users keep for the embeddings."""
+    original = "facenet_pytorch:"
+    theirs = originals.torch_original(torch, original, CLASSES)
+    loaded = _through_a_file(torch, theirs, "inception_resnet_v1", original, tmp_path)
+    assert loaded.info.num_classes == CLASSES
+    features = weights.adapt(loaded, 0)
     theirs.double()
-    cases = []
+    cases = {"logits": [], "embedding": []}
     for shape in ((2, 160, 160), (1, 299, 251)):
         images = _images(*shape)
-        with torch.no_grad(), originals.inputs_of(theirs.avgpool_1a) as seen:
-            theirs(_nchw(torch, images))
-        cases.append((images, seen[0].transpose(0, 2, 3, 1)))
+        for name, theirs.classify in (("logits", True), ("embedding", False)):
+            with torch.no_grad():
+                cases[name].append((images, theirs(_nchw(torch, images)).numpy()))
     model = loaded.create_model()
     assert model.numerics.norm.scale  # this port learns gains, its TensorFlow original does not
-    read = lambda output: output.endpoints["Block8"]  # noqa: E731
-    _compare(record, model, loaded.variables, "facenet_pytorch: body", read, cases)
-
-
-def _converted(origin, name, tensors):
-    from inception_jax.weights.convert import convert
-    from inception_jax.weights.recognition import find_lineage
-
-    return convert(tensors, find_lineage(tensors, name, origin))
+    read = lambda output: (output.logits, output.embedding)  # noqa: E731
+    for images, dtype in ((cases["logits"][0][0], "float32"), (cases["logits"][1][0], "float64")):
+        with jax.enable_x64(dtype == "float64"):
+            apply = jax.jit(lambda *args, dtype=dtype: read(model.clone(dtype=jnp.dtype(dtype)).apply(*args)))
+            found = apply(
+                jax.tree.map(lambda leaf, dtype=dtype: leaf.astype(dtype), loaded.variables), images.astype(dtype)
+            )
+        inputs = "x".join(map(str, images.shape[:3])) + f" f{dtype[-2:]}"
+        check = record(model.name_in_zoo, "eval", inputs)
+        for name, ours in zip(cases, found, strict=True):
+            expected = next(values for given, values in cases[name] if given is images)
+            check(f"facenet_pytorch: {name}", ours, expected, {"float32": 1e-5, "float64": 1e-9}[dtype])
+    _compare(
+        record,
+        features.create_model(),
+        features.variables,
+        "facenet_pytorch: without people",
+        lambda output: output.embedding,
+        cases["embedding"][:1],
+    )
 
 
 def test_slim_v2(torch, record):

@@ -36,7 +36,7 @@ def test_two_processes_train_as_one(undisturbed, config, tmp_path):
     chex.assert_trees_all_equal(variables["params"], state.params)
 
 
-@pytest.mark.slow  # so do the tests of test_faults.py, and the one below of a bucket goes on after a kill
+@pytest.mark.slow  # so do the tests of test_faults.py
 def test_a_signal_to_one_process_stops_all_after_the_same_step_and_loses_nothing(pod, config, undisturbed, tmp_path):
     workdir = tmp_path / "run"
     with pod(workdir) as processes:
@@ -69,6 +69,7 @@ def test_a_killed_process_ends_the_others_and_one_process_resumes(pod, config, u
     assert ours == pytest.approx(theirs, rel=1e-3), "no batch is lost or repeated"
 
 
+@pytest.mark.slow  # test_interruptions.py kills runs in folders
 def test_a_run_in_a_bucket_is_killed_and_resumes(pod, config, undisturbed, bucket, tmp_path):
     """Two processes write checkpoints into a bucket and are killed during a save, and one goes on."""
     workdir = f"gs://{NAME}/runs/one"

@@ -120,6 +120,7 @@ def test_killed_many_times(config, start, undisturbed, tmp_path, kills):
     assert sorted(set(steps)) == list(range(4, STEPS + 1, 4))
 
 
+@pytest.mark.slow  # test_loop.py sends signals, too
 def test_sigterm_saves_and_says_so(config, start, undisturbed, tmp_path):
     with start(tmp_path) as process:
         wait_for_line(process, "step ")

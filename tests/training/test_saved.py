@@ -16,7 +16,7 @@ from inception_jax.training.checkpoints import host_checksum
 from inception_jax.training.compilation import CompilationLog
 from inception_jax.training.config import TrainConfig, changes_that_forbid_resuming
 from inception_jax.training.records import sign, write_evaluation
-from inception_jax.training.saved import read_variables
+from inception_jax.training.saved import read_run, read_variables
 from tests.training.conftest import ROOT, to_format_1
 from tests.training.trees import bits, random_like
 
@@ -46,6 +46,22 @@ def test_a_late_evaluation_counts_for_the_best(copied):
     edit_meta(copied, 1, metrics=None)
     write_evaluation(copied / "checkpoints" / "1", {"eval/top1": 0.5, "eval_ema/top1": 0.95})
     assert read_variables(copied).step == 1
+
+
+def test_a_run_says_what_it_measured_of_the_weights_that_are_read(copied):
+    """Figures of the averaged parameters are not those of the others; the command is in the summary."""
+    run = read_run(copied)
+    assert (run.step, run.averaged, run.metrics) == (2, True, {"top1": 0.9})
+    assert (run.data, run.split, run.command) == ("digits", "test[:96]", "")
+    assert read_run(copied, average=False).metrics == {"top1": 0.5}
+    for summary, command in (
+        ('{"command": "python train.py"}', "python train.py"),
+        ("[", ""),
+        ("[]", ""),
+        ('{"command": 1}', ""),
+    ):
+        (copied / "summary.json").write_text(summary)
+        assert read_run(copied).command == command
 
 
 def edit_meta(workdir, step=2, **changes):

@@ -13,6 +13,7 @@ from inception_jax.models.zoo import create_model, model_card
 from inception_jax.parallel import mesh
 from inception_jax.training.state import create_state, init_variables
 from inception_jax.training.step import accumulate, batch_gradients, batch_loss, train_step, update_ema
+from tests.selection import cases
 from tests.short import SHORT
 
 BATCH, SIZE, CLASSES = 16, 16, 10
@@ -86,7 +87,9 @@ def one_device(batch, step_fn):
     return run(make()[0], step_fn, batch, steps=4)
 
 
-@pytest.mark.parametrize(("fsdp", "dtype", "rtol"), [(1, "float32", 1e-3), (4, "float64", 1e-9)])
+@pytest.mark.parametrize(
+    ("fsdp", "dtype", "rtol"), cases([(1, "float32", 1e-3), (4, "float64", 1e-9)], fast=[(4, "float64", 1e-9)])
+)
 def test_eight_devices_train_as_one(batch, monkeypatch, fsdp, dtype, rtol):
     """The first steps of a fresh network amplify float32 rounding; in float64 the losses agree to the last digits."""
     monkeypatch.setattr(mesh, "SMALLEST_SHARDED", 256)

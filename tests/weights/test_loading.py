@@ -66,7 +66,7 @@ def test_a_published_file_is_known_by_its_checksum(published, card):
 
 def test_a_card_by_its_id(published, card, tmp_path):
     with pytest.raises(
-        UserError, match=rf"needs googlenet.safetensors, {card.hashes[0]} as .*: fetch it from https://"
+        UserError, match=rf"Download googlenet.safetensors \({card.hashes[0]}\) from https://.* put it at"
     ):
         weights.load(card.id)
     path = tmp_path / card.id / card.file
@@ -279,13 +279,19 @@ def test_values_are_looked_at_where_the_shape_fits(published):
         convert(tensors, synthetic.lineage("torchvision", NAME))
 
 
-def test_nothing_is_fetched(card, monkeypatch):
+def test_only_an_id_is_downloaded(card, published, monkeypatch):
     import socket
 
     monkeypatch.setattr(socket, "socket", lambda *args, **kwargs: pytest.fail("a socket was opened"))
-    with pytest.raises(UserError, match="fetch it from"):
-        weights.load(card.id)
+    weights.load(published)
     ij.create_model(NAME)
+    with pytest.raises(UserError, match="is no file and no id"):
+        weights.load("https://example.org/googlenet.safetensors")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(
+        UserError, match=r"torchvision/googlenet is not downloaded, because HF_HUB_OFFLINE is set\. Dow"
+    ):
+        weights.load(card.id)
 
 
 @pytest.fixture(scope="module")

@@ -92,6 +92,8 @@ class Lineage:
         """Returns the channels of the images that the first convolution in these tensors reads; if unclear, 3."""
         model = zoo.create_model(self.model)
         name, row = next(iter(model.table.items()))
+        if not isinstance(row, spec.Conv | spec.SeparableConv):
+            return 3
         layer = "conv" if isinstance(row, spec.Conv) else "depthwise"
         kernel = tensors.get(self.naming(model)[name][0].layer + self.layout.leaves[layer, "kernel"])
         shape = () if kernel is None else kernel.shape

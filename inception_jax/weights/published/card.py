@@ -17,6 +17,7 @@ class WeightCard:
       model: the network of the zoo that computes the same function.
       lineage: the origin whose naming and layout the parameters have.
       url: the publisher's address of the file.
+      mirrors: other addresses of the same file, the best first.
       preprocess: the preprocessing of the input, in RGB.
       outputs: outputs of the classifier; None: the file has no classifier that the model can hold.
       label_offset: 1 if output 0 is a background class, else 0.
@@ -37,6 +38,7 @@ class WeightCard:
     outputs: int | None = 1000
     label_offset: int = 0
     channels: Literal["RGB", "BGR"] = "RGB"
+    mirrors: tuple[str, ...] = ()
     hashes: tuple[str, ...] = ()
     size: int | None = None
     megabytes: float | None = None
@@ -50,6 +52,11 @@ class WeightCard:
     def file(self) -> str:
         """The name of the file."""
         return self.url.rsplit("/", 1)[-1]
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All addresses of the file: the encrypted ones first, that of the publisher before its mirrors."""
+        return tuple(sorted((self.url, *self.mirrors), key=lambda url: not url.startswith("https:")))
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything as JSON types."""

@@ -9,6 +9,7 @@ from inception_jax.models import inputs
 from inception_jax.weights.published.card import WeightCard
 
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
+_KERAS_MIRROR = "https://github.com/fchollet/deep-learning-models/releases/download"
 _CROP = "Evaluated on one centre crop; the resize before it is not stated, 299 / 0.875 is a guess of ours."
 
 
@@ -19,15 +20,18 @@ def _keras(
     md5s: tuple[str, str],
     errors: tuple[float, float],
     licence: str,
+    release: str,
     lineage: str = "keras",
 ) -> tuple[WeightCard, WeightCard]:
     """Returns the cards of the files with and without the classifier, from hashes and errors in that order."""
-    stem = f"{_KERAS}/{name}/{name}_weights_tf_dim_ordering_tf_kernels"
+    file = f"{name}_weights_tf_dim_ordering_tf_kernels"
+    stem, mirror = f"{_KERAS}/{name}/{file}", f"{_KERAS_MIRROR}/{release}/{file}"
     top = WeightCard(
         id=f"keras/{name}",
         model=model,
         lineage=lineage,
         url=f"{stem}.h5",
+        mirrors=(f"{mirror}.h5",),
         preprocess=inputs.SYMMETRIC_299,
         hashes=(f"md5:{md5s[0]}",),
         megabytes=megabytes,
@@ -42,6 +46,7 @@ def _keras(
         model=model,
         lineage=lineage,
         url=f"{stem}_notop.h5",
+        mirrors=(f"{mirror}_notop.h5",),
         preprocess=inputs.SYMMETRIC_299,
         outputs=None,
         hashes=(f"md5:{md5s[1]}",),
@@ -59,6 +64,7 @@ _KERAS_CARDS = (
         md5s=("9a0d58056eeedaa3f26cb7ebd46da564", "bcbd6486424b2319ff4ef7d526e38f63"),
         errors=(22.102, 6.280),
         licence="Apache-2.0",
+        release="v0.5",
     ),
     *_keras(
         "inception_resnet_v2",
@@ -67,6 +73,7 @@ _KERAS_CARDS = (
         md5s=("e693bd0210a403b3192acc6073ad2e96", "d19885ff4a710c122648d3b5c3b684e4"),
         errors=(19.744, 4.748),
         licence="Apache-2.0",
+        release="v0.7",
     ),
     *_keras(
         "xception",
@@ -75,11 +82,13 @@ _KERAS_CARDS = (
         md5s=("0a58e3b7378bc2990ea3b43d5981f1f6", "b0042744bf5b25fce3cb969f33bebb97"),
         errors=(20.994, 5.548),
         licence="MIT",
+        release="v0.4",
         lineage="keras1",
     ),
 )
 
 _SLIM = "http://download.tensorflow.org/models"
+_SLIM_MIRROR = "https://storage.googleapis.com/download.tensorflow.org/models"  # the same bucket, over TLS
 
 
 def _slim(
@@ -98,6 +107,7 @@ def _slim(
         model=model,
         lineage="slim",
         url=f"{_SLIM}/{name}_{date}.tar.gz",
+        mirrors=(f"{_SLIM_MIRROR}/{name}_{date}.tar.gz",),
         preprocess=preprocess,
         outputs=1001,
         label_offset=1,

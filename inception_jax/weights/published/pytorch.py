@@ -42,6 +42,7 @@ def _timm(
 _TIMM_XCEPTION = dataclasses.replace(
     _timm("legacy_xception.tf_in1k", "xception_timm", 79.040, 94.382, inputs.TIMM_299_WIDE),
     url="https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene/xception-43020ad28.pth",
+    mirrors=(f"{_CADENE}/xception-43020ad28.pth",),
     hashes=("sha256:43020ad28",),
     notes="Keras's weights, run with other max pools and epsilon. Cadene's xception is the same file.",
 )
