@@ -13,7 +13,7 @@ import pytest
 from inception_jax import weights
 from inception_jax.errors import UserError
 from inception_jax.inference.export_onnx import onnx_model
-from inception_jax.models import zoo
+from inception_jax.models import spec, zoo
 from tests.parity import fid_files, originals
 from tests.parity.onnx_zoo import ZooGraph
 from tests.weights.test_files import tiny
@@ -128,7 +128,7 @@ def test_the_model_zoo(record, tmp_path, name):
     record(model, "eval", "1x224x224 f32")(f"onnxruntime: {name}", _run(loaded, images).logits, expected, TOLERANCE)
 
 
-EXPORTED = (  # original, model, settings of its construction, size
+EXPORTED = (  # original, our model, image size
     ("torchvision:googlenet", "googlenet_torchvision", 224),
     ("torchvision:", "inception_v3", 299),
     ("timm:inception_v4", "inception_v4", 299),
@@ -139,8 +139,10 @@ EXPORTED = (  # original, model, settings of its construction, size
 )
 
 
-@pytest.mark.parametrize("folded", [True, False])
-@pytest.mark.parametrize(("original", "model", "size"), EXPORTED)
+@pytest.mark.parametrize(
+    ("original", "model", "size", "folded"),
+    [*((*each, True) for each in EXPORTED), *((*each, False) for each in (EXPORTED[0], EXPORTED[-1]))],
+)
 def test_exports_of_pytorch(torch, record, tmp_path, original, model, size, folded):
     classes = 1008 if model == "inception_v3_fid" else 20
     net = originals.torch_original(torch, original, classes)
@@ -160,18 +162,34 @@ def test_exports_of_pytorch(torch, record, tmp_path, original, model, size, fold
     record(model, "eval", f"1x{size}x{size} f32")(f"{original} .onnx, {how}", found.logits, expected, TOLERANCE)
 
 
-@pytest.mark.parametrize("name", ["googlenet", "googlenet_cifar", "inception_v3", "inception_v2", "xception"])
-def test_our_own(record, tmp_path, name):
+HIDDEN = spec.Head((spec.Conv(16, norm=False), spec.Conv(24)))
+FACE = spec.Head((spec.Conv(16, relu=False),), embedding=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        *(
+            (name, spec.NO_HEAD)
+            for name in ("googlenet", "googlenet_cifar", "inception_v3", "inception_v2", "xception")
+        ),
+        ("googlenet_cifar", HIDDEN),
+        ("googlenet_cifar", FACE),
+    ],
+)
+def test_our_own(record, tmp_path, name, head):
     """Metadata say which model it is; kernels that were merged come apart."""
-    source = weights.adapt(tiny(name), aux=False)
+    source = weights.adapt(tiny(name, head=head), aux=False)
     path = tmp_path / "x.onnx"
     onnx.save(onnx_model(source), path)
     loaded = weights.load(path, unverified=True)
     same = {"sha256": source.info.sha256, "numerics": source.info.numerics, "filled": source.info.filled}
     assert dataclasses.replace(loaded.info, **same) == source.info
     images = _images(source.info.preprocess.size, source.info.preprocess.size, 2)
-    found, expected = (_run(each, images).logits for each in (loaded, source))
-    record(name, "eval", "2 images f32")("our own .onnx", found, np.asarray(expected), TOLERANCE)
+    found, expected = (_run(each, images) for each in (loaded, source))
+    for output in ("logits", "embedding") if head.embedding else ("logits",):
+        pair = (np.asarray(getattr(each, output)) for each in (found, expected))
+        record(name, "eval", "2 images f32")(f"our own .onnx: {output}", *pair, TOLERANCE)
 
 
 def _edited(path, edit):
