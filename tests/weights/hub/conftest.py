@@ -4,7 +4,7 @@ import pytest
 
 from inception_jax.weights import places
 from inception_jax.weights.hub import transfer
-from tests.weights.hub.servers import Hub, Site, serving
+from tests.weights.hub.servers import Site, asked_hub, serving
 
 
 @pytest.fixture(autouse=True)
@@ -30,14 +30,6 @@ def site():
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path, folder):
-    """A hub that its client asks in place of huggingface.co, with a cache and a token of its own."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "client"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # its protocol needs a server of its own
-    monkeypatch.setenv("HF_TOKEN", "hf_test")
-    with serving(Hub()) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    """A hub that its client asks in place of huggingface.co."""
+    with asked_hub(monkeypatch, tmp_path) as hub:
         yield hub

@@ -290,3 +290,19 @@ class Hub(Site):
                 repository.files[value["path"]] = File(self.stored[value["oid"]])
         commit = repository.commit
         return 200, {"commitUrl": f"{self.url}/{repo}/commit/{commit}", "commitOid": commit, "success": True}, {}
+
+
+@contextlib.contextmanager
+def asked_hub(monkeypatch, tmp_path):
+    """Serves a hub that its client asks in place of huggingface.co, with a cache and a token of its own."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "client"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # its protocol needs a server of its own
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with serving(Hub()) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
