@@ -59,6 +59,19 @@ MOVED = {  # modules, below inception_jax: old -> new
 }
 
 NAMES = {  # functions and classes, below inception_jax: old -> new
+    "models.spec.explicit_padding": "models.sizes.explicit_padding",
+    "models.spec.windows": "models.sizes.windows",
+    "models.spec.out_size": "models.sizes.out_size",
+    "models.spec.out_channels": "models.sizes.out_channels",
+    "models.spec.chain_channels": "models.sizes.chain_channels",
+    "models.spec.stride": "models.sizes.stride",
+    "models.spec.minimum_input": "models.sizes.minimum_input",
+    "models.spec.fits": "models.sizes.fits",
+    "models.spec.scale_width": "models.widths.scale_width",
+    "models.spec.scale_rows": "models.widths.scale_rows",
+    "models.spec.scale_head": "models.widths.scale_head",
+    "models.spec.scale_features": "models.widths.scale_features",
+    "weights.convert.find_lineage": "weights.recognition.find_lineage",
     "data.loader.Reading": "data.loader.LoaderOptions",
     "data.transforms.resize_part": "data.transforms.crop_resize",
     "training.disk_space.check_room": "training.disk_space.check_disk_space",

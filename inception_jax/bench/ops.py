@@ -18,7 +18,7 @@ from inception_jax.bench.compare import TOLERANCES, check
 from inception_jax.bench.model import PACKAGES, Announce, Effort
 from inception_jax.bench.records import Check, Row, find_flags, find_hardware, find_versions
 from inception_jax.bench.worker import Worker
-from inception_jax.models import spec, zoo
+from inception_jax.models import sizes, spec, zoo
 
 OpRow = spec.Conv | spec.SeparableConv | spec.Pool
 PASSES = ("forward", "gradients")  # "gradients" is the forward pass and the gradients by input and parameters
@@ -55,7 +55,7 @@ class Op:
         if isinstance(self.row, spec.Pool):
             return 0
         height, width = (
-            spec.windows(self.size, window, self.row.stride, self.row.padding, numerics.conv_same)
+            sizes.windows(self.size, window, self.row.stride, self.row.padding, numerics.conv_same)
             for window in self.row.kernel
         )
         window = self.row.kernel[0] * self.row.kernel[1]
@@ -90,9 +90,9 @@ def padding(op: Op, numerics: spec.Numerics) -> list[tuple[int, int]]:
     """Returns the (low, high) padding of height and of width."""
     row = op.row
     if isinstance(row, spec.Pool):
-        return [spec.explicit_padding(op.size, row.window, row.stride, row.padding, numerics.pool_same)] * 2
+        return [sizes.explicit_padding(op.size, row.window, row.stride, row.padding, numerics.pool_same)] * 2
     return [
-        spec.explicit_padding(op.size, window, row.stride, row.padding, numerics.conv_same) for window in row.kernel
+        sizes.explicit_padding(op.size, window, row.stride, row.padding, numerics.conv_same) for window in row.kernel
     ]
 
 
@@ -232,5 +232,5 @@ def _walk(rows: spec.Branch, size: int, channels: int, numerics: spec.Numerics) 
                 for branch in branches:
                     *ops, _ = _walk(branch, size, channels, numerics)
                     yield from ops
-        size, channels = spec.out_size(row, size, numerics), spec.out_channels(row, channels)
+        size, channels = sizes.out_size(row, size, numerics), sizes.out_channels(row, channels)
     yield size, channels

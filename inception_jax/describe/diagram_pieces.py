@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from inception_jax.describe import diagram_layout
 from inception_jax.describe.diagram_layout import Piece
-from inception_jax.models import spec
+from inception_jax.models import sizes, spec
 
 
 def piece(row: spec.Row | spec.Block, channels: int, joined: bool = True) -> Piece:
@@ -44,7 +44,7 @@ def _pieces(rows: spec.Branch, channels: int, joined: bool = True) -> list[Piece
     pieces = []
     for i, row in enumerate(rows, start=1):
         pieces.append(piece(row, channels, joined or i < len(rows)))
-        channels = spec.out_channels(row, channels)
+        channels = sizes.out_channels(row, channels)
     return pieces
 
 

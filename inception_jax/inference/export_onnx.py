@@ -11,7 +11,7 @@ import numpy as np
 from inception_jax.errors import UserError
 from inception_jax.inference.export_stablehlo import check_exportable
 from inception_jax.inference.fold_and_fuse import Params, for_inference
-from inception_jax.models import layers, spec
+from inception_jax.models import layers, sizes, spec
 from inception_jax.models.inputs import Preprocess
 from inception_jax.models.network import InceptionNet
 from inception_jax.paths import check_output, write_bytes
@@ -197,7 +197,7 @@ class Graph:
         return Value(self.node(operator, x.name, *inputs, name=name, **attributes), *windows.sizes(x))
 
     def windows(self, x: Value, window: tuple[int, int], stride: int, padding: spec.Padding, rule: str) -> Windows:
-        paddings = (spec.explicit_padding(n, k, stride, padding, rule) for n, k in zip(x[1:], window, strict=True))
+        paddings = (sizes.explicit_padding(n, k, stride, padding, rule) for n, k in zip(x[1:], window, strict=True))
         return Windows(window, stride, *paddings)
 
     def axis(self) -> str:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from inception_jax import ops
-from inception_jax.models import spec
+from inception_jax.models import sizes, spec
 from inception_jax.models.arguments import TRAINING
 from inception_jax.ops.deferred_norm import Activations, DeferredNorm, apply_norm, conv_and_moments
 
@@ -150,7 +150,7 @@ class ConvNormAct(nn.Module):
         row = self.row
         x = x if isinstance(x, DeferredNorm) else apply_norm(x).astype(self.dtype)
         padding = [
-            spec.explicit_padding(size, window, row.stride, row.padding, self.numerics.conv_same)
+            sizes.explicit_padding(size, window, row.stride, row.padding, self.numerics.conv_same)
             for size, window in zip(x.shape[1:3], row.kernel, strict=True)
         ]
         if isinstance(row, spec.SeparableConv):

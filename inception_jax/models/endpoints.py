@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from inception_jax.models import spec
+from inception_jax.models import sizes, spec
 from inception_jax.suggestions import hint
 
 
@@ -28,9 +28,9 @@ def trace(table: spec.Table) -> tuple[Endpoint, ...]:
     stride: int | None = 1
     channels = 3
     for name, row in table.items():
-        step = spec.stride(row)
+        step = sizes.stride(row)
         stride = None if stride is None or step is None else stride * step
-        channels = spec.out_channels(row, channels)
+        channels = sizes.out_channels(row, channels)
         found.append(Endpoint(name, stride, channels))
     return tuple(found)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from inception_jax import ops
-from inception_jax.models import spec
+from inception_jax.models import sizes, spec
 from inception_jax.models.arguments import TRAINING
 from inception_jax.models.convolution import ConvNormAct, initializer
 from inception_jax.models.fusion import run_together
@@ -173,7 +173,7 @@ def pool(
 ) -> Activations:
     """Max or average pool [B, H, W, C] -> [B, H', W', C]; padding is never a maximum."""
     padding = [
-        spec.explicit_padding(size, row.window, row.stride, row.padding, numerics.pool_same) for size in x.shape[1:3]
+        sizes.explicit_padding(size, row.window, row.stride, row.padding, numerics.pool_same) for size in x.shape[1:3]
     ]
     if row.kind == "max":
         return deferred_norm.max_pool(x, row.window, row.stride, padding, implementation)

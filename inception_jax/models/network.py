@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from inception_jax import ops
-from inception_jax.models import arguments, layers, spec
+from inception_jax.models import arguments, layers, sizes, spec
 from inception_jax.models.convolution import ConvNormAct
 from inception_jax.ops.deferred_norm import Activations, apply_norm
 
@@ -141,7 +141,7 @@ class InceptionNet(nn.Module):
     @property
     def num_features(self) -> int:
         """The channels of the pooled features."""
-        return spec.chain_channels(tuple(self.table.values()), self.channels or 0)
+        return sizes.chain_channels(tuple(self.table.values()), self.channels or 0)
 
     def reset_classifier(self, num_classes: int) -> InceptionNet:
         """Returns the network with a classifier for so many classes; 0: with none, and without auxiliary heads.
@@ -169,7 +169,7 @@ class InceptionNet(nn.Module):
 
     def minimum_input(self, train: bool = False) -> int:
         """Returns the smallest image size in pixels that the network reads; training runs the auxiliary heads, too."""
-        return spec.minimum_input(self.table, self.numerics, self.aux_heads if train else None)
+        return sizes.minimum_input(self.table, self.numerics, self.aux_heads if train else None)
 
     def _check(self, images: jax.Array, train: bool) -> None:
         arguments.check_images(self.name_in_zoo, images, self.channels)
@@ -193,4 +193,4 @@ class InceptionNet(nn.Module):
                 )
 
     def _reads(self, size: int, heads: bool) -> bool:
-        return spec.fits(self.table, self.numerics, self.aux_heads if heads else {}, size)
+        return sizes.fits(self.table, self.numerics, self.aux_heads if heads else {}, size)

@@ -7,7 +7,6 @@ them. `Numerics` says how the rows are read: two lineages of one network share t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
@@ -199,6 +198,17 @@ def module_name(name: str, row: Row | Block) -> str:
     return name if isinstance(row, Row) else f"inception_{name}"
 
 
+def branches_of(block: Block) -> Block:
+    """Returns the branches of a block.
+
+    Raises:
+      TypeError: it is a row of a kind that is not known here. Rows are tuples, too, and would pass for blocks.
+    """
+    if type(block) is not tuple:
+        raise TypeError(f"{type(block).__name__} is no kind of row; docs/ADDING_A_MODEL.md says what a new one needs.")
+    return block
+
+
 def for_channels(table: Table, channels: int) -> Table:
     """Returns the table for images of so many channels.
 
@@ -230,153 +240,3 @@ def last_frozen(table: Table, freeze: str) -> str | None:
             f"freeze is {freeze!r}; the model has no endpoint {endpoint!r}.{near} All: {', '.join(table)}."
         )
     return endpoint
-
-
-def explicit_padding(size: int, window: int, stride: int, padding: Padding, rule: str) -> tuple[int, int]:
-    """Returns the (low, high) padding of one axis of `size` pixels under a `same` rule of `Numerics`."""
-    if padding == VALID:
-        return 0, 0
-    if rule == "tf":
-        total = max((-(-size // stride) - 1) * stride + window - size, 0)
-        return total // 2, total - total // 2
-    if rule == "floor" and stride > 1:
-        return 0, 0
-    if rule == "ceil" and stride > 1:
-        return 0, (window - size) % stride
-    return (window - 1) // 2, (window - 1) // 2
-
-
-def out_size(row: Row | Block, size: int, numerics: Numerics) -> int:
-    """Returns the height (= width) of a row's output, for an input of `size` pixels.
-
-    0 or less: the input is too small, or the branches of a block, or a residual and its shortcut, differ in size.
-    """
-    match row:
-        case LocalResponseNorm() | Relu() | Channels():
-            return size
-        case AdaptivePool():
-            return row.output if size >= 1 else 0
-        case Residual():
-            shortcut = size if row.shortcut is None else out_size(row.shortcut, size, numerics)
-            return _common(_chain(row.rows, size, numerics), shortcut)
-        case Conv() | SeparableConv():
-            return min(windows(size, k, row.stride, row.padding, numerics.conv_same) for k in row.kernel)
-        case Pool():
-            return windows(size, row.window, row.stride, row.padding, numerics.pool_same)
-        case branches:
-            return _common(*(_chain(branch, size, numerics) for branch in branches_of(branches)))
-
-
-def branches_of(block: Block) -> Block:
-    """Returns the branches of a block.
-
-    Raises:
-      TypeError: it is a row of a kind that is not known here. Rows are tuples, too, and would pass for blocks.
-    """
-    if type(block) is not tuple:
-        raise TypeError(f"{type(block).__name__} is no kind of row; docs/ADDING_A_MODEL.md says what a new one needs.")
-    return block
-
-
-def out_channels(row: Row | Block, channels: int) -> int:
-    """Returns the channels of a row's output, for an input of so many channels."""
-    match row:
-        case Conv() | SeparableConv():
-            return row.features
-        case Channels():
-            return row.stop - row.start
-        case Residual():
-            return row.shortcut.features if row.shortcut else channels
-        case Pool() | AdaptivePool() | LocalResponseNorm() | Relu():
-            return channels
-        case branches:
-            return sum(chain_channels(branch, channels) for branch in branches_of(branches))
-
-
-def chain_channels(rows: Branch, channels: int) -> int:
-    """Returns the channels of the output of a chain of rows, for an input of so many channels."""
-    for row in rows:
-        channels = out_channels(row, channels)
-    return channels
-
-
-def stride(row: Row | Block) -> int | None:
-    """Returns the pixels of a row's input from one pixel of its output to the next; None behind an adaptive pool."""
-    match row:
-        case Conv() | SeparableConv() | Pool():
-            return row.stride
-        case AdaptivePool():
-            return None
-        case Residual():
-            return _chain_stride(row.rows)
-        case LocalResponseNorm() | Relu() | Channels():
-            return 1
-        case branches:
-            return _chain_stride(branches_of(branches)[0])
-
-
-def minimum_input(table: Table, numerics: Numerics, aux: Mapping[str, AuxHead] | None = None) -> int:
-    """Returns the smallest square image, in pixels, that every row of the table (and every aux head) can read."""
-    size = 1
-    while not fits(table, numerics, aux or {}, size):
-        size += 1
-    return size
-
-
-def fits(table: Table, numerics: Numerics, aux: Mapping[str, AuxHead], size: int) -> bool:
-    """Returns whether every row of the table, and every head, can read an image of `size` pixels."""
-    for name, row in table.items():
-        size = out_size(row, size, numerics)
-        if size < 1 or (name in aux and _chain(aux[name].rows, size, numerics) < 1):
-            return False
-    return True
-
-
-def scale_width(row: Row | Block, width: float) -> Row | Block:
-    """Returns the row with its features multiplied by `width`, at least 16 of them (the rule of TF-slim)."""
-    match row:
-        case Conv() | SeparableConv():
-            return row._replace(features=scale_features(row.features, width))
-        case Residual():
-            shortcut = row.shortcut and row.shortcut._replace(features=scale_features(row.shortcut.features, width))
-            return row._replace(rows=scale_rows(row.rows, width), shortcut=shortcut)
-        case Pool() | AdaptivePool() | LocalResponseNorm() | Relu() | Channels():
-            return row
-        case branches:
-            return tuple(scale_rows(branch, width) for branch in branches)
-
-
-def scale_rows(rows: Branch, width: float) -> Branch:
-    """Returns the chain of rows with its features multiplied by `width`, by the same rule."""
-    return tuple(scale_width(row, width) for row in rows)
-
-
-def scale_head(head: AuxHead, width: float) -> AuxHead:
-    """Returns the head with its features multiplied by `width`, by the same rule."""
-    hidden = head.hidden and scale_features(head.hidden, width)
-    return head._replace(rows=scale_rows(head.rows, width), hidden=hidden)
-
-
-def scale_features(features: int, width: float) -> int:
-    """Returns max(int(features * width), 16), and `features` itself for a width of 1."""
-    return features if width == 1 else max(int(features * width), 16)
-
-
-def windows(size: int, window: int, stride: int, padding: Padding, rule: str) -> int:
-    """Returns how many windows fit into one axis of `size` pixels and its padding under a `same` rule of `Numerics`."""
-    return (size + sum(explicit_padding(size, window, stride, padding, rule)) - window) // stride + 1
-
-
-def _chain(rows: Branch, size: int, numerics: Numerics) -> int:
-    for row in rows:
-        size = out_size(row, size, numerics) if size >= 1 else size
-    return size
-
-
-def _chain_stride(rows: Branch) -> int | None:
-    strides = [stride(row) for row in rows]
-    return None if None in strides else math.prod(each for each in strides if each is not None)
-
-
-def _common(*sizes: int) -> int:
-    return sizes[0] if len(set(sizes)) == 1 else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from inception_jax.models import spec
+from inception_jax.models import sizes, spec
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -44,12 +44,12 @@ def steps(table: spec.Table, numerics: spec.Numerics, channels: int, size: Size)
     """Yields the operators of a table, up to global average pooling, for images of these channels and this size."""
     for row in table.values():
         yield from _row(row, channels, size, numerics)
-        channels, size = spec.out_channels(row, channels), out_size(row, size, numerics)
+        channels, size = sizes.out_channels(row, channels), out_size(row, size, numerics)
 
 
 def out_size(row: spec.Row | spec.Block, size: Size, numerics: spec.Numerics) -> Size:
     """Returns the size of a row's output."""
-    return spec.out_size(row, size[0], numerics), spec.out_size(row, size[1], numerics)
+    return sizes.out_size(row, size[0], numerics), sizes.out_size(row, size[1], numerics)
 
 
 def _row(row: spec.Row | spec.Block, channels: int, size: Size, numerics: spec.Numerics) -> Iterator[Step]:
@@ -83,13 +83,13 @@ def _row(row: spec.Row | spec.Block, channels: int, size: Size, numerics: spec.N
 def _chain(rows: spec.Branch, channels: int, size: Size, numerics: spec.Numerics) -> Iterator[Step]:
     for row in rows:
         yield from _row(row, channels, size, numerics)
-        channels, size = spec.out_channels(row, channels), out_size(row, size, numerics)
+        channels, size = sizes.out_channels(row, channels), out_size(row, size, numerics)
 
 
 def _residual(row: spec.Residual, channels: int, size: Size, numerics: spec.Numerics) -> Iterator[Step]:
     yield from _chain(row.rows, channels, size, numerics)
     if row.up:
-        yield Step("conv", (channels, spec.chain_channels(row.rows, channels), 1, 1), reads=size, makes=size)
+        yield Step("conv", (channels, sizes.chain_channels(row.rows, channels), 1, 1), reads=size, makes=size)
     if row.scale != 1:
         yield Step("scale", values=(row.scale,))
     if row.shortcut:
@@ -102,6 +102,6 @@ def _windowed(
     kind: str, shape: tuple[int, ...], row: spec.Conv | spec.SeparableConv | spec.Pool, size: Size, rule: str
 ) -> Step:
     pairs = list(zip(size, shape[-2:], strict=True))
-    low = [spec.explicit_padding(n, k, row.stride, row.padding, rule)[0] for n, k in pairs]
-    out = [spec.windows(n, k, row.stride, row.padding, rule) for n, k in pairs]
+    low = [sizes.explicit_padding(n, k, row.stride, row.padding, rule)[0] for n, k in pairs]
+    out = [sizes.windows(n, k, row.stride, row.padding, rule) for n, k in pairs]
     return Step(kind, shape, (row.stride, row.stride), size, (low[0], low[1]), (out[0], out[1]))

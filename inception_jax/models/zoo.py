@@ -18,6 +18,7 @@ from inception_jax.models import (
     inception_v4,
     inputs,
     spec,
+    widths,
     xception,
 )
 from inception_jax.models.endpoints import Endpoint, cut, trace
@@ -307,9 +308,9 @@ def create_model(
     heads = card.aux_heads if aux and num_classes else {}
     return InceptionNet(
         name_in_zoo=name,
-        table={key: spec.scale_width(row, width) for key, row in table.items()},
+        table={key: widths.scale_width(row, width) for key, row in table.items()},
         numerics=numerics or card.numerics,
-        aux_heads={tap: spec.scale_head(head, width) for tap, head in heads.items()},
+        aux_heads={tap: widths.scale_head(head, width) for tap, head in heads.items()},
         num_classes=num_classes,
         dropout=card.dropout if dropout is None else dropout,
         dtype=dtype,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from inception_jax.errors import UserError
-from inception_jax.models import inputs, spec, zoo
+from inception_jax.models import inputs, sizes, spec, zoo
 from inception_jax.models.network import InceptionNet
 from inception_jax.models.steps import Size, Step, out_size, steps
 from inception_jax.weights import files
@@ -142,7 +142,7 @@ def _step(operator: Operator, size: Size) -> Step:
     low, out = [], []
     for n, k, s, before, after in zip(size, shape[-2:], strides, pads[:2], pads[2:], strict=True):
         if rounding == "tf":
-            before, after = spec.explicit_padding(n, k, s, spec.SAME, "tf")
+            before, after = sizes.explicit_padding(n, k, s, spec.SAME, "tf")
         more = s - 1 if rounding == "ceil" else 0
         low.append(before)
         out.append((n + before + after + more - k) // max(s, 1) + 1)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from inception_jax.errors import UserError
-from inception_jax.models import spec, zoo
+from inception_jax.models import sizes, zoo
 from inception_jax.weights import heads, keras_head
 from inception_jax.weights.head_layers import Untaken
 from inception_jax.weights.naming import names
@@ -79,7 +79,7 @@ def parts_of(
         whole = split.body | split.aux | split.strays | split.head
         return Parts(lineage, whole, 0, bool(split.aux), (), split.no_weights, ())
     own = lineage.head_of(split.body)
-    features = own.rows[-1].features if own.rows else spec.chain_channels(tuple(model.table.values()), 3)
+    features = own.rows[-1].features if own.rows else sizes.chain_channels(tuple(model.table.values()), 3)
     found, reason = None, ""
     try:
         found = heads.find(split.head, lineage, features, named["head"] if own.rows else (), behind, of_body)
@@ -143,8 +143,8 @@ def _other_classifiers(
         layer = units[-1].layer
         usual = {layer + lineage.layout.leaves["linear", leaf] for leaf in ("kernel", "bias")}
         found = [name for name in tensors if name.startswith(layer + separator)]
-        sizes = {tensors[name].size for name in found if name.endswith(lineage.layout.leaves["linear", "bias"])}
-        if set(found) - usual or sizes - {outputs}:
+        counts = {tensors[name].size for name in found if name.endswith(lineage.layout.leaves["linear", "bias"])}
+        if set(found) - usual or counts - {outputs}:
             taps.append(tap)
             replaced += found
     return tuple(taps), tuple(replaced)

@@ -9,7 +9,7 @@ import pytest
 
 from inception_jax.bench import ops
 from inception_jax.describe import summary
-from inception_jax.models import layers, spec, zoo
+from inception_jax.models import layers, sizes, spec, zoo
 from inception_jax.models.convolution import Convolution
 from tests.selection import networks
 
@@ -52,7 +52,7 @@ def listed(name, size, aux):
             calls["conv", row.kernel, row.stride, maps, row.features] += count
         else:
             between = op.channels * row.multiplier
-            after = spec.out_size(row, op.size, zoo.model_card(name).numerics)
+            after = sizes.out_size(row, op.size, zoo.model_card(name).numerics)
             calls["conv", row.kernel, row.stride, maps, between] += count
             calls["conv", (1, 1), 1, (after, after, between), row.features] += count
     return calls

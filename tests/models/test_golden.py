@@ -177,10 +177,10 @@ def test_wrong_numerics_miss_the_golden_values(name, wrong):
 def test_tf_pools_differ_from_ceil_pools_on_odd_maps_only():
     """At 224 no golden value can tell them apart (all maps are even); at 225 the sizes do."""
     ceil, tf = spec.TORCH, spec.TORCH._replace(pool_same="tf")
-    sizes = [[224, 225], [224, 225]]
+    found = [[224, 225], [224, 225]]
     for row in googlenet.GOOGLENET.values():
-        sizes = [[spec.out_size(row, n, rule) for n in of] for rule, of in zip((ceil, tf), sizes, strict=True)]
-    assert sizes == [[7, 7], [7, 8]]
+        found = [[sizes.out_size(row, n, rule) for n in of] for rule, of in zip((ceil, tf), found, strict=True)]
+    assert found == [[7, 7], [7, 8]]
 
 
 def test_counting_padding_cannot_matter_in_googlenet():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inception_jax.models import layers, spec
+from inception_jax.models import layers, sizes, spec
 from inception_jax.models.spec import Pool
 
 SIZES = range(15, 65)
@@ -50,8 +50,8 @@ def test_borders_of_strided_pools_of_all_sizes(row, rule):
     numerics = spec.TORCH._replace(pool_same=rule)
     for size in SIZES:
         starts = _starts(size, row.window, row.stride, rule)
-        low, high = spec.explicit_padding(size, row.window, row.stride, row.padding, rule)
-        assert spec.out_size(row, size, numerics) == len(starts)
+        low, high = sizes.explicit_padding(size, row.window, row.stride, row.padding, rule)
+        assert sizes.out_size(row, size, numerics) == len(starts)
         assert low == -starts[0], size
         assert starts[-1] + row.window <= size + high < starts[-1] + row.window + row.stride, size
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from inception_jax.models import endpoints, layers, spec, zoo
+from inception_jax.models import endpoints, layers, spec, widths, zoo
 from inception_jax.models.network import ModelOutput
 from tests.models.golden_rows import GOLDEN
 from tests.parity import fixtures
@@ -47,7 +47,7 @@ def _short(name, **kwargs):
     near = {"4a", "4b", "4d", "4e", *GOLDEN[name].heads}
     table, last = {}, None
     for key, row in model.table.items():
-        kind = row if isinstance(row, spec.Residual) else spec.scale_width(row, 0)
+        kind = row if isinstance(row, spec.Residual) else widths.scale_width(row, 0)
         if key in near or kind != last:
             table[key] = row
         last = kind

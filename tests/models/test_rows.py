@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inception_jax.models import inception_v3, layers, spec, xception, zoo
+from inception_jax.models import inception_v3, layers, sizes, spec, widths, xception, zoo
 from inception_jax.models.spec import Conv, Init, Pool, Relu, Residual, SeparableConv
 from tests.parity import fixtures
 
@@ -191,8 +191,8 @@ def test_constants_of_the_lineages(name):
 )
 def test_pools_of_xception_pad_by_lineage(size, rule, expected):
     pool = xception.XCEPTION["block3"].rows[-1]
-    assert spec.explicit_padding(size, pool.window, pool.stride, pool.padding, rule) == expected
-    assert spec.out_size(xception.XCEPTION["block3"], size, PLAIN._replace(pool_same=rule)) == (size + 1) // 2
+    assert sizes.explicit_padding(size, pool.window, pool.stride, pool.padding, rule) == expected
+    assert sizes.out_size(xception.XCEPTION["block3"], size, PLAIN._replace(pool_same=rule)) == (size + 1) // 2
 
 
 def test_fid_differs_from_v3_by_a_max_pool_and_a_row():
@@ -217,5 +217,5 @@ def test_pool3_of_fid_is_what_the_classifier_reads():
 def test_width_reaches_forks_residuals_and_shortcuts():
     module = inception_v3.module_8()
     fork = ((Conv(192, (1, 3)),), (Conv(192, (3, 1)),))
-    assert spec.scale_width(module, 0.5)[1] == (Conv(192), fork)
-    assert spec.scale_width(xception.reduction(128, 256), 0.5) == xception.reduction(64, 128)
+    assert widths.scale_width(module, 0.5)[1] == (Conv(192), fork)
+    assert widths.scale_width(xception.reduction(128, 256), 0.5) == xception.reduction(64, 128)
