@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inception_jax.models import googlenet, layers, spec, zoo
+from inception_jax.models import googlenet, layers, sizes, spec, zoo
 from tests.parity import fixtures
 from tests.selection import cases
 
