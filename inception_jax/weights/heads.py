@@ -22,7 +22,7 @@ from inception_jax.weights.naming.names import Names
 from inception_jax.weights.readers.statement import Layer
 
 NO_WEIGHTS = re.compile(
-    r"^(\w+_)?(criterion|loss(es|_fn|_func)?|metrics?|acc(uracy)?|auroc|f1(_score)?|confmat)\.", re.IGNORECASE
+    r"(^|\.)(\w+_)?(criterion|loss(es|_fn|_func)?|metrics?|acc(uracy)?|auroc|f1(_score)?|confmat)\.", re.IGNORECASE
 )
 """The names of tensors of losses and metrics, which Lightning saves beside those of the network."""
 
@@ -49,7 +49,7 @@ def find(
     tensors: Tensors,
     lineage: Lineage,
     features: int,
-    own: Sequence[Names],
+    own: Sequence[Names] = (),
     layers: Sequence[Layer] = (),
     body: Sequence[Layer] = (),
 ) -> Found | None:

@@ -90,14 +90,17 @@ def recognise(
     lineage = find_lineage(chosen, model, origin)
     prefix = _prefix_of(lineage, chosen, statement, shown)
     container = max((each for each in statement.containers if _holds(each, prefix)), key=len, default="")
+    own = {name.removeprefix(prefix) for name in chosen if name.startswith(prefix)}
     inside, left_out = {}, [*statement.left_out]
     for name, tensor in tensors.items():
         if name not in chosen or not _holds(container, name):
             left_out.append(name)
+        elif name.startswith(prefix):
+            inside[name.removeprefix(prefix)] = tensor
         else:
-            short = name.removeprefix(prefix if name.startswith(prefix) else f"{container}.")
+            beside = name.removeprefix(f"{container}.")
             # What lies beside the network may have the name of something in it: "fc" and "backbone.fc".
-            inside[name if short != name and short in tensors else short] = tensor
+            inside[name if beside in own else beside] = tensor
     notes = (f"the names of the network begin with {prefix!r}, which is removed",) if prefix else ()
     if len(left_out) > len(statement.left_out):
         notes += (f"{len(left_out) - len(statement.left_out)} tensors elsewhere in the file are left out",)
@@ -121,8 +124,9 @@ def vocabulary(lineage: Lineage) -> Vocabulary:
 
 
 def fitting(tensors: Tensors, but: Lineage | None = None) -> str:
-    """Returns a sentence that names the models whose bodies these tensors hold, or ""."""
-    found = [x for x in LINEAGES if x != but and _match(x, tensors)[1] > 0.99]
+    """Returns a sentence that names the models whose bodies these tensors hold, but for those of the same names, or ""."""
+    others = LINEAGES if but is None else [x for x in LINEAGES if modules_of_body(x) != modules_of_body(but)]
+    found = [x for x in others if _match(x, tensors)[1] == 1]
     models = dict.fromkeys(f"{x.model} (from {x.origin})" for x in found)
     return f" They fit {' and '.join(models)}." if models else ""
 
@@ -133,14 +137,18 @@ def some(names: Iterable[str]) -> str:
     return ", ".join(map(printable, names[:4])) + (", ..." if len(names) > 4 else "")
 
 
-def _match(lineage: Lineage, tensors: Tensors) -> tuple[int, float]:
-    """Returns how many names a lineage knows behind their best prefix, and the share of its body that they are."""
+def _match(lineage: Lineage, tensors: Tensors) -> tuple[float, float]:
+    """Returns how well tensors fit a lineage, 0 ... 1, and the share of its body that they have, by their names.
+
+    The first is that share times the share of the names that the lineage knows: Keras numbers layers, so that all names
+    of a small network are names of a large one.
+    """
     bodies, others = _by_prefix(lineage, tensors)
     if not bodies:
-        return 0, 0.0
+        return 0.0, 0.0
     prefix = max(bodies, key=lambda each: len(bodies[each]))
     share = len({vocabulary(lineage).body[name] for name in bodies[prefix]}) / len(modules_of_body(lineage))
-    return len(bodies[prefix]) + others[prefix], share
+    return share * (len(bodies[prefix]) + others[prefix]) / len(tensors), share
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,166 +1,284 @@
-"""Layers between pooling and classifier: what a new classifier keeps of them, files, exports, the start of others."""
+"""Heads of foreign networks, found by structure: computed as a chain, and as the linear layers that are taken."""
 
-import dataclasses
-import functools
-import json
-
-import jax
 import numpy as np
 import pytest
-from flax import traverse_util
 
-from inception_jax.errors import UserError
-from inception_jax.models import spec, zoo
-from inception_jax.weights import Weights, adapt, export, files, reset_classifier, transfer
-from inception_jax.weights.convert import convert
-from inception_jax.weights.fitting import kept_head
-from tests.selection import slow
+from inception_jax.models import spec
+from inception_jax.weights import heads, keras_head
+from inception_jax.weights.head_layers import Linear, Norm, Other, Untaken, by_shapes, modules_of
+from inception_jax.weights.naming.layouts import KERAS, SLIM_1X1, TORCH
+from inception_jax.weights.readers.statement import Layer
 from tests.weights import synthetic
-from tests.weights.test_files import tiny
 
-HIDDEN = spec.Head((spec.Conv(12, norm=False), spec.Conv(7)))
-FACE = spec.Head((spec.Conv(9, relu=False),), embedding=True)
-KERNEL = "params/classifier/linear/kernel"
-
-
-@functools.cache
-def _with(head):
-    return tiny(head=head)
+RNG = np.random.default_rng(0)
+GOOGLENET, XCEPTION = synthetic.GOOGLENET, synthetic.lineage("keras", "xception")
+SLIM = synthetic.lineage("slim", "inception_v1_slim")
 
 
-def _rows(weights):
-    return {name for name in weights.flat() if name.split("/")[1] == "head"}
+def draw(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
 
 
-@pytest.mark.parametrize(("classes", "reset"), [(0, False), (4, False), (10, True)])
-def test_a_new_classifier_drops_the_layers_before_it(classes, reset):
-    source = _with(HIDDEN)
-    assert len(_rows(source)) == 2 + 5
-    adapted = adapt(source, classes, aux=False, reset_head=reset)
-    assert (adapted.info.head, adapted.info.num_classes) == (spec.NO_HEAD, classes)
-    assert _rows(adapted) == set()
-    assert _rows(source) <= set(adapted.report.dropped)
-    assert "the classifier is dropped with layers of 12 (ReLU), 7 (ReLU) before it" in str(adapted.report)
-    pooled = source.create_model().num_features
-    assert adapted.flat().get(KERNEL, np.zeros((0, 0))).shape == ((pooled, classes) if classes else (0, 0))
+def linear(name, inputs, outputs, bias=True):
+    """Returns the tensors of a linear layer of PyTorch."""
+    return {f"{name}.weight": draw(outputs, inputs)} | ({f"{name}.bias": draw(outputs)} if bias else {})
 
 
-def test_the_same_classifier_keeps_the_layers_before_it():
-    source = _with(HIDDEN)
-    adapted = adapt(source, 10, aux=False, image_size=48)
-    assert adapted.info.head == HIDDEN
-    assert all(np.array_equal(adapted.flat()[name], source.flat()[name]) for name in (*_rows(source), KERNEL))
-    assert kept_head(source.info, 10) == HIDDEN
-    assert kept_head(source.info, 10, reset_head=True) == kept_head(source.info, 5) == spec.NO_HEAD
+def norm(name, size):
+    """Returns the tensors of a batch norm of PyTorch."""
+    its = {f"{name}.{leaf}": draw(size) for leaf in ("weight", "bias", "running_mean")}
+    return its | {f"{name}.running_var": np.abs(draw(size)) + 0.5}
 
 
-@pytest.mark.parametrize("classes", [0, 4])
-def test_an_embedding_stays(classes):
-    source = _with(FACE)
-    adapted = adapt(source, classes, aux=False)
-    assert adapted.info.head == FACE
-    assert all(np.array_equal(adapted.flat()[name], source.flat()[name]) for name in _rows(source))
-    assert not set(adapted.report.dropped) & _rows(source)
-    if classes:
-        assert adapted.flat()[KERNEL].shape == (9, 4)
-        assert KERNEL in adapted.report.reinitialised
+def dense(name, inputs, outputs):
+    return {f"{name}/kernel": draw(inputs, outputs), f"{name}/bias": draw(outputs)}
 
 
-def test_a_missing_row_of_the_head_is_an_error():
-    source = _with(FACE)
-    flat = traverse_util.flatten_dict(source.variables)
-    del flat["params", "head", "rows_0", "conv", "kernel"]
-    source = Weights.of(source.info, flat)
-    with pytest.raises(UserError, match="the first is params/head/rows_0/conv/kernel: nothing, not "):
-        adapt(source, 4)
+def keras_norm(name, size):
+    its = {f"{name}/{leaf}": draw(size) for leaf in ("beta", "moving_mean")}
+    return its | {f"{name}/moving_variance": np.abs(draw(size)) + 0.5}
 
 
-def test_another_network_starts_without_it():
-    started = transfer(tiny("googlenet", head=HIDDEN), "googlenet_gap")
-    assert started.info.head == spec.NO_HEAD
-    assert {"params/head/rows_0/conv/kernel", "params/head/rows_1/conv/bias"} <= set(started.report.dropped)
+def computed(found, x):
+    """Returns what the head that was taken computes."""
+    layout = found.lineage.layout
+    named = found.lineage.naming(synthetic.model_of(found.lineage, found.outputs))
+    rows = [
+        *zip(named["head"], found.lineage.head.rows, strict=True),
+        (named["classifier"][0], spec.Conv(1, relu=False)),
+    ]
+    for unit, row in rows:
+        kernel = found.tensors[unit.layer + layout.leaves["linear", "kernel"]]
+        kernel = kernel.T if layout.outputs_first else kernel.reshape(kernel.shape[-2:])
+        x = x @ kernel + found.tensors[unit.layer + layout.leaves["linear", "bias"]]
+        x = np.maximum(x, 0) if row.relu else x
+    return x
 
 
-@pytest.mark.parametrize("head", [HIDDEN, FACE], ids=["hidden", "embedding"])
-def test_files_keep_it(tmp_path, head):
-    source = adapt(_with(head), in_channels=4, aux=False)
-    files.save(tmp_path / "weights.safetensors", source)
-    back = files.read(tmp_path / "weights.safetensors")
-    assert back.info == source.info
-    assert (back.info.head, back.info.in_channels) == (head, 4)
-    assert all(np.array_equal(array, back.flat()[name]) for name, array in source.flat().items())
+def apply(x, tensors, name, epsilon=1e-5):
+    """Returns what a module of PyTorch computes."""
+    if f"{name}.running_var" in tensors:
+        scaled = (x - tensors[f"{name}.running_mean"]) / np.sqrt(tensors[f"{name}.running_var"] + epsilon)
+        return scaled * tensors[f"{name}.weight"] + tensors[f"{name}.bias"]
+    return x @ tensors[f"{name}.weight"].T + tensors.get(f"{name}.bias", 0)
 
 
-def test_files_without_it_are_those_of_before():
-    assert "head" not in json.loads(files.to_json(tiny().info))
+# ---- PyTorch: shapes and names -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["fc", "last_linear", "head.fc", "classifier.1", "dense"])
+def test_one_linear_layer_by_any_name(name):
+    found = heads.find(linear(name, 1024, 7), GOOGLENET, 1024)
+    assert (found.outputs, found.lineage.head, found.notes, found.strays) == (7, spec.NO_HEAD, (), ())
+    assert set(found.tensors) == {f"{name}.weight", f"{name}.bias"}
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("modules", "order"),
     [
-        ({"head": {"rows": [{"features": 0}], "embedding": False}}, "head .*features=0.* is out of range"),
-        ({"head": {"rows": [{"features": 1.5}], "embedding": False}}, r"head.rows.0"),
-        ({"head": {"rows": [], "embedding": True}}, "embedding without rows"),
-        ({"head": {"rows": [{"features": 3, "kernel": [3, 3]}], "embedding": False}}, "1x1"),
-        ({"preprocess": {"size": 32, "mean": [0.0], "std": [1.0, 1.0]}}, "1 means and 2 stds is out of range"),
-        ({"preprocess": {"size": 32, "mean": [], "std": []}}, "0 means and 0 stds is out of range"),
+        ("fc.0:L8 fc.2:L5", "fc.0 relu fc.2"),
+        ("fc.10:L5 fc.9:L8", "fc.9 relu fc.10"),  # fc.10 comes after fc.9
+        ("fc.0:L8 fc.1:N fc.4:L5", "fc.0 fc.1 relu fc.4"),
+        ("fc.0:L8 fc.2:N fc.4:L5", "fc.0 relu fc.2 fc.4"),  # fc.1 is the relu
+        ("bn:N fc:L5", "bn fc"),
+        ("hidden:L8 bn:N classifier:L5", "hidden bn relu classifier"),  # the order of the file
+        ("z:L8 a:L16 m:L5", "z relu a relu m"),
+        ("fc:L5 norm:N", "fc norm"),
     ],
 )
-def test_what_a_file_may_not_state(change, message):
-    stated = json.loads(files.to_json(tiny().info)) | change
-    with pytest.raises(ValueError, match=message):
-        files.from_json(json.dumps(stated)).create_model()
+def test_the_order_of_a_chain(modules, order):
+    tensors, size = {}, 16
+    for each in modules.split():
+        name, _, kind = each.partition(":")
+        size_of = {"fc.9": (16, 8), "fc.10": (8, 5)}.get(name)
+        if kind == "N":
+            tensors |= norm(name, size)
+        else:
+            inputs, outputs = size_of or (size, int(kind[1:]))
+            tensors |= linear(name, inputs, outputs)
+            size = outputs
+    x = draw(3, 16)
+    expected = x
+    for name in order.split():
+        expected = np.maximum(expected, 0) if name == "relu" else apply(expected, tensors, name)
+    found = heads.find(tensors, GOOGLENET, 16)
+    np.testing.assert_allclose(computed(found, x), expected, rtol=1e-4, atol=1e-5)
+    assert ("ReLU between its linear layers is assumed" in str(found.notes)) == ("relu" in order)
+    assert ("assumed to be 1e-05" in str(found.notes)) == (":N" in modules)
 
 
-def test_export_needs_such_a_head_there():
-    hidden = adapt(tiny("googlenet_torchvision", head=HIDDEN), aux=False)
-    with pytest.raises(
-        UserError, match=r"torchvision has nothing before .* have layers of 12 \(ReLU\), 7 \(ReLU\): num_"
-    ):
-        export(hidden, "torchvision")
-    assert "fc.weight" not in export(adapt(hidden, 0), "torchvision")
-    with pytest.raises(UserError, match=r"these weights have an embedding of 9\.$"):
-        export(dataclasses.replace(hidden, info=dataclasses.replace(hidden.info, head=FACE)), "torchvision")
-    plain = Weights(dataclasses.replace(hidden.info, model="inception_resnet_v1", head=spec.NO_HEAD), {})
-    with pytest.raises(
-        UserError, match=r"facenet_pytorch has an embedding of 512 before .* have nothing: num_classes=0"
-    ):
-        export(plain, "facenet_pytorch")
+def test_an_order_that_only_the_shapes_tell():
+    tensors = linear("b", 16, 8) | linear("c", 8, 4) | linear("a", 4, 3)
+    shuffled = dict(sorted(tensors.items(), reverse=True))
+    elements, _ = by_shapes(modules_of(shuffled, TORCH), 16)
+    assert [each if isinstance(each, str) else each.name for each in elements] == ["b", "relu", "c", "relu", "a"]
 
 
-@pytest.mark.parametrize("origin", ["facenet_pytorch", slow("facenet")])
-def test_faces(origin):
-    """Also embeddings of 128, as facenet had them once; and files without people or without embedding."""
-    its = synthetic.lineage(origin, "inception_resnet_v1")
-    narrow = its.head._replace(rows=(its.head.rows[0]._replace(features=128),))
-    model = zoo.create_model(its.model, 1000, head=narrow)
-    rng = np.random.default_rng(0)
-    tensors = {slot.name: np.abs(rng.standard_normal(slot.their_shape, np.float32)) for slot in its.slots(model)}
-    weights = convert(tensors | {"centers": np.ones((3, 128))} if origin == "facenet" else tensors, its)
-    assert (weights.info.head, weights.info.num_classes, weights.info.class_names) == (narrow, 1000, ())
-    back = {name: tensor for name, tensor in export(weights, origin).items() if not name.endswith("tracked")}
-    assert back.keys() == tensors.keys()
-    assert all(np.array_equal(back[name], tensor) for name, tensor in tensors.items())
-    of_people = [name for name in tensors if name.split("/")[0].split(".")[0].lower() == "logits"]
-    unnamed = convert({name: tensor for name, tensor in tensors.items() if name not in of_people}, its)
-    assert (unnamed.info.head, unnamed.info.num_classes) == (narrow, 0)
-    with pytest.raises(UserError, match=r"its head, [lL]ogits \(128 -> 1000\), cannot be taken"):  # without embedding
-        convert({name: t for name, t in tensors.items() if "last_" not in name and "Bottleneck" not in name}, its)
+def test_a_layer_without_bias():
+    found = heads.find(linear("fc", 16, 3, bias=False), GOOGLENET, 16)
+    np.testing.assert_array_equal(found.tensors["fc.bias"], np.zeros(3))
+    assert found.notes == ("its fc (16 -> 3) has no bias; zeros stand for it",)
 
 
-@pytest.mark.parametrize(("head", "classes"), [(HIDDEN, 3), (FACE, 0)], ids=["hidden", "embedding"])
-def test_reset_classifier(head, classes):
-    source = adapt(_with(head), aux=True, image_size=48)  # its auxiliary heads fit no other size
-    model, variables = reset_classifier(source.create_model(), source.variables, classes)
-    assert model.head == (head if head.embedding else spec.NO_HEAD)
-    images = np.zeros((1, 48, 48, 3), np.float32)
-    wanted = jax.eval_shape(model.init, jax.random.key(0), images)
-    assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, dict(wanted))
-    output = jax.eval_shape(model.apply, variables, images)
-    assert (output.logits.shape, output.pooled.shape) == ((1, classes), (1, model.num_features))
-    assert variables["params"]["conv1"]["conv"]["kernel"] is source.variables["params"]["conv1"]["conv"]["kernel"]
-    if classes:
-        assert not np.array_equal(variables["params"]["classifier"]["linear"]["kernel"][0], np.zeros(3))
-    for wrong in (-1, 2.5, None):
-        with pytest.raises(ValueError, match="num_classes is "):
-            model.reset_classifier(wrong)
+def test_what_belongs_to_no_head_is_a_stray():
+    found = heads.find(linear("fc", 16, 3) | {"conv9.weight": draw(3)}, GOOGLENET, 16)
+    assert found.strays == ("conv9.weight",)
+    assert heads.find({}, GOOGLENET, 16) is None
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        (linear("fc", 64, 3), r"do not lead from the 16 pooled features"),
+        (linear("a", 16, 3) | linear("b", 16, 4), "do not lead from the 16"),
+        (linear("a", 16, 16) | linear("c", 16, 4) | linear("b", 16, 16), None),  # a, b, c, by name
+        ({"conv.weight": draw(4, 16, 3, 3)}, "it has no linear layer"),
+        (norm("bn", 16), "do not lead from the 16"),
+    ],
+)
+def test_heads_that_are_not_taken(tensors, words):
+    if words is None:
+        names = [each.layer for each in heads.find(tensors, GOOGLENET, 16).lineage.naming(None or _model())["head"]]
+        assert names == ["a", "b"]
+        return
+    with pytest.raises(Untaken, match=words):
+        heads.find(tensors, GOOGLENET, 16)
+
+
+def _model():
+    return synthetic.model_of(GOOGLENET, 3)
+
+
+def test_a_chain_behind_an_embedding_is_not_taken():
+    faces = synthetic.lineage("facenet_pytorch", "inception_resnet_v1")
+    own = faces.naming(synthetic.model_of(faces, 3))["head"]
+    found = heads.find(linear("people", 512, 3), faces, 512, own)
+    assert found.lineage.head.embedding
+    with pytest.raises(Untaken, match="2 linear layers follow last_linear, where one does"):
+        heads.find(linear("a", 512, 8) | linear("b", 8, 3), faces, 512, own)
+
+
+def test_modules():
+    modules = modules_of(
+        linear("fc", 4, 2) | norm("bn", 3) | {"conv.weight": draw(5, 4, 1, 1), "ln.weight": draw(3), "x": draw(1)},
+        TORCH,
+    )
+    assert [(name, type(each)) for name, each in modules.items()] == [
+        ("fc", Linear), ("bn", Norm), ("conv", Linear), ("ln", Other), ("x", Other),
+    ]  # fmt: skip
+    assert modules["conv"].kernel.shape == (4, 5)
+    assert str(modules["bn"]) == "bn (batch norm of 3)"
+    slim = modules_of({"Logits/x/weights": draw(1, 1, 8, 1), "Logits/x/biases": draw(1)}, SLIM_1X1)
+    assert slim["Logits/x"].kernel.shape == (8, 1)
+    assert heads.find({"Logits/x/weights": draw(1, 1, 8, 5)}, SLIM, 8).tensors["Logits/x/weights"].shape == (1, 1, 8, 5)
+    assert isinstance(modules_of({"d/kernel": draw(3, 3, 4, 4)}, KERAS)["d"], Other)
+
+
+# ---- Keras: the layers of the config -------------------------------------------------------------------------------
+
+CONV, RELU = Layer("Conv2D", "conv"), Layer("Activation", "act", ("bn",), "relu")
+BODY = (CONV, Layer("BatchNormalization", "bn", ("conv",)), RELU)
+POOL = Layer("GlobalAveragePooling2D", "pool", ("act",))
+
+
+def keras(layers, tensors):
+    """Returns the head behind one convolution."""
+    body, behind = keras_head.split((*BODY, *layers), 1)
+    return heads.find(tensors, XCEPTION, 16, (), behind, body)
+
+
+def test_a_body_ends_with_its_last_convolution():
+    more = (Layer("Conv2D", "head_conv"), POOL)
+    assert keras_head.split((*BODY, *more), 1) == (BODY, more)
+    assert keras_head.split((*BODY, *more), 2) == ((*BODY, more[0]), (POOL,))
+    assert keras_head.split((), 3) == ((), ())
+
+
+def test_layers_in_the_order_of_the_config():
+    layers = (
+        POOL,
+        Layer("BatchNormalization", "n", ("pool",), epsilon=0.1),
+        Layer("Dense", "z", ("n",), "relu"),
+        Layer("Dense", "a", ("z",), "softmax"),
+    )
+    tensors = dense("a", 8, 3) | keras_norm("n", 16) | dense("z", 16, 8)
+    found = keras(layers, tensors)
+    x = draw(4, 16)
+    y = (x - tensors["n/moving_mean"]) / np.sqrt(tensors["n/moving_variance"] + 0.1) + tensors["n/beta"]
+    y = np.maximum(y @ tensors["z/kernel"] + tensors["z/bias"], 0) @ tensors["a/kernel"] + tensors["a/bias"]
+    np.testing.assert_allclose(computed(found, x), y, rtol=1e-4, atol=1e-5)
+    assert found.lineage.head.rows == (spec.Conv(8, norm=False),)
+    both = dense("z", 16, 8) | dense("a", 8, 3)
+    without_relu = keras((POOL, Layer("Dense", "z", ("pool",)), Layer("Dense", "a", ("z",))), both)
+    assert not without_relu.lineage.head.rows[0].relu
+
+
+def test_a_batch_norm_before_the_pooling():
+    """It acts on each channel alone, so it may as well stand behind the average."""
+    tensors = keras_norm("bn_1", 16) | dense("d", 16, 3)
+    last = Layer("BatchNormalization", "bn_1", ("act",))
+    layers = (last, POOL._replace(inputs=("bn_1",)), Layer("Dense", "d", ("pool",)))
+    x = draw(4, 16)
+    y = (x - tensors["bn_1/moving_mean"]) / np.sqrt(tensors["bn_1/moving_variance"] + 1e-3) + tensors["bn_1/beta"]
+    np.testing.assert_allclose(
+        computed(keras(layers, tensors), x), y @ tensors["d/kernel"] + tensors["d/bias"], rtol=1e-4, atol=1e-5
+    )
+    relu = Layer("ReLU", "r", ("bn_1",), "relu")
+    with pytest.raises(Untaken, match="belongs to none of its layers"):
+        keras((last, relu, POOL._replace(inputs=("r",)), Layer("Dense", "d", ("pool",))), tensors)
+
+
+def test_one_output_with_a_sigmoid_is_two_classes():
+    tensors = dense("d", 16, 1)
+    found = keras((POOL, Layer("Dense", "d", ("pool",), "sigmoid")), tensors)
+    x = draw(4, 16)
+    logits = computed(found, x)
+    probability = np.exp(logits[:, 1]) / np.exp(logits).sum(-1)
+    z = x @ tensors["d/kernel"][:, 0] + tensors["d/bias"][0]
+    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-z)), rtol=1e-5)
+    assert found.outputs == 2
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ([Layer("GlobalMaxPooling2D", "p", ("act",)), "d"], r"its layer 'p' \('GlobalMaxPooling2D'\) stands where"),
+        ([Layer("Flatten", "f", ("act",)), "d"], r"\('Flatten'\) stands where ours have global average pooling"),
+        ([POOL, Layer("Dense", "d", ("pool",), "sigmoid")], "each of its 3 outputs has a sigmoid"),
+        ([POOL, Layer("Dense", "d", ("pool",), "relu")], "does not end in a linear layer"),
+        ([POOL, Layer("LeakyReLU", "l", ("pool",)), "d"], r"\('LeakyReLU'\) is none that our heads have"),
+        ([POOL, Layer("ReLU", "r", ("pool",), "relu with limits"), "d"], "'relu with limits' stands where"),
+        ([POOL, Layer("Activation", "r", ("pool",), "relu"), "d"], "'relu' stands where"),
+        ([POOL, Layer("Concatenate", "c", ("pool", "other")), "d"], r"reads pool, other: it is no chain"),
+        ([POOL, Layer("Dense", "e", ("pool",)), Layer("Dense", "d", ("pool",))], "reads pool: it is no chain"),
+        ([POOL, Layer("operation Multiply", "m", ("pool",)), "d"], "'operation Multiply'"),
+        ([POOL, Layer("Dense", "lost", ("pool",))], "has no tensors of its kind"),
+        ([POOL, Layer("BatchNormalization", "n", ("pool",)), "d"], r"n \(batch norm of 9\) does not fit|fit behind"),
+    ],
+)
+def test_heads_of_keras_that_are_not_taken(layers, words):
+    layers = [Layer("Dense", "d", (layers[i - 1].name,)) if each == "d" else each for i, each in enumerate(layers)]
+    tensors = dense("d", 16, 3) | (dense("e", 16, 3) if len(layers) > 2 and layers[1].name == "e" else {})
+    tensors |= keras_norm("n", 9) if layers[1].name == "n" else {}
+    tensors = {} if layers[1].name == "lost" else tensors
+    with pytest.raises(Untaken, match=words):
+        keras(layers, tensors)
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (Layer("Rescaling", "r"), r"x: its layer 'r' \('Rescaling'\) changes what the network computes"),
+        (Layer("Lambda", "mine"), "'mine'"),
+        (Layer("operation Multiply", "m"), "'operation Multiply'"),
+        (Layer("Activation", "a", (), "gelu"), "has the activation 'gelu'"),
+        (Layer("ReLU", "six", (), "relu with limits"), "'relu with limits'"),
+        (Layer("Dense", "d"), "'Dense'"),
+    ],
+)
+def test_layers_that_bodies_do_not_have(layer, words):
+    from inception_jax.errors import UserError
+
+    with pytest.raises(UserError, match=words):
+        keras_head.check_body((CONV, layer), "x")
+    keras_head.check_body((*BODY, Layer("Lambda", "block35_1"), Layer("Add", "add")), "x")
