@@ -190,7 +190,10 @@ def _download(remote: Remote, target: Path) -> Record:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         record = Record(url, now, sha256, remote.version)
         record.write(target)  # before the file: a file without a record would pass for one that someone put there
-        partial.replace(target)
+        try:
+            partial.replace(target)
+        except OSError as error:
+            raise UserError(f"{printable(target)} cannot be written: {error.strerror or error}.") from error
         discard(partial)
         return record
     raise UserError(f"{remote.title} cannot be downloaded: {'; '.join(refused)}. {by_hand(remote, target)}")

@@ -186,7 +186,7 @@ def in_client_cache(wanted: HubFile) -> Path | None:
 
 
 def _headers() -> dict[str, str]:
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # it is imported on first use
 
     return dict(build_hf_headers(library_name="inception_jax"))
 
@@ -242,7 +242,7 @@ def explained(title: str) -> Iterator[None]:
 def _transport_errors() -> tuple[Any, ...]:
     """Returns the errors of a connection: those of the HTTP library that the client uses, and the system's."""
     try:
-        import httpx2 as httpx
-    except ImportError:  # the library of huggingface_hub 1
-        import httpx
-    return httpx.HTTPError, OSError
+        import httpx2 as library
+    except ImportError:  # huggingface_hub 1
+        import httpx as library  # type: ignore[no-redef]
+    return library.HTTPError, OSError

@@ -22,7 +22,7 @@ from inception_jax.errors import UserError, first_line, printable
 from inception_jax.progress import MEGABYTES, progress
 from inception_jax.version import __version__
 
-BLOCK = 1 << 18
+BLOCK = 1 << 16
 CONNECT, READ = 10.0, 30.0  # seconds to wait for a connection, and for each piece
 ATTEMPTS = 5  # in a row, without a new byte
 PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before the second attempt, doubled before each further one
@@ -178,7 +178,7 @@ def _receive(response: Any, url: str, partial: Path, start: int, total: int | No
             discard(partial)
             validator = _validator(response.headers)
             _state_file(partial).write_text(json.dumps(dataclasses.asdict(State(url, validator, total))))
-        with partial.open("ab") as file, progress(total, MEGABYTES, start) as advance:
+        with partial.open("ab", buffering=0) as file, progress(total, MEGABYTES, start) as advance:
             for block in response.raw.stream(BLOCK, decode_content=False):
                 done += len(block)
                 if done > most:

@@ -3,11 +3,13 @@
 import dataclasses
 import hashlib
 import multiprocessing
+import pathlib
 import socket
 import threading
 import time
 
 import pytest
+import requests
 
 from inception_jax.errors import UserError
 from inception_jax.weights.hub import download, transfer
@@ -98,6 +100,14 @@ def test_a_file_that_changed_meanwhile_is_not_glued(site, target):
     assert target.read_bytes() == CONTENT
 
 
+def test_the_beginning_of_one_address_is_not_continued_by_another(site, target):
+    """An ETag identifies a version of one address only."""
+    site.files["/other"] = File(bytes(reversed(CONTENT)), cuts=[20_000] + [0] * 9)
+    site.files["/net.bin"] = File(CONTENT)
+    get(target, remote(f"{site.url}/other", f"{site.url}/net.bin"))
+    assert target.read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize("changes", [{"ranges": False}, {"tag": ""}])
 def test_a_server_that_continues_nothing_is_begun_anew(site, target, changes):
     site.files["/net.bin"] = File(CONTENT, cuts=[10_000], **changes)
@@ -184,6 +194,30 @@ def test_redirections_are_followed_without_the_token(site, target):
         assert site.asked("Authorization") == ["Bearer secret"]
         assert other.asked("Authorization") == []
     assert target.read_bytes() == CONTENT
+
+
+def test_encryption_is_not_given_up(tmp_path):
+    answer = requests.Response()
+    answer.status_code, answer.url = 200, "http://example.org/net.bin"
+    with pytest.raises(
+        transfer.Unavailable, match=r"redirects to an address without encryption, http://example.org/net"
+    ):
+        transfer._answer(answer, "https://example.org/net.bin", tmp_path / "net.bin", 0, None)
+    assert transfer._answer(answer, "http://example.org/net.bin", tmp_path / "net.bin", 0, None) == (0, None)
+
+
+def test_a_certificate_that_cannot_be_verified(target, monkeypatch):
+    """It is no fault that may pass: the address is asked once."""
+    asked = []
+
+    def get_badly(url, **_):
+        asked.append(url)
+        raise requests.exceptions.SSLError(Exception("self-signed certificate"))
+
+    monkeypatch.setattr(transfer.requests, "get", get_badly)
+    words = refused(target, remote("https://example.org/net.bin"))
+    assert "has a certificate that cannot be verified: self-signed certificate." in words
+    assert len(asked) == 1
 
 
 def test_mirrors_are_tried_in_turn(site, target, capsys):
@@ -297,6 +331,19 @@ def test_a_full_disk(site, target, monkeypatch):
     assert refused(target, remote(f"{site.url}/net.bin")) == f"{target.parent} has 0.0 MB free; 0.1 MB are needed."
 
 
+def test_a_file_is_whole_or_not_there(site, target, monkeypatch):
+    site.files["/net.bin"] = File(CONTENT)
+    rename = pathlib.Path.replace
+
+    def fail(path, new):
+        if new == target:
+            raise OSError(28, "No space left on device")
+        return rename(path, new)
+
+    monkeypatch.setattr(pathlib.Path, "replace", fail)
+    assert refused(target, remote(f"{site.url}/net.bin")) == f"{target} cannot be written: No space left on device."
+
+
 def test_a_folder_that_cannot_be_written(site, tmp_path):
     (tmp_path / "file").write_text("")
     error = refused(tmp_path / "file" / "net.bin", remote(f"{site.url}/net.bin"))
@@ -321,6 +368,26 @@ def test_four_processes_download_once(site, target):
     for worker in workers:
         worker.join(60)
     assert len(site.requests) == 1
+
+
+def test_a_process_that_is_killed_leaves_its_part_to_the_next(site, target, monkeypatch):
+    monkeypatch.setattr(transfer, "BLOCK", 4096)
+    site.files["/net.bin"] = File(CONTENT, pause=0.1)
+    context = multiprocessing.get_context("fork")
+    worker = context.Process(target=_in_process, args=(target, f"{site.url}/net.bin", context.Queue()))
+    worker.start()
+    partial = target.with_name(".net.bin.partial")
+    deadline = time.monotonic() + 30
+    while (not partial.exists() or not partial.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    worker.kill()
+    worker.join(30)
+    kept = partial.stat().st_size
+    assert 0 < kept < len(CONTENT)
+    site.files["/net.bin"].pause = 0
+    get(target, remote(f"{site.url}/net.bin"))
+    assert site.asked("Range") == [f"bytes={kept}-"]
+    assert target.read_bytes() == CONTENT
 
 
 def _hold(path, held, seconds):
