@@ -25,7 +25,7 @@ def start(short, source, monkeypatch):
     def config(head, channels=3, **finetune):
         given = saved.run_weights(source)
         info = dataclasses.replace(given.info, head=head, class_names=())
-        flat = {path: leaf for path, leaf in traverse_util.flatten_dict(given.variables).items()}
+        flat = dict(traverse_util.flatten_dict(given.variables))
         of_head = [("params", "classifier", "linear", "kernel")]
         shapes = jax.eval_shape(info.create_model().init, jax.random.key(0), np.zeros((1, 12, 12, 3), np.float32))
         of_head += [path for path in traverse_util.flatten_dict(dict(shapes)) if path[1] == "head"]
