@@ -1,4 +1,4 @@
-"""Networks as people fine-tune and save them: other heads, wrappers around the network, and checkpoints around those."""
+"""Networks as people fine-tune and save them: other heads, wrappers around the network, checkpoints of training."""
 
 import argparse
 import warnings
@@ -118,7 +118,7 @@ def test_a_head_beside_the_body_in_a_checkpoint_of_lightning(torch, tmp_path, re
 
 @pytest.fixture(scope="module")
 def xception(torch):
-    """Xception of FaceForensics++ (Cadene's), with the head of its TransferModel and the spare layers of DeepfakeBench."""
+    """Xception of FaceForensics++, with the head that it has there."""
     from pretrainedmodels.models.xception import Xception
 
     net = Xception(num_classes=2)

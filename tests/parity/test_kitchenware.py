@@ -1,4 +1,4 @@
-"""A network that its author fine-tuned with Keras: Xception, Dense(100, relu), Dense(6), for photographs of kitchenware."""
+"""A network that its author fine-tuned with Keras, for photographs: Xception, Dense(100, relu), Dense(6)."""
 
 import importlib.metadata
 import json

@@ -1,5 +1,6 @@
 """Weight files that PyTorch, Keras and TensorFlow wrote, and some that nobody should write."""
 
+import argparse
 import functools
 import io
 import os
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from inception_jax.errors import UserError
-from inception_jax.weights.readers import read_tensors
+from inception_jax.weights.readers import read_content, read_tensors
 from tests.weights.test_fuzz import check, fuzz
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
@@ -45,11 +46,16 @@ def save(torch, path, checkpoint, modern=True):
 @pytest.mark.parametrize("place", [None, "state_dict", "model"])
 def test_torch(torch, tensors, tmp_path, place, modern):
     """Both formats of torch.save, bare and inside what a training run saves; 16 bits become 32."""
-    prefixed = {f"module.{name}": tensor for name, tensor in tensors.items()} if place else tensors
-    checkpoint = {place: prefixed, "epoch": 3, "optimizer": {"state": {}}} if place else prefixed
+    beside = {"epoch": 3, "best": np.float64(0.5), "optimizer": {"state": {0: tensors}}, "scheduler": {"step": 3}}
+    beside["args"] = argparse.Namespace(lr=0.1)
+    checkpoint = {place: tensors, **beside} if place else tensors
     path = save(torch, tmp_path / "x.pth.tar", checkpoint, modern)
-    found = read_tensors(path)
-    assert list(found) == list(tensors)
+    content = read_content(path)
+    prefix = f"{place}." if place else ""
+    assert list(content.tensors) == [prefix + name for name in tensors]
+    assert content.statement.containers == (place or "",)
+    assert content.statement.left_out == (tuple(beside) if place else ())
+    found = {name.removeprefix(prefix): array for name, array in content.tensors.items()}
     for name, tensor in tensors.items():
         wanted = tensor.float() if name.startswith("half") else tensor
         assert found[name].dtype == wanted.numpy().dtype
@@ -85,16 +91,30 @@ def test_a_pickle_that_runs_code_is_refused(torch, tensors, tmp_path, write):
         assert victim.exists()  # so the file would have done it
 
 
+def _nested(checkpoint, depth):
+    return {"a": _nested(checkpoint, depth - 1)} if depth else checkpoint
+
+
+def test_tensors_at_any_depth(torch, tmp_path):
+    """What holds no tensors counts as one entry; a list of tensors is no state dict."""
+    ones = torch.ones(2)
+    checkpoint = {"ema": {"module": {"a": ones, "note": "x"}, "decay": 0.9}, "b": ones, "list": [ones], 7: ones}
+    checkpoint["class_to_idx"] = {"cat": 0, "dog": 1}
+    content = read_content(save(torch, tmp_path / "x.pth", checkpoint))
+    assert list(content.tensors) == ["ema.module.a", "b"]
+    assert content.statement.containers == ("ema.module", "")
+    assert content.statement.left_out == ("ema.module.note", "ema.decay", "list", "7", "class_to_idx")
+
+
 def test_what_is_no_state_dict(torch, tensors, tmp_path):
     path = tmp_path / "x.pt"
     net = torch.nn.Linear(2, 2)
     refusal(save(torch, path, net), r"asks to run torch\.nn\.modules\.linear\.Linear; nothing in it was run")
     refusal(save(torch, path, torch.ones(2)), "holds a Tensor, not a state dict")
-    refusal(save(torch, path, {"epoch": 3}), "1 of its entries are no tensors, epoch is int")
-    refusal(save(torch, path, {"state_dict": tensors, "model": tensors}), "several state dicts, state_dict, model")
-    refusal(save(torch, path, {"state_dict": {"a": torch.ones(2), "b": [1]}}), "b is list")
-    refusal(save(torch, path, {1: torch.ones(2)}), "a name is no text")
-    refusal(save(torch, path, {}), "holds no tensors")
+    for checkpoint in ({"epoch": 3}, {1: torch.ones(2)}, {}, {"optimizer": tensors}, {"a": [torch.ones(2)]}):
+        refusal(save(torch, path, checkpoint), "holds no tensors")
+    endless = {"a": torch.ones(2)}
+    refusal(save(torch, path, endless | {"self": endless, "deep": _nested(endless, 20)}), "nests over 16 groups")
     refusal(save(torch, path, {"a": torch.eye(2).to_sparse()}), "'a' is not a dense tensor")
     refusal(save(torch, path, {"a": torch.empty(2, device="meta")}), "'a' is not a dense tensor")
     refusal(save(torch, path, {"a": torch.ones(2, dtype=torch.complex64)}), "'a' has the type complex64")

@@ -1,5 +1,7 @@
 """Files of Keras, written with h5py: names of Keras 1 and 2, numbers of Keras 3, and live models."""
 
+import dataclasses
+import json
 import types
 
 import h5py
@@ -8,7 +10,8 @@ import numpy as np
 import pytest
 
 from inception_jax.errors import UserError
-from inception_jax.weights.readers import read_tensors
+from inception_jax.weights.readers import Statement, read_content, read_tensors
+from inception_jax.weights.readers.statement import Layer
 from tests.weights.small_files import BIAS, KERAS_2, KERAS_3, KERNEL, archive, assert_equal, write_named, write_numbered
 
 pytestmark = pytest.mark.usefixtures("in_process")
@@ -180,3 +183,63 @@ def test_the_error_of_a_library_is_told_in_one_line():
     layers = [types.SimpleNamespace(name="conv", weights=[], get_weights=fail)]
     with pytest.raises(UserError, match=r"cannot be taken: it cannot be read: not built\.$"):
         read_tensors(types.SimpleNamespace(name="net", layers=layers))
+
+
+# ---- The layers behind the first convolution, and what they read -----------------------------------------------------
+
+
+def reads(*names):
+    """Returns nodes of Keras 3: one call with these layers."""
+    args = [{"class_name": "__keras_tensor__", "config": {"keras_history": [name, 0, 0]}} for name in names]
+    return [{"args": [args] if len(args) > 1 else args, "kwargs": {"mask": None}}]
+
+
+def old_reads(*names):
+    """Returns nodes of Keras 2."""
+    return [[[name, 0, 0, {}] for name in names]]
+
+
+@pytest.mark.parametrize("nodes", [reads, old_reads])
+def test_layers_read_what_models_and_idle_layers_return(tmp_path, nodes):
+    """A model as a layer is replaced by its layers, and a dropout by what it reads."""
+
+    def at(kind, name, *inputs, **config):
+        return layer(kind, name, **config) | {"name": name, "inbound_nodes": nodes(*inputs) if inputs else []}
+
+    body = at("InputLayer", "inner"), at("Conv2D", "conv", "inner"), at("ReLU", "relu", "conv", max_value=6)
+    inner = at("Functional", "body", "in") | {"config": {"layers": body, "output_layers": [["relu", 0, 0]]}}
+    top = {"class_name": "Sequential", "name": "top", "inbound_nodes": nodes("drop")}
+    top["config"] = {"layers": [layer("Dense", "a", activation="relu"), layer("Dropout", "d"), layer("Dense", "b")]}
+    outer = [
+        at("InputLayer", "in", batch_shape=[None, 150, 150, 3]),
+        inner,
+        at("GlobalAveragePooling2D", "pool", "body"),
+        at("Dropout", "drop", "pool"),
+        top,
+        at("Concatenate", "both", "top", "in"),
+        at("BatchNormalization", "bn", "both", epsilon=0.5),
+    ]
+    path = tmp_path / "x.keras"
+    config = {"class_name": "Functional", "config": {"layers": outer}}
+    archive(path, config, {"conv2d": ("conv", (KERNEL,))}, named=False, container="layers/functional/layers")
+    statement = read_content(path).statement
+    assert statement.input_size == (150, 150)
+    assert statement.after == (
+        Layer("Conv2D", "conv", ("in",)),
+        Layer("ReLU", "relu", ("conv",), "relu with limits"),
+        Layer("GlobalAveragePooling2D", "pool", ("relu",)),
+        Layer("Dense", "a", ("pool",), "relu"),
+        Layer("Dense", "b", ("a",)),
+        Layer("Concatenate", "both", ("b", "in")),
+        Layer("BatchNormalization", "bn", ("both",), epsilon=0.5),
+    )
+    assert Statement.of_json(json.loads(json.dumps(dataclasses.asdict(statement)))) == statement
+
+
+def test_the_state_of_an_optimizer_is_left_out(tmp_path):
+    path = tmp_path / "x.weights.h5"
+    with h5py.File(path, "w") as file:
+        write_numbered(file, {"dense": ("d", (BIAS,))})
+        file["optimizer/vars/0"] = BIAS
+    content = read_content(path)
+    assert (set(content.tensors), content.statement.left_out) == ({"d/kernel"}, ("optimizer",))

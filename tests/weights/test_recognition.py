@@ -19,8 +19,8 @@ def names():
     return list(synthetic.tensors(GOOGLENET, 3, aux=False))
 
 
-def recognised(tensors, statement=Statement(), key=None):
-    return recognise(tensors, statement, None, None, key, "x.pth")
+def recognised(tensors, statement=None, key=None):
+    return recognise(tensors, statement or Statement(), None, None, key, "x.pth")
 
 
 def behind(prefix, names, value=ONE):
