@@ -213,9 +213,10 @@ def by_order(model: InceptionNet) -> UnitNames:
     counter = itertools.count(1)
     paths = units(model)
     names = {}
-    for row in model.table:
-        numbers = [next(counter) for _ in paths[row]]
-        names[row] = [Names(f"conv_{i}", f"bn_{i}") for i in numbers]
+    for name, row in model.table.items():
+        has_norm = model.numerics.norm is not None and getattr(row, "norm", True)
+        numbered = [(next(counter), has_norm and path[-1] != "up") for path in paths[name]]
+        names[name] = [Names(f"conv_{i}", f"bn_{i}" if normed else "") for i, normed in numbered]
     return names | {"classifier": [Names("classifier")]}
 
 

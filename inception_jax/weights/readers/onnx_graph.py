@@ -27,6 +27,7 @@ from inception_jax.weights.readers.refusal import MissingPackage, Refused
 
 SHAPING = ("Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape", "Dropout", "Flatten", "Transpose")
 """Operators whose first input is the data, and that change no value."""
+MAX_SHAPING = 8  # operators between a constant and what reads it
 ALL_INPUTS = ("Concat", "Add", "Sub", "Mul", "Div", "Sum", "MatMul")
 OURS = "inception_jax"
 
@@ -106,21 +107,22 @@ class Graph:
         names = [name for name in names if self.constant(name) is None]
         return sorted(names, key=lambda name: -self._depths.get(name, 0)) if node.op_type in ("Add", "Sum") else names
 
-    def constant(self, name: str) -> np.ndarray | None:
-        """Returns the values of a constant, if necessary through operators that only shape it; None: it is none."""
-        for _ in range(8):
-            if name in self._arrays:
-                return self._arrays[name]
-            if name in self._stored:
-                return self._keep(name, self._stored[name])
-            node = self._makers.get(name)
-            if node is not None and node.op_type == "Constant":
-                value = self.attributes(node).get("value")
-                return None if value is None else self._keep(name, value)
-            if node is None or node.op_type not in SHAPING or node.op_type == "Transpose" or not node.input:
-                return None
-            name = node.input[0]
-        return None
+    def constant(self, name: str, depth: int = 0) -> np.ndarray | None:
+        """Returns the values of a constant, also through operators that shape or transpose it; None: it is none."""
+        if name in self._arrays:
+            return self._arrays[name]
+        if name in self._stored:
+            return self._keep(name, self._stored[name])
+        node = self._makers.get(name)
+        if node is not None and node.op_type == "Constant":
+            value = self.attributes(node).get("value")
+            return None if value is None else self._keep(name, value)
+        if node is None or node.op_type not in SHAPING or not node.input or depth == MAX_SHAPING:
+            return None
+        found = self.constant(node.input[0], depth + 1)
+        if found is None or node.op_type != "Transpose":
+            return found
+        return found.transpose(self.attributes(node).get("perm", range(found.ndim)[::-1]))
 
     def _keep(self, name: str, tensor: Any) -> np.ndarray:
         if tensor.data_location == self._onnx.TensorProto.EXTERNAL:

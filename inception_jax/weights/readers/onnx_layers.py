@@ -144,12 +144,19 @@ class Layers:
         )
 
     def _linear_items(self) -> Items:
-        """Yields the tensors of the linear layers; the last is the classifier, unless it is an embedding."""
+        """Yields the tensors of the linear layers; the last is the classifier, unless it is an embedding.
+
+        A layer without ReLU in front of the classifier is an embedding, too: so the networks of facenet are trained.
+        """
+        hidden = (
+            self._linear[:-1] if self._embedding is None or self._embedding is not self._linear[-1] else self._linear
+        )
+        if hidden and not hidden[-1].has_relu:
+            self._embedding = self._embedding or hidden[-1]
         for j, unit in enumerate(self._linear, start=1):
-            is_last = j == len(self._linear) and unit is not self._embedding
-            if not is_last and unit.has_relu == (unit is self._embedding):
+            if j <= len(hidden) and unit.has_relu == (unit is self._embedding):
                 raise Refused(f"its linear layer {j} is followed by another one without ReLU between them")
-            name = "classifier" if is_last else f"linear_{j}"
+            name = f"linear_{j}" if j <= len(hidden) else "classifier"
             yield from unit.items(name, f"{name}.bn")
 
     def _length(self, node: Any) -> None:
@@ -240,7 +247,7 @@ class Layers:
             raise Refused(f"its {node.op_type} {node.name!r} has no place in these networks")
         if number.size == 1 and node.op_type in ("Mul", "Div") and (unit is None or len(unit.weight) > 1):
             factor = float(number.item()) if node.op_type == "Mul" else 1 / float(number.item())
-            self._operators.append(Operator("scale", values=(without_noise(factor),)))
+            self._operators += [Operator("scale", values=(without_noise(factor),))] * (factor != 1)
             return
         if unit is None or number.size != len(unit.weight):
             raise Refused(f"its {node.op_type} {node.name!r} is by numbers that belong to no convolution before it")
