@@ -61,8 +61,8 @@ def test_nothing_is_overwritten_by_accident(run, ours):
         (("--model", "inception_v3"), "{ours} is of googlenet_cifar, not of inception_v3."),
         (
             ("--to", "tim"),
-            "--to is 'tim'; it must be one of torchvision, timm, cadene, pytorch_fid, facenet_pytorch, caffe, slim, "
-            "facenet, keras, keras1.",
+            "--to is 'tim'; it must be one of torchvision, timm, cadene, pytorch_fid, tf_2015, stylegan2_ada, "
+            "facenet_pytorch, caffe, slim, facenet, keras, keras1.",
         ),
         (("--average",), "--average and --no-average are for runs; {ours} is none."),
         (("--to", "timm"), "timm has no googlenet_cifar; its weights can be exported to: none."),

@@ -166,10 +166,10 @@ def convert(
 
 def _check_destination(destination: Path, target: str | None, overwrite: bool) -> None:
     """Raises a `UserError` before the work if the result cannot be written."""
-    from inception_jax import weights
+    from inception_jax.weights.convert import targets
 
-    if target is not None and target not in weights.origins():
-        raise UserError(f"--to is {target!r}; it must be one of {', '.join(weights.origins())}.")
+    if target is not None and target not in targets():
+        raise UserError(f"--to is {target!r}; it must be one of {', '.join(targets())}.")
     check_output(destination, overwrite, (".safetensors",) if target is None else (".safetensors", ".pth"))
 
 

@@ -17,7 +17,7 @@ from inception_jax.weights.naming.layouts import ONNX, TORCH, Shape, Slot
 from inception_jax.weights.naming.lineages import LINEAGES, Lineage, Tensors
 from inception_jax.weights.parts import parts_of
 from inception_jax.weights.readers.statement import Layer
-from inception_jax.weights.recognition import fitting, origins, some
+from inception_jax.weights.recognition import fitting, some
 
 IMAGENET_CLASSES = 1000  # originals with 1000 classes have the order of ILSVRC; the network of the FID has 1008
 
@@ -108,6 +108,12 @@ def _notes(info: WeightsInfo, lineage: Lineage, outputs: int, stated: bool) -> t
     return tuple(note for note, holds in notes.items() if holds)
 
 
+def targets(model: str | None = None) -> list[str]:
+    """Returns the origins that `export` writes weights of `model` for; None: of any model."""
+    found = (x.origin for x in LINEAGES if model in (None, x.model) and x.layout is not ONNX)
+    return list(dict.fromkeys(found))
+
+
 def export(weights: Weights, origin: str) -> dict[str, np.ndarray]:
     """Returns the weights under the names and in the layout of an origin.
 
@@ -117,7 +123,7 @@ def export(weights: Weights, origin: str) -> dict[str, np.ndarray]:
     info = weights.info
     lineage = next((x for x in LINEAGES if (x.origin, x.model) == (origin, info.model)), None)
     if lineage is None:
-        known = ", ".join(origins(info.model)) or "none"
+        known = ", ".join(targets(info.model)) or "none"
         raise UserError(f"{origin} has no {info.model}; its weights can be exported to: {known}.")
     if lineage.layout is ONNX:
         raise UserError(

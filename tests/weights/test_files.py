@@ -125,7 +125,7 @@ def _info(**changes):
         (_info(preprocess=None), r"cannot read: preprocess"),
         (_info(preprocess__size=10**9), r"cannot read: preprocess.size 1000000000 is out of range"),
         (_info(preprocess__std=[0.0, 1.0, 1.0]), r"cannot read: preprocess.std \(0.0, 1.0, 1.0\) is out of range"),
-        (_info(preprocess__mean=[1.0]), r"cannot read: preprocess.mean"),
+        (_info(preprocess__mean=[1.0]), r"cannot read: preprocess with 1 means and 3 stds"),
         (_info(preprocess__geometry="foo"), r"cannot read: preprocess.geometry: Input should be 'short_side' or"),
         (_info(numerics__conv_same="foo"), r"cannot read: numerics.conv_same: Input should be 'symmetric' or 'tf'"),
         (_info(numerics__norm={"epsilon": -1.0}), r"cannot read: numerics.norm .* is out of range"),

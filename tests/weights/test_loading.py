@@ -70,7 +70,7 @@ def test_a_card_by_its_id(published, card, tmp_path):
     ):
         weights.load(card.id)
     path = tmp_path / card.id / card.file
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(published.read_bytes())
     loaded = weights.load(card.id, NAME, num_classes=5, aux=False)
     assert (loaded.info.source, loaded.info.num_classes, loaded.info.aux) == (card.id, 5, False)

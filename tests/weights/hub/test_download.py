@@ -350,7 +350,8 @@ def test_a_folder_that_cannot_be_written(site, tmp_path):
     assert error == f"{tmp_path / 'file'} cannot be written: File exists."
 
 
-def _in_process(target, url, results):
+def _in_process(target, url, results, block=transfer.BLOCK):
+    transfer.BLOCK = block
     try:
         results.put(get(target, remote(url)).sha256)
     except BaseException as error:
@@ -359,7 +360,7 @@ def _in_process(target, url, results):
 
 def test_four_processes_download_once(site, target):
     site.files["/net.bin"] = File(CONTENT, pause=0.03)
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     results = context.Queue()
     workers = [context.Process(target=_in_process, args=(target, f"{site.url}/net.bin", results)) for _ in range(4)]
     for worker in workers:
@@ -370,11 +371,10 @@ def test_four_processes_download_once(site, target):
     assert len(site.requests) == 1
 
 
-def test_a_process_that_is_killed_leaves_its_part_to_the_next(site, target, monkeypatch):
-    monkeypatch.setattr(transfer, "BLOCK", 4096)
+def test_a_process_that_is_killed_leaves_its_part_to_the_next(site, target):
     site.files["/net.bin"] = File(CONTENT, pause=0.1)
-    context = multiprocessing.get_context("fork")
-    worker = context.Process(target=_in_process, args=(target, f"{site.url}/net.bin", context.Queue()))
+    context = multiprocessing.get_context("spawn")
+    worker = context.Process(target=_in_process, args=(target, f"{site.url}/net.bin", context.Queue(), 4096))
     worker.start()
     partial = target.with_name(".net.bin.partial")
     deadline = time.monotonic() + 30
@@ -401,7 +401,7 @@ def test_the_lock_of_another_process_is_waited_for(site, target, capsys, killed)
     """Also if that process is killed: the system releases its lock."""
     site.files["/net.bin"] = File(CONTENT)
     target.parent.mkdir(parents=True)
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     held = context.Event()
     holder = context.Process(target=_hold, args=(target.with_name(".net.bin.lock"), held, 60 if killed else 0.3))
     holder.start()

@@ -236,7 +236,7 @@ def test_options_of_weights_and_of_models(ours):
     [
         (
             {"num_clases": 3},
-            "load has no option 'num_clases'. Nearest: num_classes, class_names, name. Allowed: name, ",
+            "load has no option 'num_clases'. Nearest: num_classes, in_channels, class_names. Allowed: name, ",
         ),
         ({"width": 0.5}, "load has no option 'width'"),
         ({"features_only": "9z"}, "9z"),
