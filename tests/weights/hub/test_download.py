@@ -374,7 +374,8 @@ def test_four_processes_download_once(site, target):
 def test_a_process_that_is_killed_leaves_its_part_to_the_next(site, target):
     site.files["/net.bin"] = File(CONTENT, pause=0.1)
     context = multiprocessing.get_context("spawn")
-    worker = context.Process(target=_in_process, args=(target, f"{site.url}/net.bin", context.Queue(), 4096))
+    results = context.Queue()
+    worker = context.Process(target=_in_process, args=(target, f"{site.url}/net.bin", results, 4096))
     worker.start()
     partial = target.with_name(".net.bin.partial")
     deadline = time.monotonic() + 30
