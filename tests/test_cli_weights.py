@@ -139,3 +139,25 @@ def test_sources_that_are_no_files(run, tmp_path, monkeypatch, command, name, me
     code, _, err = run(*(part.format(name) for part in command))
     assert (code, err.count("\n")) == (2, 1)
     assert message in err
+
+
+def test_one_of_several_networks(run, tmp_path):
+    its = synthetic.lineage("torchvision", "googlenet_torchvision")
+    tensors = synthetic.tensors(its, 3, aux=False)
+    averaged = {name: tensor + 1 if name == "fc.bias" else tensor for name, tensor in tensors.items()}
+    theirs, ours = tmp_path / "theirs.safetensors", tmp_path / "ours.safetensors"
+    both = {f"model.{n}": t for n, t in tensors.items()} | {f"model_ema.module.{n}": t for n, t in averaged.items()}
+    theirs.write_bytes(safetensors.numpy.save(both, {"format": "pt"}))
+    convert = ("convert", str(theirs), str(ours), "--unverified", "--from", "torchvision")
+    words = "holds 2 networks, under model, model_ema.module: choose one, such as key='model' (--key model)."
+    for command in (convert, ("predict", str(theirs), "--weights", str(theirs), "--unverified")):
+        assert run(*command) == (2, "", f"inception-jax: {theirs} {words}\n")
+    code, out, _ = run(*convert, "--key", "model_ema")
+    assert code == 0
+    assert f"{len(tensors)} tensors elsewhere in the file are left out" in out
+    assert "the names of the network begin with 'model_ema.module.', which is removed" in out
+    bias = weights.load(ours).variables["params"]["classifier"]["linear"]["bias"]
+    np.testing.assert_array_equal(bias, averaged["fc.bias"])
+    code, _, err = run("convert", str(ours), str(tmp_path / "x.safetensors"), "--key", "model")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "key are for third-party files" in err

@@ -124,7 +124,7 @@ def vocabulary(lineage: Lineage) -> Vocabulary:
 
 
 def fitting(tensors: Tensors, but: Lineage | None = None) -> str:
-    """Returns a sentence that names the models whose bodies these tensors hold, but for those of the same names, or ""."""
+    """Returns a sentence that names the models whose bodies these tensors hold, or ""; not those named like `but`."""
     others = LINEAGES if but is None else [x for x in LINEAGES if modules_of_body(x) != modules_of_body(but)]
     found = [x for x in others if _match(x, tensors)[1] == 1]
     models = dict.fromkeys(f"{x.model} (from {x.origin})" for x in found)

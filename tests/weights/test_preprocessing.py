@@ -152,6 +152,28 @@ def test_layers_that_change_the_input_otherwise(path, layers, words):
     assert "the stated preprocessing replaces layers of the file" in notes[-1]
 
 
+@pytest.mark.parametrize(
+    ("shape", "asked", "size", "words"),
+    [
+        ([None, 150, 150, 3], None, 150, "its input layer states 150 x 150 pixels"),
+        ([None, 150, 150, 3], "size=160", 160, ""),
+        ([None, 150, 150, 3], "imagenet", 150, ""),
+        ([None, 150, 200, 3], None, 299, "states 150 x 200 pixels; images of 299 x 299 are read"),
+        ([None, 99999, 99999, 3], None, 299, "states 99999 x 99999 pixels; images of 299 x 299"),
+        ([None, None, None, 3], None, 299, ""),
+        ([None, 299, 299, 3], None, 299, ""),
+    ],
+)
+@pytest.mark.parametrize("key", ["batch_shape", "batch_input_shape"])
+def test_the_input_layer_states_the_size(path, key, shape, asked, size, words):
+    statement = write(path, layer("InputLayer", "in", **{key: shape}), CONV).statement
+    preprocess, notes = stated_input(asked, statement, USUAL, "x")
+    assert (preprocess or USUAL).size == size
+    assert words in str(notes)
+    cropped = write(path, layer("InputLayer", "in", **{key: shape}), layer("CenterCrop", "crop"), CONV).statement
+    assert cropped.input_size == ()  # what the crop returns
+
+
 def test_layers_that_change_nothing(path):
     idle = [layer("RandomFlip", "flip"), layer("Dropout", "d")]
     content = write(path, *idle, CONV, layer("Lambda", "block35_1"), layer("Dropout", "e"), layer("Add", "add"))

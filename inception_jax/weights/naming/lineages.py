@@ -154,7 +154,7 @@ def _renumbered(tensors: Tensors) -> dict[str, np.ndarray]:
     return {numbered.sub(lambda match: new[match[0]], name): tensor for name, tensor in tensors.items()}
 
 
-# Counters of batch norms, of averaged models and of tools that count operations; layers of DeepfakeBench that do not run.
+# Counters of batch norms, of averaged models and of profilers; layers of DeepfakeBench that do not run.
 _COUNTERS = r"(^|\.)(num_batches_tracked|n_averaged|total_ops|total_params)$|^adjust_channel\."
 # Counters, averages and optimizer state, which a training checkpoint holds beside the variables.
 _SLOTS = "ExponentialMovingAverage|(RMSProp|Adam|Adadelta|Ftrl)(_1)?|Momentum|Adagrad"
