@@ -106,6 +106,13 @@ def test_tensors_at_any_depth(torch, tmp_path):
     assert content.statement.left_out == ("ema.module.note", "ema.decay", "list", "7", "class_to_idx")
 
 
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_pickle_of_arrays_is_refused_with_what_is_read_in_its_place(tmp_path, protocol):
+    path = tmp_path / "inception_v3_weights_fid.pickle"
+    path.write_bytes(pickle.dumps({"Conv2d_1a_3x3": {"kernel": np.ones((3, 3), np.float32)}}, protocol))
+    refusal(path, r"a pickle of NumPy arrays; nothing in it was run\. .*pt_inception-2015-12-05-6726825d\.pth")
+
+
 def test_what_is_no_state_dict(torch, tensors, tmp_path):
     path = tmp_path / "x.pt"
     net = torch.nn.Linear(2, 2)
