@@ -88,6 +88,17 @@ def fetch_card(card: WeightCard) -> Found:
     Raises:
       UserError: it cannot be downloaded.
     """
+    try:
+        return _fetched(card)
+    except UserError as error:
+        if card.hashes:
+            raise
+        raise UserError(
+            f"{error} No checksum is published, so loading what you put there takes --unverified."
+        ) from error
+
+
+def _fetched(card: WeightCard) -> Found:
     path = card_path(card)
     on_hub = huggingface.parse_card_url(card.url)
     version = " ".join(card.hashes)
@@ -117,16 +128,21 @@ def _repository(text: str) -> Found:
         raise UserError(f"hf-hub:{printable(text)} names no repository; allowed: hf-hub:OWNER/NAME[@REVISION].")
     wanted = huggingface.HubFile(repo, CONFIG, revision or "main")
     title, folder = f"hf-hub:{text}", weights_folder() / "hf-hub" / repo / wanted.revision
+    config, unreachable = None, None
     try:
         config = huggingface.get(wanted, folder / CONFIG)
     except huggingface.Missing:
-        config = None
+        pass
+    except huggingface.Unreachable as error:
+        unreachable = error
     pinned = wanted._replace(revision=config.commit) if config and config.commit else wanted
     for name in WEIGHTS:
         try:
             got = huggingface.get(pinned._replace(file=name), folder / name)
         except huggingface.Missing:
             continue
+        if unreachable and not files.is_ours(got.path):  # which needs no config
+            raise unreachable
         hashes = (f"sha256:{got.sha256}",) if got.sha256 else ()
         note = got.note or f"{title} at commit {got.commit}"
         return _described(title, got.path, config.path if config else None, hashes, note)

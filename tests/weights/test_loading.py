@@ -19,6 +19,7 @@ from inception_jax.errors import UserError
 from inception_jax.models import inputs
 from inception_jax.weights import files, loading
 from inception_jax.weights.convert import convert
+from inception_jax.weights.hub.download import Record
 from inception_jax.weights.published import cards
 from inception_jax.weights.readers import Content, Statement, read_tensors
 from tests.weights import synthetic
@@ -99,6 +100,23 @@ def test_a_card_without_checksum(card, published, monkeypatch, tmp_path):
     assert loaded.info.preprocess == card.preprocess
     assert "unverified: taken as torchvision/googlenet, which has no checksum" in str(loaded.report)
     assert "heads in the file are not trained" in str(loaded.report)
+
+
+def test_a_card_without_checksum_that_was_downloaded(card, published, monkeypatch, tmp_path):
+    """Its publisher sent it: it is accepted, and the report says whence it is."""
+    monkeypatch.setitem(cards.CARDS, card.id, dataclasses.replace(card, hashes=()))
+    path = tmp_path / card.id / card.file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(published.read_bytes())
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    Record(card.url, "2026-01-01T00:00:00+00:00", sha256, "").write(path)
+    model, _ = loaded = ij.load("googlenet_torchvision", aux=False)
+    assert (model.num_classes, model.aux_heads) == (1000, {})
+    assert loaded.info.sha256 == sha256
+    assert (
+        f"taken as {card.id}: no checksum is published; downloaded from {card.url} at 2026-01-01T00:00:00+00:00, "
+        f"sha256 {sha256}" in loaded.report.notes
+    )
 
 
 def test_another_file_in_the_place_of_a_card(card, published, monkeypatch, tmp_path):

@@ -125,7 +125,8 @@ def test_every_card_is_downloaded_or_says_why_not(folder, monkeypatch):
         words = str(info.value)
         assert "\n" not in words
         assert f"Download {card.file}" in words
-        assert words.endswith(f"and put it at {folder / card.id / card.file}.")
+        assert f"and put it at {folder / card.id / card.file}." in words
+        assert words.endswith("takes --unverified.") == (not card.hashes)
         assert any(url in words for url in card.urls)
 
 
@@ -166,6 +167,23 @@ def test_a_repository_in_the_layout_of_timm(on_hub, folder):
     assert found.note == f"hf-hub:timm/inception_v3.tv_in1k at commit {on_hub.commit}"
     pinned = places.find(f"hf_hub:timm/inception_v3.tv_in1k@{on_hub.commit}")
     assert pinned.path == folder / f"hf-hub/timm/inception_v3.tv_in1k/{on_hub.commit}/model.safetensors"
+
+
+def test_a_repository_without_a_network(on_hub, hub, folder, monkeypatch, ours):
+    """A file of ours needs no config; for another the message says where its config belongs."""
+    hub.add("me/net", {"model.safetensors": (ours / "model.safetensors").read_bytes()})
+    places.find("hf-hub:me/net")
+    places.find("hf-hub:timm/inception_v3.tv_in1k")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "was not compared with the hub: HF_HUB_OFFLINE is set" in places.find("hf-hub:me/net").note
+    found = places.find("hf-hub:timm/inception_v3.tv_in1k")
+    assert found.card.hashes == (f"sha256:{SHA256}",)
+    config = found.path.with_name("config.json")
+    config.unlink()
+    with pytest.raises(UserError, match=f"config.json cannot be downloaded: HF_HUB_OFFLINE is set.*put it at {config}"):
+        places.find("hf-hub:timm/inception_v3.tv_in1k")
+    with pytest.raises(UserError, match=r"model.safetensors cannot be downloaded: HF_HUB_OFFLINE is set"):
+        places.find("hf-hub:me/other")
 
 
 def test_a_repository_is_a_folder_too(on_hub, folder):
