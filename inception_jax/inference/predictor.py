@@ -22,6 +22,7 @@ from inception_jax.inference.images import Encoded, Images, Input, as_images, as
 from inception_jax.inference.multi_crop import check_crops, crops
 from inception_jax.inference.prediction import Prediction, likeliest, mean_log_probabilities
 from inception_jax.ops import Implementation
+from inception_jax.weights.pretrained import Pretrained
 
 Crops = np.ndarray  # of one image: uint8 [N, size, size, C]
 
@@ -33,7 +34,7 @@ class Predictor:
     padded to the next bucket, as `forward.Programs` says.
 
     Args:
-      source: weights, as `ij.weights.load` returns them.
+      source: weights, as `ij.weights.load` returns them, or what `ij.load` returns.
       max_batch: images in the largest bucket; more images run in several batches.
       dtype: of the computation: float32, or bfloat16 on accelerators.
       class_names: one for each class; None: those of the weights.
@@ -47,7 +48,7 @@ class Predictor:
 
     def __init__(
         self,
-        source: weights.Weights,
+        source: weights.Weights | Pretrained,
         *,
         max_batch: int = 32,
         dtype: Any = jnp.float32,
@@ -58,7 +59,8 @@ class Predictor:
     ):
         if max_batch < 1:
             raise UserError(f"max_batch is {max_batch}; it must be at least 1.")
-        self.weights, self.info = source, source.info
+        self.weights = source.weights if isinstance(source, Pretrained) else source
+        self.info = source.info
         names = as_names(source.info.class_names if class_names is None else class_names)
         if names and len(names) != self.info.num_classes:
             raise UserError(f"{len(names)} class names were given; {self.info.model} has {self.info.num_classes}.")
@@ -67,8 +69,8 @@ class Predictor:
         self.threads, self.exif = threads or min(os.cpu_count() or 1, 16), exif
 
         platform = jax.local_devices()[0].platform
-        model = source.create_model(dtype, aux=False, implementation=implementation)
-        network = for_inference(model, source.variables, platform)
+        model = self.weights.create_model(dtype, aux=False, implementation=implementation)
+        network = for_inference(model, self.weights.variables, platform)
         self.model = network.model
         self.programs = Programs(network.model, network.params, self.info.preprocess, max_batch)
 
