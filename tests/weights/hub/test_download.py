@@ -1,10 +1,12 @@
 """Downloads from sites that are slow, cut off, lie, redirect or are not there: each fault is one line."""
 
+import contextlib
 import dataclasses
 import hashlib
-import multiprocessing
 import pathlib
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -14,8 +16,10 @@ import requests
 from inception_jax.errors import UserError
 from inception_jax.weights.hub import download, transfer
 from inception_jax.weights.hub.download import Record, Remote, fetch
+from tests.processes import started
 from tests.weights.hub.servers import File, Site, serving
 
+ROOT = pathlib.Path(__file__).parents[3]
 CONTENT = hashlib.shake_128(b"weights").digest(50_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
@@ -350,39 +354,48 @@ def test_a_folder_that_cannot_be_written(site, tmp_path):
     assert error == f"{tmp_path / 'file'} cannot be written: File exists."
 
 
-def _in_process(target, url, results, block=transfer.BLOCK):
-    transfer.BLOCK = block
-    try:
-        results.put(get(target, remote(url)).sha256)
-    except BaseException as error:
-        results.put(repr(error))
+DOWNLOAD = """
+import pathlib, sys
+from inception_jax.weights.hub import download, transfer
+transfer.BLOCK = 4096
+url, target, size, digits = sys.argv[1:]
+remote = download.Remote("a/net", "net.bin", (url,), int(size), (digits,), version=digits)
+print(download.fetch(pathlib.Path(target), lambda: remote, digits).sha256)
+"""
+HOLD = """
+import sys, time, filelock
+with filelock.FileLock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def process(code, *arguments):
+    """Returns a context manager that runs code in another process, which imports nothing but the downloads."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return started(command, 120, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def downloading(site, target):
+    return process(DOWNLOAD, f"{site.url}/net.bin", target, len(CONTENT), f"sha256:{SHA256[:8]}")
 
 
 def test_four_processes_download_once(site, target):
-    site.files["/net.bin"] = File(CONTENT, pause=0.03)
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    workers = [context.Process(target=_in_process, args=(target, f"{site.url}/net.bin", results)) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    assert [results.get(timeout=60) for _ in workers] == [SHA256] * 4
-    for worker in workers:
-        worker.join(60)
+    site.files["/net.bin"] = File(CONTENT, pause=0.1)
+    with contextlib.ExitStack() as running:
+        workers = [running.enter_context(downloading(site, target)) for _ in range(4)]
+        assert [worker.communicate()[0] for worker in workers] == [f"{SHA256}\n"] * 4
     assert len(site.requests) == 1
 
 
 def test_a_process_that_is_killed_leaves_its_part_to_the_next(site, target):
-    site.files["/net.bin"] = File(CONTENT, pause=0.1)
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    worker = context.Process(target=_in_process, args=(target, f"{site.url}/net.bin", results, 4096))
-    worker.start()
+    site.files["/net.bin"] = File(CONTENT, pause=0.2)
     partial = target.with_name(".net.bin.partial")
-    deadline = time.monotonic() + 30
-    while (not partial.exists() or not partial.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    worker.kill()
-    worker.join(30)
+    with downloading(site, target) as worker:
+        deadline = time.monotonic() + 60
+        while (not partial.exists() or not partial.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        worker.kill()
     kept = partial.stat().st_size
     assert 0 < kept < len(CONTENT)
     site.files["/net.bin"].pause = 0
@@ -391,26 +404,16 @@ def test_a_process_that_is_killed_leaves_its_part_to_the_next(site, target):
     assert target.read_bytes() == CONTENT
 
 
-def _hold(path, held, seconds):
-    with download.filelock.FileLock(path):
-        held.set()
-        time.sleep(seconds)
-
-
 @pytest.mark.parametrize("killed", [False, True])
 def test_the_lock_of_another_process_is_waited_for(site, target, capsys, killed):
     """Also if that process is killed: the system releases its lock."""
     site.files["/net.bin"] = File(CONTENT)
     target.parent.mkdir(parents=True)
-    context = multiprocessing.get_context("spawn")
-    held = context.Event()
-    holder = context.Process(target=_hold, args=(target.with_name(".net.bin.lock"), held, 60 if killed else 0.3))
-    holder.start()
-    assert held.wait(30)
-    if killed:
-        threading.Timer(0.3, holder.kill).start()
-    get(target, remote(f"{site.url}/net.bin"))
-    holder.join(30)
+    with process(HOLD, target.with_name(".net.bin.lock"), 60 if killed else 0.3) as holder:
+        assert holder.stdout.readline() == "held\n"
+        if killed:
+            threading.Timer(0.3, holder.kill).start()
+        get(target, remote(f"{site.url}/net.bin"))
     assert "a/net: waiting for another process that downloads it." in capsys.readouterr().err
     assert target.read_bytes() == CONTENT
 
