@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -41,13 +42,15 @@ class ModelOutput:
     embedding: jax.Array
 
     def __repr__(self) -> str:
-        by_name = (
-            f"{field}={{{', '.join(f'{name!r}: {arguments.described(leaf)}' for name, leaf in leaves.items())}}}"
-            if isinstance(leaves, Mapping)
-            else f"{field}={arguments.described(leaves)}"
-            for field, leaves in (("aux", self.aux), ("endpoints", self.endpoints), ("pooled", self.pooled))
-        )
-        return f"ModelOutput(logits={arguments.described(self.logits)}, {', '.join(by_name)})"
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return f"ModelOutput({', '.join(f'{name}={_described(value)}' for name, value in fields.items())})"
+
+
+def _described(value: Any) -> str:
+    """Returns dtype and shape of an array, or of the arrays of a mapping by name."""
+    if not isinstance(value, Mapping):
+        return arguments.described(value)
+    return f"{{{', '.join(f'{name!r}: {arguments.described(leaf)}' for name, leaf in value.items())}}}"
 
 
 class InceptionNet(nn.Module):

@@ -107,9 +107,10 @@ def test_reprs_are_a_line(model, variables):
     assert "features=('3b', '4e'), frozen_up_to='4e'" in repr(features)
     output = jax.eval_shape(model.apply, variables, jnp.zeros((2, 8, 8, 3)))
     assert repr(output) == (
-        "ModelOutput(logits=float32[2, 5], aux={}, endpoints={'c': float32[2, 8, 8, 4], 'b': float32[2, 8, 8, 4]})"
+        "ModelOutput(logits=float32[2, 5], aux={}, endpoints={'c': float32[2, 8, 8, 4], 'b': float32[2, 8, 8, 4]}, "
+        "pooled=float32[2, 4], embedding=float32[2, 0])"
     )
-    assert (
-        repr(jax.tree.map(lambda leaf: 1, output)) == "ModelOutput(logits=int, aux={}, endpoints={'c': int, 'b': int})"
+    assert repr(jax.tree.map(lambda leaf: 1, output)) == (
+        "ModelOutput(logits=int, aux={}, endpoints={'c': int, 'b': int}, pooled=int, embedding=int)"
     )
     assert arguments.described(None) == "NoneType"
