@@ -154,8 +154,8 @@ def _is_filled(path: tuple[str, ...], weights: Weights) -> bool:
 
 def _model_of(tensors: Tensors, lineage: Lineage, outputs: int, aux: bool) -> InceptionNet:
     """Returns the model of these tensors, with the heads and the batch-norm scales that they have."""
-    settings = {"head": lineage.head_of(tensors), "in_channels": lineage.channels_of(tensors)}
-    model = zoo.create_model(lineage.model, outputs, **settings)
+    head, channels = lineage.head_of(tensors), lineage.channels_of(tensors)
+    model = zoo.create_model(lineage.model, outputs, head=head, in_channels=channels)
     named = lineage.naming(model)
     norms = [unit.norm for units in named.values() for unit in units if unit.norm]
     if model.numerics.norm and any(norm + lineage.layout.leaves["bn", "scale"] in tensors for norm in norms):
