@@ -146,8 +146,8 @@ def by_shapes(modules: Mapping[str, Linear | Norm], features: int) -> tuple[list
         notes.append(f"its head is {', '.join(map(str, order))}; ReLU between its linear layers is assumed")
     epsilons = {each.epsilon for each in order if isinstance(each, Norm)}
     notes += [f"the epsilon of batch norms in its head is assumed to be {each:g}" for each in epsilons]
-    classifier = [each for each in order if isinstance(each, Linear)][-1]
-    if classifier.kernel.shape[1] == 1:
+    *_, last = (each for each in order if isinstance(each, Linear))
+    if last.kernel.shape[1] == 1:
         notes.append("its classifier has one output, of which the softmax is always 1: read the logits")
     return elements, tuple(notes)
 

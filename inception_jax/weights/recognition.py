@@ -101,9 +101,7 @@ def recognise(
             beside = name.removeprefix(f"{container}.")
             # What lies beside the network may have the name of something in it: "fc" and "backbone.fc".
             inside[name if beside in own else beside] = tensor
-    notes: tuple[str, ...] = ()
-    if prefix:
-        notes += (f"the names of the network begin with {prefix!r}, which is removed",)
+    notes: tuple[str, ...] = (f"the names of the network begin with {prefix!r}, which is removed",) if prefix else ()
     if len(left_out) > len(statement.left_out):
         notes += (f"{len(left_out) - len(statement.left_out)} tensors elsewhere in the file are left out",)
     return Recognised(lineage, inside, tuple(left_out), notes)
