@@ -33,7 +33,7 @@ parity: $(PARITY_VENV)/installed
 
 # Weight files of every kind against their originals, into docs/WEIGHTS_TABLE.md.
 weights-table: $(PARITY_VENV)/installed
-	JAX_PLATFORMS=cpu $(PARITY_VENV)/bin/python -m benchmarks.weights_table
+	JAX_PLATFORMS=cpu $(PARITY_VENV)/bin/python -m tests.parity.weights_table
 
 docs: $(VENV)/installed
 	$(VENV)/bin/python -m inception_jax.describe.models_page

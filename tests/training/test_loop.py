@@ -65,7 +65,7 @@ def test_files_of_a_run(finished):
     assert summary["step"] == 8
     assert summary["skipped"] == 0
     assert summary["best"]["top1"] >= summary["last"]["top1"]
-    assert shlex.split(summary["command"])[-len(sys.argv[1:]) :] == sys.argv[1:]
+    assert shlex.split(summary["command"])[-len(sys.argv) :][1:] == sys.argv[1:]
     assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 

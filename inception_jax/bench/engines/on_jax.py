@@ -221,7 +221,7 @@ def train_config(case: Case, weights_file: str) -> dict[str, Any]:
             "bn_decay": None,
             "implementation": case.implementation,
         },
-        "finetune": {"weights": weights_file, "freeze": "none", "reset_head": False, "unverified": False},
+        "finetune": {"weights": weights_file, "freeze": "none", "reset_head": False, "unverified": False, "key": None},
         "data": {
             "name": "none", "data_dir": None, "train_split": "train", "eval_split": "test",
             "image_size": case.size, "exif": False, "augmentation": "none", "crop_area": (1.0, 1.0), "crop_pad": 0,

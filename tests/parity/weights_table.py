@@ -1,7 +1,7 @@
 """Weight files of every kind against the networks that wrote them: what was loaded, and the largest difference.
 
 Each file is written by its original, with random weights, and loaded; then both run on the same input. Writes
-benchmarks/results/weights.jsonl and docs/WEIGHTS_TABLE.md. The exit code is 1 if a difference exceeds 1e-5 of the
+weights_table.jsonl, beside this file, and docs/WEIGHTS_TABLE.md. The exit code is 1 if a difference exceeds 1e-5 of the
 largest value.
 
 Command: make weights-table
@@ -23,13 +23,13 @@ import jax
 import numpy as np
 import typer
 
-from benchmarks.weights_cases import Case, Made, Missing, all_cases
 from inception_jax import weights
 from inception_jax.models.network import InceptionNet
 from inception_jax.version import __version__
+from tests.parity.weights_cases import Case, Made, Missing, all_cases
 
-ROOT = Path(__file__).parents[1]
-RESULTS, TABLE = ROOT / "benchmarks/results/weights.jsonl", ROOT / "docs/WEIGHTS_TABLE.md"
+RESULTS = Path(__file__).with_suffix(".jsonl")
+TABLE = Path(__file__).parents[2] / "docs/WEIGHTS_TABLE.md"
 TOLERANCE = 1e-5
 HEAD = """# What was loaded, and how far it is from its original
 
