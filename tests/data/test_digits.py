@@ -58,6 +58,7 @@ print(len(sources.open_source("digits", "train", sys.argv[1])))
 """
 
 
+@pytest.mark.slow
 def test_processes_that_prepare_at_once_all_succeed(tmp_path, digits_dir):
     start = str(time.time() + 4)  # after all have imported TFDS
     command = [sys.executable, "-c", PREPARE, str(tmp_path), start]

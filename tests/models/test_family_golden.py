@@ -73,8 +73,15 @@ LOGITS = {
 }
 AUX_OF_V3 = ((-2.22522264, 2.01422122, 0.10891562, 0.875388626), -27.771607)
 DTYPES = ("float32", "float64")
-# Large, and of rows that the others have too; `make parity` compares them with their originals in float32.
-LARGE = ("inception_v4", "inception_resnet_v2", "inception_v3_fid")
+# Of rows that the others have too; `make parity` compares them with their originals in float32.
+LARGE = (
+    "inception_v4",
+    "inception_resnet_v2",
+    "inception_v3_fid",
+    "bn_inception",
+    "inception_v1_slim",
+    "inception_resnet_v1",
+)
 
 
 def _dtypes(name):

@@ -90,6 +90,7 @@ def test_a_run_in_a_bucket_is_killed_and_resumes(pod, config, undisturbed, bucke
     assert losses(tmp_path) == pytest.approx(losses(undisturbed), rel=1e-3), "no batch is lost or repeated"
 
 
+@pytest.mark.slow
 def test_processes_that_differ_stop_with_the_difference(pod, tmp_path):
     other = {1: ["--config.batch_size=64"]}
     with pod(tmp_path / "run", extra=other) as processes:
@@ -107,7 +108,7 @@ def test_a_fault_of_one_process_stops_all_and_names_it(pod, tmp_path):
         assert "has no split 'nothing'" in processes.log(0)
 
 
-@pytest.mark.parametrize("wrong", cases([0, 1], fast=[1]))
+@pytest.mark.parametrize("wrong", cases([0, 1], fast=[]))
 def test_the_wrong_platform_of_one_process_stops_all_and_names_it(pod, tmp_path, wrong):
     with pod(tmp_path / "run", extra={wrong: ["--config.platform=tpu"]}) as processes:
         assert processes.wait(60) == {0: 2, 1: 2}, processes.log(0) + processes.log(1)
@@ -116,6 +117,7 @@ def test_the_wrong_platform_of_one_process_stops_all_and_names_it(pod, tmp_path,
         assert f"error: Process {wrong} (on {socket.gethostname()}): {message}" in processes.log(1 - wrong)
 
 
+@pytest.mark.slow
 def test_processes_without_a_common_folder_are_refused(pod, tmp_path):
     with pod(tmp_path / "run", workdirs={1: tmp_path / "other"}) as processes:
         assert processes.wait(60) == {0: 2, 1: 2}, processes.log(0)
@@ -123,6 +125,7 @@ def test_processes_without_a_common_folder_are_refused(pod, tmp_path):
         assert "is another folder here than for process 0" in processes.log(0)
 
 
+@pytest.mark.slow
 def test_a_missing_process_is_an_error_after_the_timeout(pod, tmp_path):
     with pod(tmp_path / "run", start=[0], timeout=6) as processes:
         assert processes.wait(60) == {0: 2}

@@ -94,7 +94,7 @@ def wait_for_save(process, folder, complete_after):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("kills", cases([2, 10], fast=[2]))
+@pytest.mark.parametrize("kills", cases([1, 10], fast=[1]))
 def test_killed_many_times(config, start, undisturbed, tmp_path, kills):
     """Every other time at a random moment, every other time during a save."""
     moments = random.Random(0)

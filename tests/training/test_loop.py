@@ -288,6 +288,7 @@ def script_evaluations(monkeypatch, best, signal_at=None):
     monkeypatch.setattr(loop.Run, "evaluate", figures)
 
 
+@pytest.mark.slow
 def test_a_signal_during_the_best_evaluation_loses_no_checkpoint(short, tmp_path, monkeypatch):
     """The resumed run repeats the evaluation; its metrics decide which checkpoints stay, as without a signal."""
     config = short(eval_every="2 steps", keep_checkpoints=1)

@@ -109,6 +109,7 @@ def test_runs_of_format_1_are_read(copied, damaged_since):
     assert read_variables(copied).step == 2
 
 
+@pytest.mark.slow
 def test_a_device_that_does_not_start_is_no_damage(source, run, tmp_path):
     weights = tmp_path / "short.safetensors"
     assert run("convert", str(source), str(weights))[0] == 0
