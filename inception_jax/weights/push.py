@@ -67,10 +67,19 @@ def write_folder(folder: Path, weights: Weights, repo: str, facts: Facts) -> Non
     Raises:
       UserError: a file cannot be written.
     """
+    weights = without_folders(weights)
     files.save(folder / WEIGHTS[0], weights)
     config = json.dumps(config_of(weights, facts.licence), indent=2, ensure_ascii=False) + "\n"
     write_bytes(folder / CONFIG, config.encode(errors="backslashreplace"))
     write_bytes(folder / CARD, model_card(weights, repo, facts).encode(errors="backslashreplace"))
+
+
+def without_folders(weights: Weights) -> Weights:
+    """Returns the weights with the name alone of the file that they come from: its folders are nobody else's business."""
+    source = Path(weights.info.source)
+    if not source.is_absolute() and not source.exists():  # an id, or hf-hub:OWNER/NAME
+        return weights
+    return dataclasses.replace(weights, info=dataclasses.replace(weights.info, source=source.name))
 
 
 def push(weights: Weights, repo: str, facts: Facts, *, private: bool = False) -> str:
@@ -124,11 +133,10 @@ def config_of(weights: Weights, licence: str | None = None) -> dict[str, Any]:
         "num_classes": info.num_classes,
         "license": licence,
     }
-    features = info.head.rows[-1].features if info.head.rows else zoo.endpoints(model)[-1].channels
     return {
         "architecture": info.model,
         "num_classes": info.num_classes,
-        "num_features": features,
+        "num_features": model.num_features,
         **({"label_names": list(info.class_names)} if info.class_names else {}),
         "pretrained_cfg": {key: value for key, value in pretrained.items() if value is not None},
         "library_name": LIBRARY,

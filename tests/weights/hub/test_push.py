@@ -103,7 +103,17 @@ def test_the_config_says_what_timm_s_does():
 
 def test_the_features_of_a_head_of_rows():
     info = dataclasses.replace(tiny().info, head=spec.Head((spec.Conv(24), spec.Conv(17)), False))
-    assert config_of(weights.Weights(info, {}))["num_features"] == 17
+    assert config_of(weights.Weights(info, {}))["num_features"] == info.create_model().num_features > 24
+
+
+@pytest.mark.parametrize(
+    ("source", "published"),
+    [("/home/me/secret/net.keras", "net.keras"), ("timm/inception_v3.tv_in1k", "timm/inception_v3.tv_in1k"), ("", "")],
+)
+def test_folders_of_this_machine_are_not_published(tmp_path, source, published):
+    write_folder(tmp_path, tiny(source=source), "me/net", FACTS)
+    assert ij.load(f"local-dir:{tmp_path}").info.source == published
+    assert not any(b"secret" in path.read_bytes() for path in tmp_path.iterdir())
 
 
 def test_the_model_card():
