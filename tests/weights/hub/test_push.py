@@ -111,7 +111,9 @@ def test_the_features_of_a_head_of_rows():
     [("/home/me/secret/net.keras", "net.keras"), ("timm/inception_v3.tv_in1k", "timm/inception_v3.tv_in1k"), ("", "")],
 )
 def test_folders_of_this_machine_are_not_published(tmp_path, source, published):
-    write_folder(tmp_path, tiny(source=source), "me/net", FACTS)
+    original = tiny()
+    named = dataclasses.replace(original, info=dataclasses.replace(original.info, source=source))
+    write_folder(tmp_path, named, "me/net", FACTS)
     assert ij.load(f"local-dir:{tmp_path}").info.source == published
     assert not any(b"secret" in path.read_bytes() for path in tmp_path.iterdir())
 
