@@ -75,7 +75,7 @@ def write_folder(folder: Path, weights: Weights, repo: str, facts: Facts) -> Non
 
 
 def without_folders(weights: Weights) -> Weights:
-    """Returns the weights with the name alone of the file that they come from; its folders are nobody else's business."""
+    """Returns the weights with the name alone of the file that they come from; folders are private."""
     source = Path(weights.info.source)
     if not source.is_absolute() and not source.exists():  # an id, or hf-hub:OWNER/NAME
         return weights

@@ -4,13 +4,15 @@ import json
 
 import pytest
 
+from tests.selection import slow
+
 pytestmark = pytest.mark.parity
 
 
 @pytest.mark.parametrize(
     ("mode", "size", "compared"),
     [
-        ("inference", 32, ["logits"]),
+        slow(("inference", 32, ["logits"])),
         ("train", 64, ["loss", "gradient norm", "gradients", "steps of running statistics"]),
     ],
 )
@@ -33,6 +35,7 @@ def test_model_beside_torchvision(run, tmp_path, mode, size, compared):
     assert row["flags"]["torch"]["threads"] == 1
 
 
+@pytest.mark.slow
 def test_model_beside_keras(run, tmp_path):
     path = tmp_path / "rows.jsonl"
     words = "bench model --model inception_v3_tf --image-size 75 --batch 2 --classes 10 --engine jax --engine keras "

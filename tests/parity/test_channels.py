@@ -7,13 +7,17 @@ import pytest
 from inception_jax import weights
 from inception_jax.weights.convert import convert
 from tests.parity import originals
+from tests.selection import cases
 from tests.weights import synthetic
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4, 6])
-@pytest.mark.parametrize(("name", "original"), [("xception_timm", "legacy_xception"), ("inception_v3", "inception_v3")])
+XCEPTION, V3 = ("xception_timm", "legacy_xception"), ("inception_v3", "inception_v3")
+CASES = [(*names, channels) for names in (XCEPTION, V3) for channels in (1, 2, 4, 6)]
+
+
+@pytest.mark.parametrize(("name", "original", "channels"), cases(CASES, fast=[(*XCEPTION, 1), (*XCEPTION, 4)]))
 def test_timm(torch, record, tmp_path, name, original, channels):
     """Its loader reads the file of a network for RGB images; so does ours. A file that it writes is read, too."""
     import timm

@@ -91,6 +91,7 @@ class Wrapped:
         return module
 
 
+@pytest.mark.slow
 def test_a_head_beside_the_body_in_a_checkpoint_of_lightning(torch, tmp_path, record):
     body = originals.torch_original(torch, "timm:inception_v4", 0)
     nn = torch.nn
@@ -170,6 +171,7 @@ def test_wrappers_change_nothing(torch, googlenet, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_several_networks_in_one_file(torch, googlenet, tmp_path):
     path, state = tmp_path / "x.pth", googlenet.state_dict()
     other = {f"module.{name}": tensor + 1 if name == "fc.bias" else tensor for name, tensor in state.items()}
@@ -187,6 +189,7 @@ def test_several_networks_in_one_file(torch, googlenet, tmp_path):
         weights.load(path, key="ema", unverified=True)
 
 
+@pytest.mark.slow
 def test_heads_of_pytorch_that_are_not_taken(torch, googlenet, tmp_path):
     path, nn = tmp_path / "x.pth", torch.nn
     body = {name: tensor for name, tensor in googlenet.state_dict().items() if not name.startswith(("fc.", "aux"))}
@@ -280,6 +283,7 @@ def test_three_dense_layers_on_inception_v3(keras, inception_v3, tmp_path, recor
         )
 
 
+@pytest.mark.slow
 def test_a_body_in_a_sequential_model_with_a_sigmoid(keras, inception_v3, tmp_path, record):
     layers = keras.layers
     with jax.numpy_rank_promotion("allow"):
@@ -301,6 +305,7 @@ def test_a_body_in_a_sequential_model_with_a_sigmoid(keras, inception_v3, tmp_pa
         check(f"keras: in a Sequential, {path.name}", found[:, -1], expected, 1e-5)
 
 
+@pytest.mark.slow
 def test_a_policy_of_mixed_precision(keras, tmp_path):
     """It computes in 16 bits and stores 32."""
     keras.config.set_dtype_policy("mixed_float16")
@@ -318,6 +323,7 @@ def test_a_policy_of_mixed_precision(keras, tmp_path):
         assert all(np.array_equal(found[name], array) for name, array in live.flat().items())
 
 
+@pytest.mark.slow
 def test_heads_of_keras_that_are_not_taken(keras, inception_v3, tmp_path):
     layers = keras.layers
     two = keras.Input((3,))

@@ -16,6 +16,7 @@ from inception_jax.inference.export_onnx import onnx_model
 from inception_jax.models import spec, zoo
 from tests.parity import fid_files, originals
 from tests.parity.onnx_zoo import ZooGraph
+from tests.selection import cases
 from tests.weights.test_files import tiny
 from tests.weights.test_fuzz import check, fuzz
 
@@ -141,7 +142,10 @@ EXPORTED = (  # original, our model, image size
 
 @pytest.mark.parametrize(
     ("original", "model", "size", "folded"),
-    [*((*each, True) for each in EXPORTED), *((*each, False) for each in (EXPORTED[0], EXPORTED[-1]))],
+    cases(
+        [*((*each, True) for each in EXPORTED), *((*each, False) for each in (EXPORTED[0], EXPORTED[-1]))],
+        fast=[(*EXPORTED[0], True), (*EXPORTED[0], False)],
+    ),
 )
 def test_exports_of_pytorch(torch, record, tmp_path, original, model, size, folded):
     classes = 1008 if model == "inception_v3_fid" else 20

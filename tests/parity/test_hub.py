@@ -9,6 +9,7 @@ import inception_jax as ij
 from inception_jax.data.transforms import eval_transform
 from inception_jax.models.inputs import normalise
 from tests.parity.originals import torch_original
+from tests.selection import cases
 from tests.weights.hub.servers import asked_hub
 
 pytestmark = pytest.mark.parity
@@ -33,7 +34,7 @@ def hub(monkeypatch, tmp_path):
         yield hub
 
 
-@pytest.mark.parametrize("name", STATED)
+@pytest.mark.parametrize("name", cases(STATED, fast=["inception_v3"]))
 def test_a_repository_of_timm(torch, record, hub, tmp_path, name):
     import timm
     from timm.models import save_for_hf

@@ -12,6 +12,7 @@ from flax import traverse_util
 
 from inception_jax import weights
 from inception_jax.models import zoo
+from tests import selection
 from tests.parity import fixtures, originals
 
 pytestmark = [
@@ -45,7 +46,9 @@ def _nchw(torch, images):
     return torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
 
 
-@pytest.mark.parametrize(("name", "original"), TORCH)
+@pytest.mark.parametrize(
+    ("name", "original"), selection.cases(TORCH, fast=[case for case in TORCH if case[1] not in SAME_AS_BEFORE])
+)
 def test_torch(torch, record, tmp_path, name, original):
     classes = 1008 if name == "inception_v3_fid" else CLASSES
     theirs = originals.torch_original(torch, original, classes)

@@ -131,6 +131,7 @@ def test_what_is_no_state_dict(torch, tensors, tmp_path):
     assert set(read_tensors(path)) == set(net.state_dict())  # its code is not run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modern", [True, False])
 def test_a_truncated_checkpoint(torch, tensors, tmp_path, modern):
     data = save(torch, tmp_path / "whole.pth", tensors, modern).read_bytes()
