@@ -51,11 +51,13 @@ def main() -> None:
     graphdef, state = nnx.split(net)
     linen = jax.jit(lambda variables, images: model.apply(variables, images).logits)
     nnx_jit = nnx.jit(lambda net, images: net(images).logits)
+    cached = nnx.cached_partial(nnx.jit(lambda net, images: net(images).logits), net)
     split = jax.jit(lambda state, images: nnx.merge(graphdef, state)(images).logits)
     seconds = measure(
         {
             "linen": lambda: linen(variables, images),
             "nnx.jit": lambda: nnx_jit(net, images),
+            "nnx.cached_partial": lambda: cached(images),
             "split": lambda: split(state, images),
         },
         asked.repeats,
