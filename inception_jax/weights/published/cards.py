@@ -1,4 +1,4 @@
-"""The cards of published weights, by id. Nothing is downloaded."""
+"""The cards of published weights, by id: facts only. `weights.places` downloads."""
 
 from __future__ import annotations
 
