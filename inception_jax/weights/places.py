@@ -152,6 +152,8 @@ def _repository(text: str) -> Found:
 def _folder(folder: Path) -> Found:
     """Returns the weights in a folder that is laid out as a repository of the hub."""
     shown = printable(folder)
+    if not folder.is_dir():
+        raise UserError(f"local-dir:{shown} is no folder.")
     path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if path is None:
         raise UserError(f"local-dir:{shown} holds neither {' nor '.join(WEIGHTS)}.")

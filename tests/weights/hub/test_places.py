@@ -208,7 +208,8 @@ def test_pickles_where_there_is_nothing_else(hub, on_hub):
         ("hf-hub:me/empty", "hf-hub:me/empty holds neither model.safetensors nor pytorch_model.bin."),
         ("hf-hub:me/bare", "hf-hub:me/bare has no config.json, which would say what network it holds."),
         ("hf-hub:me/none", "there is no such repository"),
-        ("local-dir:nowhere", "local-dir:nowhere holds neither model.safetensors nor pytorch_model.bin."),
+        ("local-dir:nowhere", "local-dir:nowhere is no folder."),
+        ("local-dir:.", "local-dir:. holds neither model.safetensors nor pytorch_model.bin."),
     ],
 )
 def test_what_holds_no_weights(hub, source, words):
